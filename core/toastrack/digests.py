@@ -1,0 +1,77 @@
+"""The sha256 of a model's weights, taken once and remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+
+_CHUNK = 1 << 20
+_lock = Lock()
+
+
+def weights_digest(files: Sequence[Path]) -> str:
+    """Return the sha256 of the weights: of the file, or of the list of digests of several."""
+    if len(files) == 1:
+        return file_digest(files[0])
+    root = files[0].parent
+    lines = [f"{path.relative_to(root).as_posix()} {file_digest(path)}" for path in files]
+    return hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file; free for a file in the hub's cache, else remembered.
+
+    The hub names a large file's blob by its sha256. Any other file's digest is kept in the
+    user's cache folder and holds as long as the file's size and modification time do.
+    """
+    blob = path.resolve()
+    if blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
+        return blob.name
+    status = blob.stat()
+    key = f"{blob}|{status.st_size}|{status.st_mtime_ns}"
+    with _lock:
+        remembered = _read_cache()
+        if key not in remembered:
+            digest = hashlib.sha256()
+            with blob.open("rb") as file:
+                while chunk := file.read(_CHUNK):
+                    digest.update(chunk)
+            remembered = {k: v for k, v in remembered.items() if not k.startswith(f"{blob}|")}
+            remembered[key] = digest.hexdigest()
+            _write_cache(remembered)
+        return remembered[key]
+
+
+def _cache_file() -> Path:
+    from platformdirs import user_cache_path
+
+    return user_cache_path("toastrack") / "digests.json"
+
+
+_in_process: dict[str, str] = {}
+
+
+def _read_cache() -> dict[str, str]:
+    if not _in_process:
+        with suppress(OSError, ValueError):
+            content = json.loads(_cache_file().read_text(encoding="utf-8"))
+            _in_process.update({str(key): str(value) for key, value in content.items()})
+    return _in_process
+
+
+def _write_cache(digests: dict[str, str]) -> None:
+    _in_process.clear()
+    _in_process.update(digests)
+    path = _cache_file()
+    # A read-only home costs a second of hashing in the next process, nothing else.
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}")
+        partial.write_text(json.dumps(digests), encoding="utf-8")
+        partial.replace(path)

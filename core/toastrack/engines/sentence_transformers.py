@@ -1,0 +1,126 @@
+"""The engine that runs a model with sentence-transformers and torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toastrack.errors import ModelError, needs_extra
+from toastrack.tokens import Tokenizer, Tokens
+
+if TYPE_CHECKING:
+    from toastrack.engines.base import FloatMatrix
+
+# Small batches stay in the processor's cache; a GPU wants its units filled.
+_CPU_BATCH_TOKENS = 2_048
+_GPU_BATCH_TOKENS = 32_768
+
+
+class SentenceTransformersEngine:
+    """Holds one ``SentenceTransformer`` and feeds it token ids."""
+
+    name = "sentence-transformers"
+
+    def __init__(self, folder: Path, *, device: str, precision: str) -> None:
+        with needs_extra("local", "sentence_transformers"):
+            import sentence_transformers
+        import torch
+
+        dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+        with _quiet_loading():
+            # Weights saved as fp16 (mxbai's are) would run as fp16 on a CPU: slower and inexact.
+            model = sentence_transformers.SentenceTransformer(
+                str(folder),
+                device=device,
+                local_files_only=True,
+                model_kwargs={"use_safetensors": True, "torch_dtype": dtype},
+            )
+        self._model = model.to(dtype).eval()
+        self._torch = torch
+        self._device = torch.device(device)
+        self._inputs, self._pad = _text_inputs(self._model, folder)
+        self.tokenizer = Tokenizer(self._model.tokenizer.backend_tokenizer)
+        self.batch_tokens = _CPU_BATCH_TOKENS if device == "cpu" else _GPU_BATCH_TOKENS
+        self._leaves_prompt_out = any(
+            getattr(module, "include_prompt", True) is False for module in self._model
+        )
+        probe = self.run(self.prepare(["probe"], 8), prompt="")
+        self.dimensions = int(probe.shape[1])
+
+    def prepare(self, texts: Sequence[str], max_tokens: int) -> list[Tokens]:
+        """Tokenise texts and cut them at ``max_tokens``."""
+        return self.tokenizer.encode(texts, max_tokens)
+
+    def run(self, batch: Sequence[Tokens], *, prompt: str) -> FloatMatrix:
+        """Return one raw vector a text."""
+        torch = self._torch
+        longest = max(len(tokens.ids) for tokens in batch)
+        ids = torch.full((len(batch), longest), self._pad["id"], dtype=torch.long)
+        mask = torch.zeros((len(batch), longest), dtype=torch.long)
+        for row, tokens in enumerate(batch):
+            size = len(tokens.ids)
+            columns = slice(longest - size, None) if self._pad["left"] else slice(size)
+            ids[row, columns] = torch.tensor(list(tokens.ids), dtype=torch.long)
+            mask[row, columns] = 1
+        features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        if "token_type_ids" in self._inputs:
+            features["token_type_ids"] = torch.zeros_like(ids)
+        features = {name: value.to(self._device) for name, value in features.items()}
+        if self._leaves_prompt_out and prompt:
+            # The closing special token stands behind the text, not behind the prompt.
+            features["prompt_length"] = len(self.tokenizer.ids(prompt)) - 1
+        with torch.inference_mode():
+            vectors = self._model(features)["sentence_embedding"]
+        result: FloatMatrix = vectors.float().cpu().numpy()
+        return result
+
+
+def pick_device(device: str | None) -> str:
+    """Return the device asked for, else the best one here: cuda, mps, cpu."""
+    with needs_extra("local", "torch"):
+        import torch
+
+    if device is None:
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"device={device!r} cannot be used here: {reason}. Leave it out for the best one."
+        ) from None
+    return device
+
+
+def _text_inputs(model: Any, folder: Path) -> tuple[list[str], dict[str, Any]]:
+    """Return the model's input names and padding; refuse what is not a plain text transformer."""
+    first = model[0]
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    modalities = set(getattr(first, "modality_config", None) or {"text"})
+    if getattr(tokenizer, "backend_tokenizer", None) is None or modalities != {"text"}:
+        raise ModelError(
+            f"{str(folder)!r} starts with {type(first).__name__} for {sorted(modalities)}; "
+            "toastrack runs text transformers with a fast tokenizer."
+        )
+    pad = {"id": tokenizer.pad_token_id or 0, "left": tokenizer.padding_side == "left"}
+    return list(tokenizer.model_input_names), pad
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Keep transformers' own progress bar out of ours while a model loads."""
+    from transformers.utils import logging
+
+    # The functions carry no annotations.
+    settings: Any = logging
+    was_on = settings.is_progress_bar_enabled()
+    settings.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            settings.enable_progress_bar()

@@ -1,0 +1,138 @@
+"""What a model's own files say about it: prompts, limits, size, pooling."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from toastrack.errors import ModelError
+from toastrack.prompts import Role, saved_prompts
+
+PROMPTS_FILE = "config_sentence_transformers.json"
+
+# Position numbers of these start behind the padding token's, so two of them are never used:
+# https://github.com/huggingface/transformers/blob/main/src/transformers/models/roberta/modeling_roberta.py
+_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet"}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one JSON object; an absent file is an empty one."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{str(path)!r} is not valid JSON: {error}. Get the model anew.") from None
+    return value if isinstance(value, dict) else {}
+
+
+class ModelConfig:
+    """Reads the configuration files in a model's folder; loads nothing else."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def saved_prompts(self) -> dict[Role, str] | None:
+        """Return the prompts saved with the model, or None if it names none."""
+        return saved_prompts(read_json(self.folder / PROMPTS_FILE))
+
+    def max_tokens(self) -> int:
+        """Return how many tokens the model reads, specials and prompt counted."""
+        transformer = read_json(self.folder / "config.json")
+        limits = [transformer.get("max_position_embeddings")]
+        if limits[0] and transformer.get("model_type") in _OFFSET_POSITIONS:
+            limits[0] -= 2
+        saved = read_json(self.folder / "sentence_bert_config.json").get("max_seq_length")
+        # A tokenizer without a limit writes 1e30.
+        limits.append(
+            saved or read_json(self.folder / "tokenizer_config.json").get("model_max_length")
+        )
+        known = [int(limit) for limit in limits if limit and limit < 1e9]
+        if not known:
+            raise ModelError(
+                f"{str(self.folder)!r} does not say how many tokens it reads. Give max_tokens=."
+            )
+        return min(known)
+
+    def dimensions(self) -> int:
+        """Return the size of the model's vectors before any cut."""
+        size: int | None = None
+        for path in self._modules():
+            config = read_json(self.folder / path / "config.json")
+            size = (
+                config.get("out_features")
+                or config.get("embedding_dimension")
+                or config.get("word_embedding_dimension")
+                or size
+            )
+        if size is None:
+            config = read_json(self.folder / "config.json")
+            size = config.get("hidden_size") or config.get("d_model") or config.get("dim")
+        if not size:
+            raise ModelError(f"{str(self.folder)!r} does not say how large its vectors are.")
+        return int(size)
+
+    def pooling_digest(self) -> str:
+        """Return a digest of what happens between the last layer and the vector.
+
+        Both spellings of sentence-transformers give the same digest; normalising is left out
+        because every vector is normalised here.
+        """
+        steps: list[object] = []
+        for path in self._modules():
+            config = read_json(self.folder / path / "config.json")
+            if "pooling_mode" in config or any(key.startswith("pooling_mode_") for key in config):
+                steps.append(_pooling(config))
+            elif config:
+                steps.append({key: config[key] for key in sorted(config)})
+        # Without modules.json sentence-transformers takes the mean.
+        return _digest(steps or [{"pooling": ["mean"], "include_prompt": True}])
+
+    def tokenizer_digest(self) -> str:
+        """Return a digest of the tokenizer, without the truncation and padding of its last user."""
+        path = self.folder / "tokenizer.json"
+        if path.is_file():
+            content = read_json(path)
+            content.pop("truncation", None)
+            content.pop("padding", None)
+            return _digest(content)
+        names = ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
+        files = [self.folder / name for name in names if (self.folder / name).is_file()]
+        if not files:
+            raise ModelError(f"{str(self.folder)!r} has no tokenizer: tokenizer.json is missing.")
+        return _digest(
+            [[path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in files]
+        )
+
+    def _modules(self) -> list[str]:
+        path = self.folder / "modules.json"
+        if not path.is_file():
+            return []
+        modules = json.loads(path.read_text(encoding="utf-8"))
+        return [
+            module["path"]
+            for module in modules
+            if module["path"] and not module["type"].endswith(("Transformer", "Normalize"))
+        ]
+
+
+def _pooling(config: Mapping[str, Any]) -> dict[str, object]:
+    mode = config.get("pooling_mode")
+    if mode is None:
+        spelled = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
+        modes = [
+            spelled.get(key.removeprefix("pooling_mode_"), key.removeprefix("pooling_mode_"))
+            for key, on in config.items()
+            if key.startswith("pooling_mode_") and on
+        ]
+    else:
+        modes = [mode] if isinstance(mode, str) else list(mode)
+    return {"pooling": sorted(modes), "include_prompt": bool(config.get("include_prompt", True))}
+
+
+def _digest(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -1,0 +1,187 @@
+"""What goes into a store and what comes out, checked before anything is sent anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from toastrack.errors import RecordError
+from toastrack.tokens import check_unicode
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vector = Sequence[float] | NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A text to be stored, under an id of the user's own.
+
+    Args:
+        id: Names the record; storing the same id again replaces it.
+        text: What is embedded and found.
+        metadata: Anything JSON can hold; filters see its top-level scalars.
+        vector: A ready vector, which is normalised and stored instead of embedding the text.
+        document_id: The document this is a part of; defaults to ``id``.
+        chunk: Which part of the document, counted from 0; None if it is the whole.
+    """
+
+    id: str
+    text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    vector: Vector | None = field(default=None, compare=False, repr=False)
+    document_id: str | None = None
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.document_id is None:
+            object.__setattr__(self, "document_id", self.id)
+
+    @property
+    def document(self) -> str:
+        """The document's id, which is never None once the record exists."""
+        return self.id if self.document_id is None else self.document_id
+
+
+@dataclass(frozen=True)
+class Match:
+    """A record that a search found."""
+
+    id: str
+    text: str
+    score: float
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    document_id: str = ""
+    chunk: int | None = None
+    score_kind: str = "cosine"
+
+
+@dataclass
+class Report:
+    """What one call did, in numbers."""
+
+    read: int = 0
+    """Documents or records that came in."""
+    chunks: int = 0
+    """Records they became."""
+    embedded: int = 0
+    """Texts that went through the model."""
+    unchanged: int = 0
+    """Records that were stored already, to the letter."""
+    written: int = 0
+    """Rows inserted or updated."""
+    truncated: int = 0
+    """Embedded texts that were cut at the limit."""
+    deleted: int = 0
+    """Rows that went because their document no longer has them."""
+    skipped: int = 0
+    """Inputs that were left out: blank ones, and broken ones where that was asked for."""
+    seconds: float = 0.0
+    """Wall time."""
+
+
+def checked(record: Record, *, dimensions: int | None) -> Record:
+    """Return the record with its vector normalised, or raise ``RecordError`` naming it.
+
+    ``dimensions`` is the size a ready vector must have.
+    """
+    if not isinstance(record, Record):
+        raise TypeError(f"A store takes Record objects, not {type(record).__name__}.")
+    name = f"Record {record.id!r}"
+    for what, value in (("id", record.id), ("text", record.text), ("document_id", record.document)):
+        if not isinstance(value, str):
+            raise RecordError(f"{name}: {what} is {type(value).__name__}, not str.")
+        _check_text(value, f"{name}: its {what}")
+    if not record.id:
+        raise RecordError("A record has an empty id. Give every record an id of its own.")
+    if record.chunk is not None and (
+        isinstance(record.chunk, bool) or not isinstance(record.chunk, int)
+    ):
+        raise RecordError(f"{name}: chunk is {record.chunk!r}, not a whole number or None.")
+    if not isinstance(record.metadata, Mapping):
+        raise RecordError(f"{name}: metadata is {type(record.metadata).__name__}, not a mapping.")
+    _check_json(dict(record.metadata), f"{name}: metadata")
+    if record.vector is None:
+        return record
+    return replace(record, vector=unit_vector(record.vector, f"{name}: its vector", dimensions))
+
+
+def text_hash(record: Record, max_tokens: int) -> bytes:
+    """Return 32 bytes that change whenever the stored vector would.
+
+    sha256 over the text's sha256, the effective limit, and either "embedded" or the bytes of a
+    ready vector.
+    """
+    digest = hashlib.sha256(hashlib.sha256(record.text.encode("utf-8")).digest())
+    digest.update(str(max_tokens).encode("ascii"))
+    if record.vector is None:
+        digest.update(b"embedded")
+    else:
+        import numpy as np
+
+        digest.update(np.asarray(record.vector, dtype="<f4").tobytes())
+    return digest.digest()
+
+
+def last_of_each_id(records: Iterable[Record]) -> list[Record]:
+    """Keep the last record of each id: one statement cannot write one row twice."""
+    return list({record.id: record for record in records}.values())
+
+
+def unit_vector(vector: Vector, what: str, dimensions: int | None) -> NDArray[np.float32]:
+    """Return a vector at length 1: float32 of shape ``(dimensions,)``.
+
+    Raises ``RecordError``, starting with ``what``, for another size, NaN, infinity or zero.
+    """
+    import numpy as np
+
+    try:
+        values = np.asarray(vector, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise RecordError(f"{what} is not a list of numbers.") from None
+    if values.ndim != 1 or (dimensions is not None and len(values) != dimensions):
+        raise RecordError(f"{what} has shape {values.shape}, not ({dimensions},).")
+    if not np.isfinite(values).all():
+        position = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise RecordError(f"{what} holds {values[position]} at position {position}.")
+    length = float(np.linalg.norm(values))
+    if not length or not math.isfinite(length):
+        raise RecordError(f"{what} has length {length}; cosine needs a direction.")
+    return (values / length).astype(np.float32)
+
+
+def _check_text(text: str, what: str) -> None:
+    try:
+        check_unicode(text, what)
+    except ValueError as error:
+        raise RecordError(str(error)) from None
+
+
+def _check_json(value: object, where: str) -> None:
+    """Raise ``RecordError`` for what JSON cannot hold or would give back as something else."""
+    if value is None or isinstance(value, (bool, int)):
+        return
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise RecordError(f"{where} holds {value}, which JSON has no word for. Use None.")
+    elif isinstance(value, str):
+        _check_text(value, where)
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            _check_json(item, f"{where}[{position}]")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise RecordError(f"{where} has the key {key!r}; JSON keys are str.")
+            _check_text(key, f"{where}, key {key!r},")
+            _check_json(item, f"{where}[{key!r}]")
+    else:
+        raise RecordError(
+            f"{where} holds {type(value).__name__} {value!r:.40}, which JSON cannot give back as "
+            "it is. Use str, int, float, bool, None, list or dict."
+        )

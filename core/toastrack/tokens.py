@@ -1,0 +1,143 @@
+"""Count, cut and split texts by the model's own tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from toastrack.errors import ModelError, needs_extra
+
+if TYPE_CHECKING:
+    import tokenizers
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A text as the model reads it: ids after the cut, and how many there were before it."""
+
+    ids: Sequence[int]
+    uncut: int
+
+
+class Tokenizer:
+    """Wraps a ``tokenizers.Tokenizer``; never changes the one it was given.
+
+    Limits and counts include the special tokens that the model adds.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        self._uncut = _copy(backend)
+        self._uncut.no_truncation()
+        self._uncut.no_padding()
+        self._specials: int = self._uncut.num_special_tokens_to_add(False)
+        self._cutting: dict[int, tokenizers.Tokenizer] = {}
+        self._lock = Lock()
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Tokenizer:
+        """Load the tokenizer of a model's folder, without torch where it ships ``tokenizer.json``."""
+        with needs_extra("local", "tokenizers"):
+            import tokenizers
+        path = folder / "tokenizer.json"
+        if path.is_file():
+            return cls(tokenizers.Tokenizer.from_file(str(path)))
+        with needs_extra("local", "transformers"):
+            from transformers import AutoTokenizer
+        try:
+            slow = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"{str(folder)!r} has no tokenizer that can be read: {error}"
+            ) from None
+        backend = getattr(slow, "backend_tokenizer", None)
+        if backend is None:
+            raise ModelError(f"{str(folder)!r} has no fast tokenizer: tokenizer.json is missing.")
+        return cls(backend)
+
+    def encode(self, texts: Sequence[str], max_tokens: int) -> list[Tokens]:
+        """Turn texts into ids, cut at ``max_tokens``."""
+        cutting = self._cut_at(max_tokens)
+        result = []
+        for encoding in encode_batch(cutting, texts):
+            uncut = len(encoding.ids) + sum(
+                len(rest.ids) - self._specials for rest in encoding.overflowing
+            )
+            result.append(Tokens(encoding.ids, uncut))
+        return result
+
+    def count(self, text: str) -> int:
+        """Count the tokens of a text, specials included, nothing cut."""
+        return len(encode_batch(self._uncut, [text])[0].ids)
+
+    def ids(self, text: str) -> list[int]:
+        """Return the ids of a text, specials included, nothing cut."""
+        return list(self._uncut.encode(text).ids)
+
+    def split(self, text: str, *, max_tokens: int, overlap: int, prompt: str) -> list[str]:
+        """Split a text into chunks that each fit ``max_tokens`` with specials and prompt.
+
+        A text that fits comes back as it is; blank text too. Chunks end at paragraphs, sentences
+        or words, whatever is the largest that fits; only white space between chunks is dropped.
+        """
+        if not text.strip() or self.count(prompt + text) <= max_tokens:
+            return [text]
+        room = max_tokens - self.count(prompt)
+        if room < 1:
+            raise ValueError(
+                f"max_tokens={max_tokens} leaves no room for text: the prompt and the special "
+                f"tokens take {self.count(prompt)}."
+            )
+        if not 0 <= overlap < room:
+            raise ValueError(f"overlap={overlap} must be at least 0 and below the chunk's {room}.")
+        with needs_extra("local", "semantic_text_splitter"):
+            from semantic_text_splitter import TextSplitter
+        while room > overlap:
+            splitter = TextSplitter.from_huggingface_tokenizer(self._uncut, room, overlap)
+            chunks = splitter.chunks(text)
+            longest = max(
+                len(e.ids) for e in encode_batch(self._uncut, [prompt + c for c in chunks])
+            )
+            if longest <= max_tokens:
+                return chunks
+            # Prompt and text can merge into other tokens than both alone: ask for less.
+            room -= longest - max_tokens
+        raise ValueError(f"max_tokens={max_tokens} is too small to split this text.")
+
+    def _cut_at(self, max_tokens: int) -> tokenizers.Tokenizer:
+        # Switching truncation on a shared tokenizer breaks whoever is using it in another thread.
+        with self._lock:
+            if max_tokens not in self._cutting:
+                cutting = _copy(self._uncut)
+                cutting.enable_truncation(max_tokens)
+                self._cutting[max_tokens] = cutting
+            return self._cutting[max_tokens]
+
+
+def encode_batch(
+    tokenizer: tokenizers.Tokenizer, texts: Sequence[str]
+) -> list[tokenizers.Encoding]:
+    """Encode texts; a text that is not valid Unicode is named by its position."""
+    try:
+        return list(tokenizer.encode_batch_fast(list(texts)))
+    except (UnicodeEncodeError, TypeError):
+        for position, text in enumerate(texts):
+            check_unicode(text, f"text {position}")
+        raise
+
+
+def check_unicode(text: str, what: str) -> None:
+    """Raise ``ValueError`` if a text holds a lone surrogate, which no encoding can write."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{what} holds a lone surrogate (U+{ord(text[error.start]):04X} at offset "
+            f"{error.start}), which is not text. Read its source with errors='replace'."
+        ) from None
+
+
+def _copy(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    return type(tokenizer).from_str(tokenizer.to_str())

@@ -1,0 +1,186 @@
+"""What of a window of records must be embedded, and in which portions it is written.
+
+No I/O happens here: a store says what it holds, writes what it is given, and does both in its
+host's own words, sync or async.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+from toastrack.embedder import Embedder
+from toastrack.records import Record, Report, checked, last_of_each_id, text_hash
+from toastrack.truncation import Truncation
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from toastrack.store import Document
+
+State = Literal["changed", "metadata", "unchanged"]
+"""How a stored record compares to ours: its text or vector differs, only the rest does, nothing does."""
+
+# Records looked up, sorted by length and embedded together.
+WINDOW = 512
+# Finished rows wait no longer than this for company, so that a kill loses about a second.
+_FLUSH_SECONDS = 1.0
+_FLUSH_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Row:
+    """A record with what is stored beside it."""
+
+    record: Record
+    text_hash: bytes
+    vector: NDArray[np.float32] | None = None
+    """None in a row whose stored vector stays."""
+
+
+@dataclass
+class Write:
+    """What goes to the host in one transaction."""
+
+    rows: list[Row] = field(default_factory=list)
+    """Inserted, or updated as a whole."""
+    metadata_rows: list[Row] = field(default_factory=list)
+    """Stored already with this vector; everything else is updated."""
+    keep: dict[str, list[str]] = field(default_factory=dict)
+    """Document id -> the record ids it consists of now; its other records are deleted."""
+    documents: list[str] = field(default_factory=list)
+    """The documents that are complete once this is written."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Records that are looked up and embedded together."""
+
+    records: Sequence[Record]
+    exact: Collection[str] = ()
+    """Documents of which these are all the records."""
+    read: int = 0
+    """How many inputs became these records."""
+
+
+def record_windows(records: Iterable[Record], dimensions: int | None) -> Iterator[Window]:
+    """Cut a stream of records into checked windows; the last of equal ids in a window wins."""
+    window: list[Record] = []
+    for record in records:
+        window.append(checked(record, dimensions=dimensions))
+        if len(window) >= WINDOW:
+            yield Window(last_of_each_id(window), read=len(window))
+            window = []
+    if window:
+        yield Window(last_of_each_id(window), read=len(window))
+
+
+def document_windows(documents: Iterable[Document], dimensions: int | None) -> Iterator[Window]:
+    """Cut a stream of documents into checked windows; a document is never divided."""
+    window: dict[str, list[Record]] = {}
+    size = read = 0
+    for document_id, records in documents:
+        parts = [
+            checked(replace(record, document_id=document_id), dimensions=dimensions)
+            for record in records
+        ]
+        read += 1
+        window[document_id] = last_of_each_id(parts)
+        size += len(parts)
+        if size >= WINDOW or len(window) >= WINDOW:
+            yield _document_window(window, read)
+            window, size, read = {}, 0, 0
+    if window:
+        yield _document_window(window, read)
+
+
+def _document_window(window: Mapping[str, Sequence[Record]], read: int) -> Window:
+    records = last_of_each_id(record for parts in window.values() for record in parts)
+    return Window(records, exact=list(window), read=read)
+
+
+def writes(
+    window: Window,
+    states: Mapping[str, State],
+    embedder: Embedder,
+    report: Report,
+    truncation: Truncation,
+) -> Iterator[Write]:
+    """Yield what to write, embedding as it goes; the numbers are added to ``report``.
+
+    ``states`` says how the host's copy compares, by id; an absent id is new. All of a document's
+    rows come in one write, so that a reader sees its old text or its new one.
+    """
+    limit = embedder.max_tokens
+    rows = [Row(record, text_hash(record, limit)) for record in window.records]
+    open_rows = Counter(row.record.document for row in rows)
+    held: dict[str, Write] = {document: Write() for document in (*open_rows, *window.exact)}
+    for document in window.exact:
+        held[document].keep[document] = []
+    for row in rows:
+        if row.record.document in window.exact:
+            held[row.record.document].keep[row.record.document].append(row.record.id)
+
+    report.read += window.read
+    report.chunks += len(rows)
+    pending = Write()
+    last_flush = time.monotonic()
+
+    def settle(row: Row, into: str | None) -> None:
+        document = row.record.document
+        if into == "rows":
+            held[document].rows.append(row)
+        elif into == "metadata_rows":
+            held[document].metadata_rows.append(row)
+        open_rows[document] -= 1
+        if open_rows[document] == 0:
+            _merge(pending, held.pop(document), document)
+
+    for document in window.exact:
+        if not open_rows[document]:
+            _merge(pending, held.pop(document), document)
+
+    to_embed: list[Row] = []
+    for row in rows:
+        state = states.get(row.record.id)
+        if state == "unchanged":
+            report.unchanged += 1
+            settle(row, None)
+        elif state == "metadata":
+            settle(row, "metadata_rows")
+        elif row.record.vector is not None:
+            settle(replace(row, vector=_float32(row.record.vector)), "rows")
+        else:
+            to_embed.append(row)
+
+    texts = [row.record.text for row in to_embed]
+    cut_before = truncation.cut
+    for positions, vectors in embedder.embed_in_batches(texts, "document", truncation):
+        report.embedded += len(positions)
+        report.truncated += truncation.cut - cut_before
+        cut_before = truncation.cut
+        for position, vector in zip(positions, vectors, strict=True):
+            settle(replace(to_embed[position], vector=vector), "rows")
+        waited = time.monotonic() - last_flush > _FLUSH_SECONDS
+        if pending.documents and (waited or len(pending.rows) >= _FLUSH_ROWS):
+            yield pending
+            pending, last_flush = Write(), time.monotonic()
+    if pending.documents:
+        yield pending
+
+
+def _merge(pending: Write, done: Write, document: str) -> None:
+    pending.rows.extend(done.rows)
+    pending.metadata_rows.extend(done.metadata_rows)
+    pending.keep.update(done.keep)
+    pending.documents.append(document)
+
+
+def _float32(vector: object) -> NDArray[np.float32]:
+    import numpy as np
+
+    return np.asarray(vector, dtype=np.float32)

@@ -1,0 +1,8 @@
+"""Store and search texts in Postgres with pgvector."""
+
+from toastrack.errors import needs_extra
+
+with needs_extra("postgres", "psycopg", "pgvector"):
+    from toastrack_postgres.store import PostgresStore
+
+__all__ = ["PostgresStore"]

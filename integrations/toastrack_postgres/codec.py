@@ -1,0 +1,149 @@
+"""Vectors and metadata in the form Postgres wants them on the wire."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from psycopg import adapt, pq
+
+from toastrack.errors import RecordError, needs_extra
+from toastrack.records import Record
+
+with needs_extra("postgres", "pgvector"):
+    try:
+        from pgvector import HalfVector, Vector
+    except ImportError:  # pgvector < 0.4, which langchain-postgres asks for
+        from pgvector.psycopg import HalfVector, Vector  # type: ignore[attr-defined,no-redef]
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    FloatVector = NDArray[np.float32]
+
+VectorType = Literal["vector", "halfvec"]
+
+_FLOAT = {"vector": ">f4", "halfvec": ">f2"}
+
+# btree refuses keys over a third of a page: 2,704 bytes, before compression.
+# https://www.postgresql.org/docs/current/btree.html
+_MAX_ID_BYTES = 2_600
+
+
+class VectorParameter:
+    """One vector as a query parameter."""
+
+    def __init__(self, vector: FloatVector, kind: VectorType, oid: int) -> None:
+        self.oid = oid
+        self.data: bytes = (HalfVector if kind == "halfvec" else Vector)(vector).to_binary()
+
+
+class VectorArrayParameter:
+    """Many vectors as one array parameter.
+
+    Packed as one numpy structure: a list of pgvector's objects costs several times the rest of
+    the insert. Layout: https://github.com/postgres/postgres/blob/master/src/backend/utils/adt/arrayfuncs.c
+    (array_send), each element as pgvector's halfvec_send or vector_send writes it.
+    """
+
+    def __init__(
+        self, vectors: Sequence[FloatVector], kind: VectorType, *, oid: int, array_oid: int
+    ) -> None:
+        self.oid = array_oid
+        size = len(vectors[0])
+        rows = np.empty(
+            len(vectors),
+            [
+                ("bytes", ">i4"),
+                ("size", ">i2"),
+                ("unused", ">i2"),
+                ("values", _FLOAT[kind], (size,)),
+            ],
+        )
+        rows["bytes"] = rows.dtype.itemsize - 4
+        rows["size"] = size
+        rows["unused"] = 0
+        rows["values"] = vectors
+        header = struct.pack(">iiIii", 1, 0, oid, len(vectors), 1)
+        self.data = header + rows.tobytes()
+
+
+class _ParameterDumper(adapt.Dumper):
+    """Sends a parameter's bytes as they are, under its own oid."""
+
+    format = pq.Format.BINARY
+
+    def get_key(self, obj: Any, format: adapt.PyFormat) -> tuple[type, int]:  # type: ignore[override]
+        return (self.cls, obj.oid)
+
+    def upgrade(self, obj: Any, format: adapt.PyFormat) -> _ParameterDumper:
+        dumper = type(self)(self.cls)
+        dumper.oid = obj.oid
+        return dumper
+
+    def dump(self, obj: Any) -> bytes:
+        data: bytes = obj.data
+        return data
+
+
+def register_parameters(adapters: adapt.AdaptersMap) -> None:
+    """Teach one cursor our two parameters; the connection stays as its owner made it."""
+    adapters.register_dumper(VectorParameter, _ParameterDumper)
+    adapters.register_dumper(VectorArrayParameter, _ParameterDumper)
+
+
+def check_record(record: Record) -> None:
+    """Raise ``RecordError`` for what Postgres cannot store, before anything is sent."""
+    name = f"Record {record.id!r}"
+    for what, text in (("id", record.id), ("text", record.text), ("document_id", record.document)):
+        if "\0" in text:
+            raise RecordError(
+                f"{name}: its {what} holds NUL (\\x00) at offset {text.index(chr(0))}, which "
+                "Postgres text cannot store. Remove it."
+            )
+    for what, text in (("id", record.id), ("document_id", record.document)):
+        if len(text.encode("utf-8")) > _MAX_ID_BYTES:
+            raise RecordError(f"{name:.60}...: its {what} is over {_MAX_ID_BYTES} bytes long.")
+    if record.chunk is not None and not 0 <= record.chunk < 2**31:
+        raise RecordError(f"{name}: chunk is {record.chunk}; it must fit a Postgres int.")
+    if _holds_nul(record.metadata):
+        raise RecordError(
+            f"{name}: its metadata holds NUL (\\x00), which Postgres jsonb cannot store. Remove it."
+        )
+
+
+def dump_json(value: Mapping[str, Any]) -> str:
+    """Write JSON that jsonb gives back to the letter.
+
+    jsonb keeps numbers as decimals and prints them without an exponent, so a float that Python
+    writes as ``1e+23`` would come back as an int. Those are written out, with a ``.0``.
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _spelled_out(value) if re.search(r"\de\+?\d", text) else text
+
+
+def _spelled_out(value: Any) -> str:
+    if isinstance(value, Mapping):
+        items = (
+            f"{json.dumps(key, ensure_ascii=False)}:{_spelled_out(v)}" for key, v in value.items()
+        )
+        return "{" + ",".join(items) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_spelled_out, value)) + "]"
+    if isinstance(value, float) and abs(value) >= 1e16 and math.isfinite(value):
+        return f"{Decimal(repr(float(value))):f}.0"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, Mapping):
+        return any("\0" in key or _holds_nul(item) for key, item in value.items())
+    return isinstance(value, list) and any(map(_holds_nul, value))

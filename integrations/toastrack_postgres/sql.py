@@ -1,0 +1,317 @@
+"""Every statement that is sent to Postgres."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from toastrack.errors import StoreError
+
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString
+
+# NAMEDATALEN - 1; Postgres cuts longer names without a word.
+# https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS
+_MAX_NAME_BYTES = 63
+
+HNSW_SUFFIX = "embedding_hnsw"
+
+COLUMNS = {
+    "id": "text",
+    "document_id": "text",
+    "chunk": "int",
+    "text": "text",
+    "metadata": "jsonb",
+    "text_hash": "bytea",
+    "embedding": "halfvec",
+}
+
+EXTENSION = """
+    select e.extversion, n.nspname
+    from pg_extension e join pg_namespace n on n.oid = e.extnamespace
+    where e.extname = 'vector'
+"""
+
+CREATE_EXTENSION = "create extension if not exists vector"
+
+VECTOR_TYPES = """
+    select t.typname, t.oid, t.typarray
+    from pg_type t join pg_namespace n on n.oid = t.typnamespace
+    where n.nspname = %s and t.typname in ('vector', 'halfvec')
+"""
+
+CURRENT_SCHEMA = "select current_schema()"
+
+# The table that the name means in this session, or the one in the schema given.
+FIND_TABLE = """
+    select n.nspname, c.oid, c.relkind
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where c.relname = %(table)s and c.relkind in ('r', 'p', 'v', 'm', 'f')
+      and case when %(schema)s::text is null then pg_table_is_visible(c.oid)
+          else n.nspname = %(schema)s end
+"""
+
+TABLE_COLUMNS = """
+    select a.attname, format_type(t.oid, null), t.typname, a.atttypmod,
+           col_description(a.attrelid, a.attnum)
+    from pg_attribute a join pg_type t on t.oid = a.atttypid
+    where a.attrelid = %s and a.attnum > 0 and not a.attisdropped
+"""
+
+HAS_UNIQUE_ID = """
+    select exists (
+        select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+        where i.indrelid = %s and i.indisunique and i.indisvalid and i.indnkeyatts = 1
+          and i.indpred is null and i.indexprs is null and a.attname = 'id'
+    )
+"""
+
+# Any index that can answer an ORDER BY on the column: (name, is valid, method, operator class).
+VECTOR_INDEXES = """
+    select c.relname, i.indisvalid, m.amname, o.opcname
+    from pg_index i
+    join pg_class c on c.oid = i.indexrelid
+    join pg_am m on m.oid = c.relam
+    join pg_opclass o on o.oid = i.indclass[0]
+    join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+    where i.indrelid = %s and a.attname = 'embedding' and m.amname in ('hnsw', 'ivfflat')
+"""
+
+# What the index reads at least: https://github.com/pgvector/pgvector#query-options, #iterative-index-scans
+SEARCH_SETTINGS = """
+    select set_config('hnsw.ef_search', %s, true),
+           set_config('hnsw.iterative_scan', 'relaxed_order', true)
+"""
+
+# A timeout that suits queries would cancel the build: local to the transaction, or for the
+# session where the build cannot run in one.
+INDEX_BUILD_SETTINGS = """
+    select current_setting('statement_timeout'), current_setting('maintenance_work_mem'),
+           set_config('statement_timeout', '0', %(local)s),
+           set_config('maintenance_work_mem',
+                      coalesce(%(memory)s, current_setting('maintenance_work_mem')), %(local)s)
+"""
+RESTORE_SETTINGS = """
+    select set_config('statement_timeout', %s, false),
+           set_config('maintenance_work_mem', %s, false)
+"""
+
+# Only one session at a time creates a table: "create table if not exists" itself can race.
+CREATION_LOCK = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
+
+
+def check_name(what: str, name: str) -> str:
+    """Return a schema or table name, or raise ``StoreError`` if Postgres would change it."""
+    if not name or "\0" in name:
+        raise StoreError(f"{what} {name!r} is not a name.")
+    size = len(name.encode("utf-8"))
+    if size > _MAX_NAME_BYTES:
+        raise StoreError(
+            f"{what} {name!r} is {size} bytes long; Postgres keeps {_MAX_NAME_BYTES} and would "
+            "cut the rest. Choose a shorter one."
+        )
+    return name
+
+
+def derived_name(table: str, suffix: str) -> str:
+    """Name an index after its table, within Postgres' limit and still unique in the schema."""
+    name = f"{table}_{suffix}"
+    if len(name.encode("utf-8")) <= _MAX_NAME_BYTES:
+        return name
+    mark = hashlib.sha256(table.encode("utf-8")).hexdigest()[:8]
+    room = _MAX_NAME_BYTES - len(f"_{mark}_{suffix}")
+    return f"{table.encode('utf-8')[:room].decode('utf-8', 'ignore')}_{mark}_{suffix}"
+
+
+class Statements:
+    """The statements about one table; names are quoted, values are always parameters."""
+
+    def __init__(self, *, schema: str, table: str, extension_schema: str) -> None:
+        self.table = sql.Identifier(schema, table)
+        self._names = {
+            "table": self.table,
+            "schema": sql.Identifier(schema),
+            "distance": sql.SQL("operator({}.<=>)").format(sql.Identifier(extension_schema)),
+            "document_index": sql.Identifier(derived_name(table, "document_id_idx")),
+            "hnsw_index": sql.Identifier(derived_name(table, HNSW_SUFFIX)),
+        }
+        self._extension_schema = extension_schema
+        self._schema = schema
+
+    def _sql(self, statement: LiteralString, /, **names: sql.Composable) -> sql.Composed:
+        return sql.SQL(statement).format(**self._names, **names)
+
+    @property
+    def create_schema(self) -> sql.Composed:
+        return self._sql("create schema {schema}")
+
+    def create_table(self, kind: str, dimensions: int) -> sql.Composed:
+        return self._sql(
+            """
+            create table {table} (
+                id text primary key,
+                document_id text,
+                chunk int,
+                text text,
+                metadata jsonb,
+                text_hash bytea,
+                embedding {kind}({dimensions})
+            )
+            """,
+            kind=sql.Identifier(self._extension_schema, kind),
+            dimensions=sql.Literal(dimensions),
+        )
+
+    @property
+    def create_document_index(self) -> sql.Composed:
+        return self._sql("create index {document_index} on {table} (document_id)")
+
+    @property
+    def is_empty(self) -> sql.Composed:
+        return self._sql("select not exists (select from {table})")
+
+    def comment(self, text: str) -> sql.Composed:
+        return self._sql("comment on column {table}.embedding is {text}", text=sql.Literal(text))
+
+    @property
+    def states(self) -> sql.Composed:
+        """Compare ours with what is stored: (position, same text and vector, same rest)."""
+        return self._sql(
+            """
+            select u.position::int - 1,
+                   t.text_hash is not distinct from u.text_hash and t.embedding is not null,
+                   t.document_id is not distinct from u.document_id
+                       and t.chunk is not distinct from u.chunk
+                       and t.metadata::text is not distinct from u.metadata::jsonb::text
+            from unnest(%(ids)b::text[], %(hashes)b::bytea[], %(documents)b::text[],
+                        %(chunks)b::int[], %(metadata)b::text[])
+                 with ordinality u (id, text_hash, document_id, chunk, metadata, position)
+            join {table} t on t.id = u.id
+            """
+        )
+
+    @property
+    def upsert(self) -> sql.Composed:
+        # In the order of ids: two writers that lock rows in different orders deadlock.
+        return self._sql(
+            """
+            insert into {table} (id, document_id, chunk, text, metadata, text_hash, embedding)
+            select u.id, u.document_id, u.chunk, u.text, u.metadata::jsonb, u.text_hash, u.embedding
+            from unnest(%(ids)b::text[], %(documents)b::text[], %(chunks)b::int[],
+                        %(texts)b::text[], %(metadata)b::text[], %(hashes)b::bytea[], %(vectors)b)
+                 u (id, document_id, chunk, text, metadata, text_hash, embedding)
+            order by u.id collate "C"
+            on conflict (id) do update set
+                document_id = excluded.document_id, chunk = excluded.chunk, text = excluded.text,
+                metadata = excluded.metadata, text_hash = excluded.text_hash,
+                embedding = excluded.embedding
+            """
+        )
+
+    @property
+    def update_metadata(self) -> sql.Composed:
+        return self._sql(
+            """
+            with locked as (
+                select u.* from unnest(%(ids)b::text[], %(documents)b::text[], %(chunks)b::int[],
+                                       %(metadata)b::text[]) u (id, document_id, chunk, metadata)
+                join {table} t on t.id = u.id order by u.id collate "C" for update of t
+            )
+            update {table} t
+            set document_id = u.document_id, chunk = u.chunk, metadata = u.metadata::jsonb
+            from locked u where t.id = u.id
+            """
+        )
+
+    @property
+    def delete_stale(self) -> sql.Composed:
+        """Delete the rows of documents that are not among the ids kept."""
+        return self._sql(
+            """
+            with stale as (
+                select id from {table}
+                where (document_id = any(%(documents)b::text[])
+                       or document_id is null and id = any(%(documents)b::text[]))
+                  and id <> all(%(keep)b::text[])
+                order by id collate "C" for update
+            )
+            delete from {table} t using stale where t.id = stale.id
+            """
+        )
+
+    @property
+    def delete(self) -> sql.Composed:
+        return self._sql(
+            """
+            with doomed as (
+                select id from {table}
+                where id = any(%(ids)b::text[])
+                   or document_id = any(%(documents)b::text[])
+                   or document_id is null and id = any(%(documents)b::text[])
+                order by id collate "C" for update
+            )
+            delete from {table} t using doomed where t.id = doomed.id
+            """
+        )
+
+    @property
+    def get(self) -> sql.Composed:
+        return self._sql(
+            """
+            select id, coalesce(text, ''), metadata::text, coalesce(document_id, id), chunk
+            from {table} where id = any(%(ids)b::text[])
+            """
+        )
+
+    def count(self, documents: bool) -> sql.Composed:
+        what = "distinct coalesce(document_id, id)" if documents else "*"
+        return self._sql("select count({what}) from {table}", what=sql.SQL(what))
+
+    @property
+    def document_ids(self) -> sql.Composed:
+        return self._sql(
+            """
+            select distinct coalesce(document_id, id) collate "C" as document from {table}
+            where %(after)s::text is null or coalesce(document_id, id) collate "C" > %(after)s
+            order by document limit %(limit)s
+            """
+        )
+
+    def search(self, conditions: Sequence[sql.Composable], *, exact: bool) -> sql.Composed:
+        """The nearest rows: (id, text, metadata, document, chunk, cosine similarity).
+
+        An index can only follow the bare distance, so adding zero makes the search exact
+        whatever the planner thinks of it.
+        """
+        return self._sql(
+            """
+            select id, coalesce(text, ''), metadata::text, coalesce(document_id, id), chunk,
+                   1 - (embedding {distance} %(toastrack_query)b)
+            from {table} where {conditions}
+            order by {order} limit %(toastrack_k)s
+            """,
+            conditions=sql.SQL(" and ").join([sql.SQL("embedding is not null"), *conditions]),
+            order=self._sql(
+                "(embedding {distance} %(toastrack_query)b) + 0"
+                if exact
+                else "embedding {distance} %(toastrack_query)b"
+            ),
+        )
+
+    def create_hnsw_index(
+        self, kind: str, *, m: int, ef_construction: int, concurrently: bool
+    ) -> sql.Composed:
+        return self._sql(
+            "create index {concurrently} {hnsw_index} on {table} using hnsw (embedding {operators}) "
+            "with (m = {m}, ef_construction = {ef_construction})",
+            concurrently=sql.SQL("concurrently" if concurrently else ""),
+            operators=sql.Identifier(self._extension_schema, f"{kind}_cosine_ops"),
+            m=sql.Literal(m),
+            ef_construction=sql.Literal(ef_construction),
+        )
+
+    def drop_index(self, name: str) -> sql.Composed:
+        return self._sql("drop index {index}", index=sql.Identifier(self._schema, name))

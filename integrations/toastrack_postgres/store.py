@@ -1,0 +1,388 @@
+"""The store over a psycopg connection, a pool or a conninfo."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+
+import psycopg
+from psycopg import errors, sql
+from psycopg.rows import tuple_row
+
+from toastrack.embedder import Embedder
+from toastrack.filters import Filter, checked_filter
+from toastrack.records import Match, Record, Report, unit_vector
+from toastrack.space import EmbeddingSpace
+from toastrack.store import Document, OnWrite
+from toastrack.truncation import Truncation
+from toastrack.writing import Window, document_windows, record_windows, writes
+from toastrack_postgres import operations
+from toastrack_postgres import sql as statements
+from toastrack_postgres.codec import VectorType, register_parameters
+from toastrack_postgres.operations import Query, Rows, Settings, Steps, Table
+
+if TYPE_CHECKING:
+    from toastrack.records import Vector
+
+Connection = psycopg.Connection[Any]
+T = TypeVar("T")
+
+
+@runtime_checkable
+class ConnectionPool(Protocol):
+    """What we use of ``psycopg_pool.ConnectionPool``."""
+
+    def connection(self) -> AbstractContextManager[Connection]:
+        """Lend a connection."""
+        ...
+
+
+class PostgresStore:
+    """A Postgres table that embeds what is put into it and is searched by meaning.
+
+        with PostgresStore("postgresql://localhost/shop", embedder=Embedder()) as store:
+            store.upsert([Record("1", "Rye keeps longer than wheat.")])
+            store.search("which bread stays fresh?")
+
+    The connection is made at the first use; of what was given, only a conninfo is ours to close.
+    On a connection that is inside a transaction nothing is committed, and every setting that a
+    search changes is put back.
+
+    Args:
+        connection: A psycopg connection, a pool, or a conninfo string.
+        table: The table's name, quoted as it is; at most 63 bytes.
+        embedder: Embeds texts and queries; its space is recorded in the table and compared.
+        schema: Where the table is; None takes what the session's search_path finds.
+        create: Create extension, schema and table if they are missing.
+        adopt: Take over a filled table that does not say which model embedded it.
+        storage: The type of a new embedding column; halfvec takes half the room of vector.
+    """
+
+    def __init__(
+        self,
+        connection: Connection | ConnectionPool | str,
+        table: str = "toastrack_documents",
+        *,
+        embedder: Embedder,
+        schema: str | None = None,
+        create: bool = True,
+        adopt: bool = False,
+        storage: VectorType = "halfvec",
+    ) -> None:
+        _check_connection(connection)
+        if storage not in ("halfvec", "vector"):
+            raise ValueError(f"storage={storage!r} is not 'halfvec' or 'vector'.")
+        self.embedder = embedder
+        self._settings = Settings(
+            table=statements.check_name("Table", table),
+            schema=None if schema is None else statements.check_name("Schema", schema),
+            create=create,
+            adopt=adopt,
+            storage=storage,
+        )
+        self._given = connection
+        self._own: Connection | None = None
+        self._table: Table | None = None
+        self._lock = RLock()
+
+    def __repr__(self) -> str:
+        return f"PostgresStore(table={self._settings.label!r})"
+
+    def __enter__(self) -> PostgresStore:
+        return self.open()
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def open(self) -> PostgresStore:
+        """Connect, create what is missing and compare the recorded space."""
+        if self.embedder.known_space is None:
+            self._opened()  # the comparison waits for the model, at the first write or search
+        else:
+            self._ready()
+        return self
+
+    def close(self) -> None:
+        """Close the connection if it was made from a conninfo."""
+        with self._lock:
+            if self._own is not None:
+                self._own.close()
+                self._own = None
+            self._table = None
+
+    @property
+    def space(self) -> EmbeddingSpace:
+        """The embedding space that the table recorded."""
+        table = self._opened()
+        return table.stored or self.embedder.space
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def upsert(self, records: Iterable[Record]) -> Report:
+        """Store records; embed only those whose text is new or changed.
+
+        Records are taken from any iterable in windows, and each window is written in portions
+        that are committed as they are done. Within a window the last of equal ids wins.
+        Raises ``RecordError`` naming the record; nothing of its window is written then.
+        """
+        return self._write(record_windows(records, self._ready().dimensions), None)
+
+    def replace(self, document_id: str, records: Iterable[Record]) -> Report:
+        """Make these the only records of a document, in one transaction."""
+        return self.replace_many([(document_id, list(records))])
+
+    def replace_many(
+        self, documents: Iterable[Document], on_write: OnWrite | None = None
+    ) -> Report:
+        """Do ``replace`` for many documents, streaming; each one changes at once or not at all."""
+        return self._write(document_windows(documents, self._ready().dimensions), on_write)
+
+    def delete(
+        self, ids: Iterable[str] | None = None, documents: Iterable[str] | None = None
+    ) -> int:
+        """Delete records by id, or whole documents; return how many records went."""
+        if ids is None and documents is None:
+            raise ValueError("Say what to delete: ids= or documents=.")
+        for name, values in (("ids", ids), ("documents", documents)):
+            if isinstance(values, str):
+                raise TypeError(f"{name} takes a list of str and was given one str. Write [id].")
+        return self._run(
+            partial(operations.delete, ids=list(ids or ()), documents=list(documents or ()))
+        )
+
+    def _write(self, windows: Iterable[Window], on_write: OnWrite | None) -> Report:
+        report, truncation = Report(), Truncation(self.embedder.on_truncate)
+        started = time.monotonic()
+        limit = self.embedder.max_tokens
+        for window in windows:
+            stored = self._run(
+                partial(operations.states, records=window.records, max_tokens=limit),
+                undo=True,
+            )
+            for portion in writes(window, stored, self.embedder, report, truncation):
+                written, deleted = self._run(partial(operations.write, portion=portion))
+                report.written += written
+                report.deleted += deleted
+                report.seconds = time.monotonic() - started
+                if on_write is not None:
+                    on_write(report, portion.documents)
+        report.seconds = time.monotonic() - started
+        truncation.warn()
+        return report
+
+    # -- reading --------------------------------------------------------------------------------
+
+    def search(
+        self,
+        query: str | Vector,
+        k: int = 10,
+        filter: Filter | None = None,
+        exact: bool = False,
+        *,
+        where: sql.Composable | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> list[Match]:
+        """Return the best ``min(k, matching)`` records by cosine similarity, best first.
+
+        Args:
+            query: A text, embedded as a query, or a ready vector.
+            k: How many at most.
+            filter: Metadata fields that must equal these values, e.g. ``{"lang": "en"}``.
+            exact: Compare with every row instead of using the index.
+            where: A condition in SQL on the table's columns, with named placeholders ...
+            params: ... and their values.
+        """
+        if isinstance(k, bool) or not isinstance(k, int) or k < 0:
+            raise ValueError(f"k={k!r} must be a whole number of at least 0.")
+        wanted = checked_filter(filter)
+        table = self._ready()
+        if k == 0:
+            return []
+        if isinstance(query, str):
+            vector = self.embedder.embed_query(query)
+        else:
+            vector = unit_vector(query, "The query vector", table.dimensions)
+        return self._run(
+            partial(
+                operations.search,
+                vector=vector,
+                k=k,
+                filter=wanted,
+                where=where,
+                parameters=params or {},
+                exact=exact,
+            ),
+            undo=True,
+        )
+
+    def get(self, ids: Iterable[str]) -> list[Record | None]:
+        """Return records in the order asked, None for an id that is not there."""
+        if isinstance(ids, str):
+            raise TypeError("get takes a list of ids and was given one str. Write [id].")
+        asked = list(ids)
+        return self._run(partial(operations.get, ids=asked), undo=True)
+
+    def count(self, documents: bool = False) -> int:
+        """Count the records, or the documents they belong to."""
+        return self._run(partial(operations.count, documents=documents), undo=True)
+
+    def document_ids(self) -> Iterator[str]:
+        """Yield the id of every document, in the order of their bytes."""
+        after: str | None = None
+        while page := self._run(partial(operations.document_page, after=after), undo=True):
+            yield from page
+            after = page[-1]
+
+    # -- the index ------------------------------------------------------------------------------
+
+    def build_index(
+        self,
+        *,
+        m: int = 16,
+        ef_construction: int = 64,
+        concurrently: bool = False,
+        maintenance_work_mem: str | None = None,
+    ) -> bool:
+        """Build the HNSW index, best after the load; True if one was built, False if it is there.
+
+        Args:
+            m: Links of each row in the graph; pgvector's own default.
+            ef_construction: How widely neighbours are looked for; pgvector's own default.
+            concurrently: Let others write meanwhile; slower, and not on a connection that is
+                inside a transaction.
+            maintenance_work_mem: Memory for the build, e.g. "1GB"; None leaves the server's.
+                Parallel builds take it from /dev/shm, which containers often keep at 64 MB.
+        """
+        table = self._ready()
+        if not self._run(operations.prepare_index):
+            return False
+        build = operations.create_index(
+            table, m=m, ef_construction=ef_construction, concurrently=concurrently
+        )
+        settings = {"local": not concurrently, "memory": maintenance_work_mem}
+        if not concurrently:
+            with self._transaction() as connection:
+                execute(connection, Query(statements.INDEX_BUILD_SETTINGS, settings))
+                drive(connection, build)
+            return True
+        with self._connection() as connection, _autocommit(connection):
+            ((timeout, memory, *_),) = execute(
+                connection, Query(statements.INDEX_BUILD_SETTINGS, settings)
+            )
+            try:
+                drive(connection, build)
+            finally:
+                execute(connection, Query(statements.RESTORE_SETTINGS, [timeout, memory]))
+        return True
+
+    # -- the connection -------------------------------------------------------------------------
+
+    def _opened(self) -> Table:
+        with self._lock:
+            if self._table is None:
+                with self._transaction() as connection:
+                    self._table = drive(
+                        connection, operations.open_table(self._settings, self.embedder)
+                    )
+            return self._table
+
+    def _ready(self) -> Table:
+        """The table, known to be of the embedder's space: asked before each write and search."""
+        with self._lock:
+            table = self._opened()
+            if not table.checked:
+                with self._transaction() as connection:
+                    drive(connection, operations.check_space(table, self.embedder))
+            return table
+
+    def _run(self, operation: Callable[[Table], Steps[T]], *, undo: bool = False) -> T:
+        """Run one operation in one transaction; ``undo`` one that only reads.
+
+        Rolling back what only read puts back the settings it changed, also in a savepoint.
+        """
+        table = self._opened()
+        try:
+            with self._transaction(undo=undo) as connection:
+                return drive(connection, operation(table))
+        except errors.UndefinedTable:
+            self._table = None  # dropped, or its creation was rolled back by the caller
+            raise
+
+    @contextmanager
+    def _transaction(self, *, undo: bool = False) -> Iterator[Connection]:
+        with self._connection() as connection, connection.transaction(force_rollback=undo):
+            yield connection
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        given = self._given
+        if isinstance(given, str):
+            with self._lock:
+                if self._own is None or self._own.closed:
+                    self._own = psycopg.connect(given, autocommit=True)
+                yield self._own
+        elif isinstance(given, psycopg.Connection):
+            # Two threads on one connection would end each other's transactions.
+            with self._lock:
+                yield given
+        else:
+            with given.connection() as connection:
+                yield connection
+
+
+def drive(connection: Connection, steps: Steps[T]) -> T:
+    """Execute what an operation asks for until it returns."""
+    try:
+        query = next(steps)
+        while True:
+            try:
+                rows = execute(connection, query)
+            except psycopg.Error as error:
+                query = steps.throw(error)
+            else:
+                query = steps.send(rows)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+def execute(connection: Connection, query: Query) -> Rows:
+    """Execute one statement; one without rows answers with the number it touched."""
+    if query.savepoint:
+        with connection.transaction():
+            return execute(connection, Query(query.statement, query.parameters))
+    # A cursor of our own: the connection's may be client-side, or return dicts.
+    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
+        register_parameters(cursor.adapters)
+        # A plan that was prepared for other values would ignore this search's settings.
+        cursor.execute(query.statement, query.parameters or None, prepare=False)  # type: ignore[arg-type]
+        return cursor.fetchall() if cursor.description else [(cursor.rowcount,)]
+
+
+@contextmanager
+def _autocommit(connection: Connection) -> Iterator[None]:
+    if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+        raise ValueError("concurrently=True needs a connection that is not inside a transaction.")
+    before = connection.autocommit
+    connection.autocommit = True
+    try:
+        yield
+    finally:
+        connection.autocommit = before
+
+
+def _check_connection(connection: object) -> None:
+    if isinstance(connection, psycopg.AsyncConnection) or inspect.iscoroutinefunction(
+        getattr(connection, "getconn", None)
+    ):
+        raise TypeError("PostgresStore takes a synchronous connection or pool.")
+    if not isinstance(connection, (str, psycopg.Connection, ConnectionPool)):
+        raise TypeError(
+            "PostgresStore takes a psycopg connection, a pool or a conninfo, not "
+            f"{type(connection).__name__}."
+        )

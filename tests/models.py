@@ -1,0 +1,139 @@
+"""Small models that are made here: real BERTs with random weights, so no download is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MXBAI_PROMPT = "Represent this sentence for searching relevant passages: "
+
+_WORDS = [
+    "represent",
+    "this",
+    "sentence",
+    "for",
+    "searching",
+    "relevant",
+    "passages",
+    "query",
+    "passage",
+    "how",
+    "do",
+    "i",
+    "feed",
+    "my",
+    "starter",
+    "bread",
+    "rye",
+    "flour",
+    "water",
+    "salt",
+    "yeast",
+    "dough",
+    "oven",
+    "crust",
+    "the",
+    "a",
+    "of",
+    "and",
+    "is",
+    "in",
+    "to",
+    "with",
+    "it",
+    "warm",
+    "cold",
+    "rises",
+    "falls",
+    "sour",
+    "sweet",
+    "bake",
+    "baker",
+    "keeps",
+    "fresh",
+    "why",
+    "what",
+    "when",
+    "where",
+    ".",
+    ",",
+    ":",
+    ";",
+    "?",
+    "!",
+    "-",
+    "'",
+]
+_PIECES = [
+    *"abcdefghijklmnopqrstuvwxyz0123456789",
+    *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"),
+]
+
+
+def save_tiny_bert(
+    folder: Path,
+    *,
+    seed: int = 0,
+    prompts: dict[str, str] | None = None,
+    pooling: str = "cls",
+    half: bool = False,
+    shards: bool = False,
+    max_tokens: int = 64,
+    hidden: int = 32,
+) -> Path:
+    """Save a two-layer BERT as sentence-transformers would; same arguments, same weights."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    try:
+        from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    except ImportError:  # sentence-transformers 5
+        from sentence_transformers.models import Pooling, Transformer
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys([*_WORDS, *_PIECES])]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
+    )
+    torch.manual_seed(seed)
+    bert = BertModel(
+        BertConfig(
+            vocab_size=len(words),
+            hidden_size=hidden,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=max_tokens,
+            # With the usual 0.02 a random BERT hardly notices a prompt.
+            initializer_range=0.6,
+        )
+    )
+    if half:
+        bert = bert.half()
+    raw = folder.with_name(folder.name + "-raw")
+    bert.save_pretrained(raw, max_shard_size="40KB" if shards else "1GB")
+    BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_tokens).save_pretrained(raw)
+    transformer = Transformer(str(raw), max_seq_length=max_tokens)
+    model = SentenceTransformer(
+        modules=[transformer, Pooling(hidden, pooling_mode=pooling)],
+        device="cpu",
+        prompts=prompts or {},
+    )
+    if half:
+        model = model.half()
+    model.save(str(folder))
+    if shards:
+        _copy_shards(raw, folder)
+    return folder
+
+
+def _copy_shards(raw: Path, folder: Path) -> None:
+    """Put the sharded weights where ``SentenceTransformer.save`` wrote one file."""
+    (folder / "model.safetensors").unlink()
+    for path in raw.glob("model*.safetensors*"):
+        (folder / path.name).write_bytes(path.read_bytes())
