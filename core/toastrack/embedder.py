@@ -131,10 +131,11 @@ class Embedder:
         }
 
     @classmethod
-    def from_space(cls, space: EmbeddingSpace) -> Embedder:
+    def from_space(cls, space: EmbeddingSpace, *, device: str | None = None) -> Embedder:
         """Return the embedder that a recorded space names, with the same prompts and size."""
         return cls(
             space.model,
+            device=device,
             revision=space.revision,
             query_prompt=space.query_prompt,
             document_prompt=space.document_prompt,

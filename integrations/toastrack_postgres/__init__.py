@@ -3,6 +3,7 @@
 from toastrack.errors import needs_extra
 
 with needs_extra("postgres", "psycopg", "pgvector"):
+    from toastrack_postgres.embedded import EmbeddedPostgres
     from toastrack_postgres.store import PostgresStore
 
-__all__ = ["PostgresStore"]
+__all__ = ["EmbeddedPostgres", "PostgresStore"]

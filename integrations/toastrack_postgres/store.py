@@ -101,10 +101,14 @@ class PostgresStore:
 
     def open(self) -> PostgresStore:
         """Connect, create what is missing and compare the recorded space."""
-        if self.embedder.known_space is None:
-            self._opened()  # the comparison waits for the model, at the first write or search
-        else:
-            self._ready()
+        try:
+            if self.embedder.known_space is None:
+                self._opened()  # the comparison waits for the model: first write or search
+            else:
+                self._ready()
+        except BaseException:
+            self.close()  # a `with` that was never entered will not
+            raise
         return self
 
     def close(self) -> None:
@@ -333,6 +337,15 @@ class PostgresStore:
         else:
             with given.connection() as connection:
                 yield connection
+
+
+def recorded_space(
+    connection: Connection, table: str, *, schema: str | None = None
+) -> EmbeddingSpace | None:
+    """Return the space that a table recorded; None if there is no table or it recorded none."""
+    settings = Settings(table, schema, create=False, adopt=False, storage="halfvec")
+    with connection.transaction(force_rollback=True):
+        return drive(connection, operations.read_space(settings))
 
 
 def drive(connection: Connection, steps: Steps[T]) -> T:

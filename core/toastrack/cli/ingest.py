@@ -1,0 +1,82 @@
+"""``toastrack ingest``: documents into a store."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import partial
+from typing import Annotated, Literal
+
+import typer
+
+from toastrack.cli.addresses import DEFAULT_URL, URL_HELP, open_store
+from toastrack.cli.options import Device, Json, Model, choose_embedder
+from toastrack.cli.output import progress_bar, summary, working
+from toastrack.ingestion import ingest
+
+
+def ingest_command(
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Folders and files: .txt, .md, .jsonl.", show_default=False),
+    ],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help=f"Where to: {URL_HELP}.",
+            show_default="a Postgres in your data folder",
+        ),
+    ] = DEFAULT_URL,
+    model: Model = None,
+    device: Device = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete stored documents that the sources do not have.")
+    ] = False,
+    index: Annotated[
+        bool, typer.Option(help="Build the search index after the load, if it is not there.")
+    ] = True,
+    overlap: Annotated[
+        int, typer.Option(help="Tokens that neighbouring chunks of a document share.")
+    ] = 0,
+    text_column: Annotated[str, typer.Option(help="The field of a row to embed.")] = "text",
+    id_column: Annotated[str, typer.Option(help="The field of a row that names it.")] = "id",
+    id_from: Annotated[
+        Literal["column", "content"],
+        typer.Option(help="Name rows by that field, or by the sha256 of their text."),
+    ] = "column",
+    as_json: Json = False,
+) -> None:
+    """Put documents into a store: read, split, embed, write.
+
+    Run it again and only what is new or changed is embedded. A text that the model cannot read
+    at once is split into chunks. Stopped half-way, the same command goes on from there.
+    """
+    choose = partial(choose_embedder, model=model, device=device, create=True)
+    try:
+        with open_store(to, choose, create=True) as store:
+            with progress_bar("embedding") as on_progress:
+                report = ingest(
+                    sources,
+                    store,
+                    prune=prune,
+                    overlap=overlap,
+                    text_column=text_column,
+                    id_column=id_column,
+                    id_from=id_from,
+                    on_progress=on_progress,
+                )
+            built = False
+            if index:
+                with working("building the index"):
+                    built = store.build_index()
+    except KeyboardInterrupt:
+        typer.echo(
+            "Stopped. What was written stays; run the same command again to go on from there.",
+            err=True,
+        )
+        raise typer.Exit(130) from None
+    if as_json:
+        typer.echo(json.dumps({**asdict(report), "index_built": built}))
+    else:
+        typer.echo(summary(report, index_built=built))

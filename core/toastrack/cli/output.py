@@ -1,0 +1,104 @@
+"""What people see: bars, tables, summaries. Nothing moves where output is not a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from toastrack.ingestion import Progress
+from toastrack.records import Match, Report
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[Progress], None]]:
+    """Show a bar that the callback moves: bytes of the sources, and what became of them."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        SpinnerColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import (
+        Progress as Bar,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[done]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(label, total=None, done="loading the model")
+
+        def move(progress: Progress) -> None:
+            report = progress.report
+            done = f"{report.embedded} embedded, {report.unchanged} unchanged"
+            bar.update(task, completed=progress.bytes_done, total=progress.bytes_total, done=done)
+
+        yield move
+
+
+@contextmanager
+def working(label: str) -> Iterator[None]:
+    """Show that something of unknown length is going on."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(label):
+        yield
+
+
+def summary(report: Report, *, index_built: bool) -> str:
+    """Say in one or two lines what an ingest did."""
+    parts = [f"{report.embedded} embedded", f"{report.unchanged} unchanged"]
+    if report.written > report.embedded:
+        parts.append(f"{report.written - report.embedded} updated")
+    if report.deleted:
+        parts.append(f"{report.deleted} deleted")
+    if report.skipped:
+        parts.append(f"{report.skipped} blank and left out")
+    lines = [
+        f"{_count(report.read, 'document')} ({_count(report.chunks, 'chunk')}): "
+        f"{', '.join(parts)} in {report.seconds:.1f} s."
+    ]
+    if report.truncated:
+        lines.append(f"{_count(report.truncated, 'text')} cut at the model's limit.")
+    if index_built:
+        lines.append("The index is built.")
+    return "\n".join(lines)
+
+
+def print_matches(matches: Sequence[Match], *, title: str | None = None) -> None:
+    """Print hits as a table: score, id and the beginning of the text."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if not matches:
+        console.print("No hits.")
+        return
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("id", overflow="fold")
+    table.add_column("text")
+    for match in matches:
+        text = textwrap.shorten(match.text, 160, placeholder=" ...")
+        # Text, not str: brackets in a document are no markup.
+        table.add_row(f"{match.score:.3f}", Text(match.id), Text(text))
+    console.print(table)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

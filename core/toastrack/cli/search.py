@@ -1,0 +1,69 @@
+"""``toastrack search``: a question to a store."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from toastrack.cli.addresses import DEFAULT_URL, URL_HELP, open_store
+from toastrack.cli.options import Device, Json, Model, choose_embedder
+from toastrack.cli.output import print_matches
+from toastrack.filters import Scalar
+
+
+def search_command(
+    query: Annotated[str, typer.Argument(help="What you want to know.", show_default=False)],
+    url: Annotated[
+        str,
+        typer.Option(
+            "--in",
+            metavar="URL",
+            help=f"Where: {URL_HELP}.",
+            show_default="the Postgres in your data folder",
+        ),
+    ] = DEFAULT_URL,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many hits at most.")] = 10,
+    filter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Only records whose metadata says so; may be repeated. A value is JSON where it "
+            "can be (true, 7, '\"7\"'), else text.",
+            show_default=False,
+        ),
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare with every record instead of the index.")
+    ] = False,
+    model: Model = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a store a question and show the best hits with their cosine similarity.
+
+    The model is the one that the store was built with, and the question gets that model's query
+    prompt.
+    """
+    wanted = dict(_condition(text) for text in filter or [])
+    choose = partial(choose_embedder, model=model, device=device, create=False)
+    with open_store(url, choose, create=False) as store:
+        matches = store.search(query, k=k, filter=wanted, exact=exact)
+    if as_json:
+        typer.echo(json.dumps([asdict(match) for match in matches], ensure_ascii=False))
+    else:
+        print_matches(matches)
+
+
+def _condition(text: str) -> tuple[str, Scalar]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise typer.BadParameter(f"{text!r} is not KEY=VALUE.", param_hint="--filter")
+    try:
+        parsed = json.loads(value)
+    except ValueError:
+        return key, value
+    return key, parsed if isinstance(parsed, (str, int, float)) else value

