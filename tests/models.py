@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 MXBAI_PROMPT = "Represent this sentence for searching relevant passages: "
 
@@ -86,11 +88,6 @@ def save_tiny_bert(
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
-    try:
-        from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-    except ImportError:  # sentence-transformers 5
-        from sentence_transformers.models import Pooling, Transformer
-
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys([*_WORDS, *_PIECES])]
     vocabulary = {word: number for number, word in enumerate(words)}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
@@ -101,7 +98,7 @@ def save_tiny_bert(
         special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
     )
     torch.manual_seed(seed)
-    bert = BertModel(
+    bert: Any = BertModel(
         BertConfig(
             vocab_size=len(words),
             hidden_size=hidden,
@@ -114,22 +111,31 @@ def save_tiny_bert(
         )
     )
     if half:
-        bert = bert.half()
+        bert = bert.to(torch.float16)
     raw = folder.with_name(folder.name + "-raw")
     bert.save_pretrained(raw, max_shard_size="40KB" if shards else "1GB")
     BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_tokens).save_pretrained(raw)
-    transformer = Transformer(str(raw), max_seq_length=max_tokens)
+    modules = _modules()
+    transformer = modules.Transformer(str(raw), max_seq_length=max_tokens)
     model = SentenceTransformer(
-        modules=[transformer, Pooling(hidden, pooling_mode=pooling)],
+        modules=[transformer, modules.Pooling(hidden, pooling_mode=pooling)],
         device="cpu",
         prompts=prompts or {},
     )
     if half:
-        model = model.half()
+        model = model.to(torch.float16)
     model.save(str(folder))
     if shards:
         _copy_shards(raw, folder)
     return folder
+
+
+def _modules() -> Any:
+    """Return where this version of sentence-transformers keeps its modules."""
+    try:
+        return import_module("sentence_transformers.sentence_transformer.modules")
+    except ImportError:
+        return import_module("sentence_transformers.models")
 
 
 def _copy_shards(raw: Path, folder: Path) -> None:

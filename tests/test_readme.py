@@ -21,9 +21,7 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture
-def newcomer(
-    tmp_path: Path, minilm_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def newcomer(tmp_path: Path, minilm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the examples, and a hub cache that holds the default model's name.
 
     The hub cannot be reached from a test, so the packaged MiniLM lies where a download of the
