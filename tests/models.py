@@ -86,7 +86,7 @@ def save_tiny_bert(
     import torch
     from sentence_transformers import SentenceTransformer
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys([*_WORDS, *_PIECES])]
     vocabulary = {word: number for number, word in enumerate(words)}
@@ -114,7 +114,15 @@ def save_tiny_bert(
         bert = bert.to(torch.float16)
     raw = folder.with_name(folder.name + "-raw")
     bert.save_pretrained(raw, max_shard_size="40KB" if shards else "1GB")
-    BertTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_tokens).save_pretrained(raw)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=max_tokens,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    ).save_pretrained(raw)
     modules = _modules()
     transformer = modules.Transformer(str(raw), max_seq_length=max_tokens)
     model = SentenceTransformer(
