@@ -114,7 +114,8 @@ def save_tiny_bert(
         bert = bert.to(torch.float16)
     raw = folder.with_name(folder.name + "-raw")
     bert.save_pretrained(raw, max_shard_size="40KB" if shards else "1GB")
-    PreTrainedTokenizerFast(
+    make_fast: Any = PreTrainedTokenizerFast  # its constructor has no annotations
+    make_fast(
         tokenizer_object=tokenizer,
         model_max_length=max_tokens,
         pad_token="[PAD]",

@@ -42,6 +42,8 @@ def _files_of(source: Path) -> Iterator[SourceFile]:
             yield _file(path, path.relative_to(source).as_posix())
         if empty:
             raise SourceError(f"{source}: the folder holds no file that ends in {_formats()}.")
+    elif source.exists():
+        raise SourceError(f"{source}: this is neither a file nor a folder.")
     else:
         raise SourceError(f"{source}: there is no such file or folder.")
 

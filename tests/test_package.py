@@ -1,0 +1,75 @@
+"""What is installed: light imports, one extra an adapter, a wheel with everything in it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import metadata
+from pathlib import Path
+
+import pytest
+
+import toastrack
+
+ROOT = Path(__file__).parent.parent
+HEAVY = {"numpy", "torch", "transformers", "sentence_transformers", "tokenizers"}
+HEAVY |= {"huggingface_hub", "psycopg", "pgvector", "rich", "typer"}
+
+
+def test_import_is_light() -> None:
+    code = "import toastrack, sys; print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert not HEAVY & set(result.stdout.split())
+
+
+def test_public_names_are_sorted_and_there() -> None:
+    assert toastrack.__all__ == sorted(toastrack.__all__)
+    assert {"Embedder", "EmbeddingSpace", "Match", "Record", "ingest"} <= set(toastrack.__all__)
+    assert all(hasattr(toastrack, name) for name in toastrack.__all__)
+
+
+def test_every_adapter_has_an_extra_and_every_extra_a_use() -> None:
+    folders = {path.name for path in (ROOT / "integrations").glob("toastrack_*")}
+    extras = set(metadata("toastrack").get_all("Provides-Extra") or [])
+    others = {"all", "local", "embedded"}
+    assert folders == {f"toastrack_{extra.replace('-', '_')}" for extra in extras - others}
+
+
+def test_arrows_point_from_adapters_to_core() -> None:
+    for path in (ROOT / "core").rglob("*.py"):
+        code = path.read_text(encoding="utf-8")
+        assert "import toastrack_" not in code, path
+        assert "from toastrack_" not in code, path
+
+
+def test_the_wheel_holds_every_package_typed(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling", reason="hatchling builds the wheel and is not installed")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for package in ("toastrack", "toastrack_postgres"):
+        assert {f"{package}/__init__.py", f"{package}/py.typed"} <= names
+    tops = {name.partition("/")[0] for name in names}
+    assert tops == {
+        "toastrack",
+        "toastrack_postgres",
+        f"toastrack-{toastrack.__version__}.dist-info",
+    }
+
+
+def test_without_an_extra_the_error_is_the_command_that_installs_it() -> None:
+    code = (
+        "import sys; sys.modules['psycopg'] = None\n"
+        "import toastrack\n"
+        "try: import toastrack_postgres\n"
+        "except ImportError as error: print(type(error).__name__, error)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.startswith("MissingExtraError 'psycopg' is not installed. Run: pip ")
+    assert "[postgres]" in result.stdout
