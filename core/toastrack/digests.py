@@ -61,7 +61,8 @@ def _read_cache() -> dict[str, str]:
     if not _in_process:
         with suppress(OSError, ValueError):
             content = json.loads(_cache_file().read_text(encoding="utf-8"))
-            _in_process.update({str(key): str(value) for key, value in content.items()})
+            if isinstance(content, dict):
+                _in_process.update({key: str(value) for key, value in content.items()})
     return _in_process
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, get_args
 
-from toastrack.batching import batches
 from toastrack.digests import weights_digest
-from toastrack.engines import EngineName, Precision, shared_engine
+from toastrack.engines import EngineName, Precision, shared_worker
+from toastrack.engines.worker import EngineWorker, FutureJob, Job
 from toastrack.errors import ModelError, UnsupportedError
 from toastrack.model_config import PROMPTS_FILE, ModelConfig, read_json
 from toastrack.model_files import ModelFiles, model_name, weight_files
@@ -23,7 +24,7 @@ from toastrack.prompts import (
     saved_prompts,
 )
 from toastrack.space import EmbeddingSpace
-from toastrack.tokens import Tokenizer
+from toastrack.tokens import Tokenizer, Tokens, check_unicode
 from toastrack.truncation import OnTruncate, Truncation
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ DEFAULT_MODEL = "mixedbread-ai/mxbai-embed-large-v1"
 # Texts that are tokenised and sorted together: enough that batches hold equal lengths, few
 # enough that their tokens stay small beside the model.
 _WINDOW = 4_096
+
+# Calls of up to this many texts are tokenised by the worker, so that any number of them can be
+# awaited at once; larger ones take a thread while they last.
+_SHARED = 64
 
 
 class Embedder:
@@ -94,9 +99,10 @@ class Embedder:
         self._dimensions = dimensions
         self._max_tokens = max_tokens
         self._start()
-        if dimensions is not None and self._files.is_local and Path(self.model).is_dir():
+        folder = Path(self.model).expanduser()
+        if dimensions is not None and self._files.is_local and folder.is_dir():
             # The size is known already, so a wrong one is an error here and not at the first text.
-            self._check_dimensions(ModelConfig(Path(self.model)))
+            self._check_dimensions(ModelConfig(folder))
 
     def _start(self) -> None:
         self._files = ModelFiles(self.model, self.revision)
@@ -104,7 +110,8 @@ class Embedder:
         self._prompts: Prompts | None = None
         self._tokenizer: Tokenizer | None = None
         self._space: EmbeddingSpace | None = None
-        self._loaded: Engine | None = None
+        self._model_config: ModelConfig | None = None
+        self._loaded: tuple[int, EngineWorker] | None = None
 
     def __repr__(self) -> str:
         settings = {name: value for name, value in self._settings().items() if value is not None}
@@ -161,7 +168,29 @@ class Embedder:
 
     def load(self) -> Embedder:
         """Load the model now instead of at the first text."""
-        self._engine()
+        self._worker()
+        return self
+
+    async def aembed_query(self, text: str) -> FloatVector:
+        """``embed_query``, awaited; the model runs on a thread, never on the event loop."""
+        if not isinstance(text, str):
+            raise TypeError(f"aembed_query takes one str, not {type(text).__name__}.")
+        vector: FloatVector = (await self._aembed([text], "query", "aembed_query"))[0]
+        return vector
+
+    async def aembed_queries(self, texts: Iterable[str]) -> FloatMatrix:
+        """``embed_queries``, awaited; the model runs on a thread, never on the event loop."""
+        return await self._aembed(texts, "query", "aembed_queries")
+
+    async def aembed_documents(self, texts: Iterable[str]) -> FloatMatrix:
+        """``embed_documents``, awaited; the model runs on a thread, never on the event loop."""
+        return await self._aembed(texts, "document", "aembed_documents")
+
+    async def aload(self) -> Embedder:
+        """Load the model now, without blocking the event loop."""
+        import asyncio
+
+        await asyncio.to_thread(self._worker)
         return self
 
     # -- what is known ----------------------------------------------------------------------
@@ -190,10 +219,14 @@ class Embedder:
     @property
     def max_tokens(self) -> int:
         """How many tokens of a text are read, specials and prompt counted."""
-        limit = self._config().max_tokens()
+        limit = self._config().max_tokens
         if self._max_tokens is None:
+            if limit is None:
+                raise ModelError(
+                    f"{self.model!r} does not say how many tokens it reads. Give max_tokens=."
+                )
             return limit
-        if self._max_tokens > limit:
+        if limit is not None and self._max_tokens > limit:
             raise ValueError(
                 f"max_tokens={self._max_tokens} is over the {limit} of {self.model!r}."
             )
@@ -254,8 +287,8 @@ class Embedder:
     @property
     def tokenizer(self) -> Tokenizer:
         """The model's own tokenizer; known without its weights in memory."""
-        if self._loaded is not None:
-            return self._loaded.tokenizer
+        if self._worker_here is not None:
+            return self._worker_here.engine.tokenizer
         if self._tokenizer is None:
             with self._lock:
                 self._tokenizer = Tokenizer.from_folder(self._files.folder())
@@ -264,13 +297,38 @@ class Embedder:
     # -- how it is done ---------------------------------------------------------------------
 
     def _embed(self, texts: Iterable[str], role: Role, caller: str) -> FloatMatrix:
-        import numpy as np
+        checked = _check_texts(texts, caller)
+        truncation = Truncation(self.on_truncate)
+        result = _collect(
+            self.embed_in_batches(checked, role, truncation), len(checked), self.dimensions
+        )
+        truncation.warn()
+        return result
+
+    async def _aembed(self, texts: Iterable[str], role: Role, caller: str) -> FloatMatrix:
+        import asyncio
 
         checked = _check_texts(texts, caller)
         truncation = Truncation(self.on_truncate)
-        result = np.empty((len(checked), self.dimensions), dtype=np.float32)
-        for positions, vectors in self.embed_in_batches(checked, role, truncation):
-            result[positions] = vectors
+        if self._worker_here is None:
+            await asyncio.to_thread(self._worker)
+        if len(checked) > _SHARED:
+            result = await asyncio.to_thread(
+                lambda: _collect(
+                    self.embed_in_batches(checked, role, truncation), len(checked), self.dimensions
+                )
+            )
+        else:
+            job = FutureJob(
+                lambda: self._prepare(checked, role, truncation, first=0),
+                prompt=self.prompts.of(role),
+            )
+            self._worker().submit(job, urgent=role == "query")
+            parts = await asyncio.wrap_future(job.future)
+            size = self.dimensions
+            result = _collect(
+                ((positions, _unit(raw[:, :size])) for positions, raw in parts), len(checked), size
+            )
         truncation.warn()
         return result
 
@@ -282,34 +340,52 @@ class Embedder:
         For code that writes vectors away while the next ones are computed. What was cut is
         counted in ``truncation``.
         """
-        if not texts:
-            return
-        engine = self._engine()
-        prompt, limit, size = self.prompts.of(role), self.max_tokens, self.dimensions
+        size = self.dimensions
         for start in range(0, len(texts), _WINDOW):
-            window = [add_prompt(prompt, text) for text in texts[start : start + _WINDOW]]
-            prepared = engine.prepare(window, limit)
-            truncation.add([tokens.uncut for tokens in prepared], limit, first=start)
-            lengths = [len(tokens.ids) for tokens in prepared]
-            for positions in batches(lengths, engine.batch_tokens):
-                raw = engine.run([prepared[position] for position in positions], prompt=prompt)
+            prepared = self._prepare(texts[start : start + _WINDOW], role, truncation, first=start)
+            job = Job(partial(list, prepared), prompt=self.prompts.of(role))
+            self._worker().submit(job, urgent=role == "query")
+            for positions, raw in job.results():
                 yield [start + position for position in positions], _unit(raw[:, :size])
 
-    def _engine(self) -> Engine:
-        if self._loaded is None:
-            with self._lock:
-                if self._loaded is None:
-                    self._loaded = self._load_engine()
-        return self._loaded
+    def _prepare(
+        self, texts: Sequence[str], role: Role, truncation: Truncation, *, first: int
+    ) -> list[Tokens]:
+        prompt, limit = self.prompts.of(role), self.max_tokens
+        prompted = [add_prompt(prompt, text) for text in texts]
+        try:
+            prepared = self._engine().prepare(prompted, limit)
+        except ValueError:
+            for position, text in enumerate(texts, start=first):
+                check_unicode(text, f"text {position}")
+            raise
+        truncation.add([tokens.uncut for tokens in prepared], limit, first=first)
+        return prepared
 
-    def _load_engine(self) -> Engine:
+    @property
+    def _worker_here(self) -> EngineWorker | None:
+        """The worker, if it was made in this process: threads do not survive a fork."""
+        return self._loaded[1] if self._loaded and self._loaded[0] == os.getpid() else None
+
+    def _worker(self) -> EngineWorker:
+        worker = self._worker_here
+        if worker is None:
+            with self._lock:
+                worker = self._worker_here or self._load()
+                self._loaded = (os.getpid(), worker)
+        return worker
+
+    def _engine(self) -> Engine:
+        return self._worker().engine
+
+    def _load(self) -> EngineWorker:
         if self.engine not in ("auto", "sentence-transformers"):
             raise UnsupportedError(
                 f"engine={self.engine!r} is not part of this version. Leave it at 'auto'."
             )
         self._check_dimensions(self._config())
         space = self.space
-        return shared_engine(
+        return shared_worker(
             self._files.folder(),
             identity=f"{space.weights} {space.tokenizer} {space.pooling}",
             engine=self.engine,
@@ -318,10 +394,12 @@ class Embedder:
         )
 
     def _config(self) -> ModelConfig:
-        return ModelConfig(self._files.folder())
+        if self._model_config is None:
+            self._model_config = ModelConfig(self._files.folder())
+        return self._model_config
 
     def _check_dimensions(self, config: ModelConfig) -> int:
-        size = config.dimensions()
+        size = config.dimensions
         if self._dimensions is None:
             return size
         if self._dimensions > size:
@@ -335,7 +413,11 @@ class Embedder:
         if self._query_prompt is None or self._document_prompt is None:
             saved = self._saved_prompts()
         return resolve_prompts(
-            self.model, query=self._query_prompt, document=self._document_prompt, saved=saved
+            # A folder may be named like a well-known model and be another.
+            "" if self._files.is_local else self.model,
+            query=self._query_prompt,
+            document=self._document_prompt,
+            saved=saved,
         )
 
     def _saved_prompts(self) -> dict[Role, str] | None:
@@ -355,6 +437,16 @@ def _check_texts(texts: Iterable[str], caller: str) -> list[str]:
                 f"{caller} takes str, but text {position} is {type(text).__name__}: {text!r:.40}."
             )
     return checked
+
+
+def _collect(parts: Iterable[tuple[list[int], FloatMatrix]], rows: int, size: int) -> FloatMatrix:
+    """Put batches back into the order of the texts: float32 of shape ``(rows, size)``."""
+    import numpy as np
+
+    result = np.empty((rows, size), dtype=np.float32)
+    for positions, vectors in parts:
+        result[positions] = vectors
+    return result
 
 
 def _unit(vectors: FloatMatrix) -> FloatMatrix:

@@ -109,7 +109,6 @@ def needs_extra(extra: str, *packages: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in packages or isinstance(error, MissingExtraError):
+        if error.name not in packages or isinstance(error, MissingExtraError):
             raise
-        raise MissingExtraError(missing, extra) from None
+        raise MissingExtraError(error.name, extra) from None

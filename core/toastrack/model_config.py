@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,17 @@ _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read one JSON object; an absent file is an empty one."""
+    value = _read(path)
+    return value if isinstance(value, dict) else {}
+
+
+def _read(path: Path) -> Any:
     if not path.is_file():
-        return {}
+        return None
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(f"{str(path)!r} is not valid JSON: {error}. Get the model anew.") from None
-    return value if isinstance(value, dict) else {}
 
 
 class ModelConfig:
@@ -39,8 +44,9 @@ class ModelConfig:
         """Return the prompts saved with the model, or None if it names none."""
         return saved_prompts(read_json(self.folder / PROMPTS_FILE))
 
-    def max_tokens(self) -> int:
-        """Return how many tokens the model reads, specials and prompt counted."""
+    @cached_property
+    def max_tokens(self) -> int | None:
+        """How many tokens the model reads, specials and prompt counted; None if it names none."""
         transformer = read_json(self.folder / "config.json")
         limits = [transformer.get("max_position_embeddings")]
         if limits[0] and transformer.get("model_type") in _OFFSET_POSITIONS:
@@ -51,23 +57,19 @@ class ModelConfig:
             saved or read_json(self.folder / "tokenizer_config.json").get("model_max_length")
         )
         known = [int(limit) for limit in limits if limit and limit < 1e9]
-        if not known:
-            raise ModelError(
-                f"{str(self.folder)!r} does not say how many tokens it reads. Give max_tokens=."
-            )
-        return min(known)
+        return min(known, default=None)
 
+    @cached_property
     def dimensions(self) -> int:
-        """Return the size of the model's vectors before any cut."""
+        """The size of the model's vectors before any cut."""
         size: int | None = None
         for path in self._modules():
             config = read_json(self.folder / path / "config.json")
-            size = (
-                config.get("out_features")
-                or config.get("embedding_dimension")
-                or config.get("word_embedding_dimension")
-                or size
-            )
+            pooled = config.get("embedding_dimension") or config.get("word_embedding_dimension")
+            if pooled:
+                # Several poolings are put side by side.
+                pooled *= len(_pooling_modes(config)) or 1
+            size = config.get("out_features") or pooled or size
         if size is None:
             config = read_json(self.folder / "config.json")
             size = config.get("hidden_size") or config.get("d_model") or config.get("dim")
@@ -108,29 +110,33 @@ class ModelConfig:
         )
 
     def _modules(self) -> list[str]:
-        path = self.folder / "modules.json"
-        if not path.is_file():
-            return []
-        modules = json.loads(path.read_text(encoding="utf-8"))
+        """The folders of the modules behind the transformer, in their order."""
+        modules = _read(self.folder / "modules.json")
         return [
             module["path"]
-            for module in modules
+            for module in modules or []
             if module["path"] and not module["type"].endswith(("Transformer", "Normalize"))
         ]
 
 
 def _pooling(config: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        "pooling": sorted(_pooling_modes(config)),
+        "include_prompt": bool(config.get("include_prompt", True)),
+    }
+
+
+def _pooling_modes(config: Mapping[str, Any]) -> list[str]:
+    """Read the modes as version 6 of sentence-transformers spells them."""
     mode = config.get("pooling_mode")
-    if mode is None:
-        spelled = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max"}
-        modes = [
-            spelled.get(key.removeprefix("pooling_mode_"), key.removeprefix("pooling_mode_"))
-            for key, on in config.items()
-            if key.startswith("pooling_mode_") and on
-        ]
-    else:
-        modes = [mode] if isinstance(mode, str) else list(mode)
-    return {"pooling": sorted(modes), "include_prompt": bool(config.get("include_prompt", True))}
+    if mode is not None:
+        return [mode] if isinstance(mode, str) else list(mode)
+    keys = [key for key, on in config.items() if key.startswith("pooling_mode_") and on]
+    names = [key.removeprefix("pooling_mode_") for key in keys]
+    return [
+        name if "sqrt" in name else name.removesuffix("_tokens").removesuffix("_token")
+        for name in names
+    ]
 
 
 def _digest(value: object) -> str:

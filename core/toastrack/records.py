@@ -105,7 +105,10 @@ def checked(record: Record, *, dimensions: int | None) -> Record:
         raise RecordError(f"{name}: chunk is {record.chunk!r}, not a whole number or None.")
     if not isinstance(record.metadata, Mapping):
         raise RecordError(f"{name}: metadata is {type(record.metadata).__name__}, not a mapping.")
-    _check_json(dict(record.metadata), f"{name}: metadata")
+    try:
+        _check_json(dict(record.metadata), f"{name}: metadata")
+    except RecursionError:
+        raise RecordError(f"{name}: metadata holds itself, or is nested too deeply.") from None
     if record.vector is None:
         return record
     return replace(record, vector=unit_vector(record.vector, f"{name}: its vector", dimensions))

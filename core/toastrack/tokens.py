@@ -9,6 +9,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from toastrack.errors import ModelError, needs_extra
+from toastrack.prompts import add_prompt
 
 if TYPE_CHECKING:
     import tokenizers
@@ -43,7 +44,12 @@ class Tokenizer:
             import tokenizers
         path = folder / "tokenizer.json"
         if path.is_file():
-            return cls(tokenizers.Tokenizer.from_file(str(path)))
+            try:
+                return cls(tokenizers.Tokenizer.from_file(str(path)))
+            except Exception as error:  # the library raises nothing more special
+                raise ModelError(
+                    f"{str(path)!r} is not a tokenizer: {error}. Get the model anew."
+                ) from None
         with needs_extra("local", "transformers"):
             from transformers import AutoTokenizer
         try:
@@ -82,23 +88,25 @@ class Tokenizer:
         A text that fits comes back as it is; blank text too. Chunks end at paragraphs, sentences
         or words, whatever is the largest that fits; only white space between chunks is dropped.
         """
-        if not text.strip() or self.count(prompt + text) <= max_tokens:
-            return [text]
-        room = max_tokens - self.count(prompt)
+        used = self.count(prompt)
+        room = max_tokens - used
         if room < 1:
             raise ValueError(
                 f"max_tokens={max_tokens} leaves no room for text: the prompt and the special "
-                f"tokens take {self.count(prompt)}."
+                f"tokens take {used}."
             )
         if not 0 <= overlap < room:
             raise ValueError(f"overlap={overlap} must be at least 0 and below the chunk's {room}.")
+        if not text.strip() or self.count(add_prompt(prompt, text)) <= max_tokens:
+            return [text]
         with needs_extra("local", "semantic_text_splitter"):
             from semantic_text_splitter import TextSplitter
         while room > overlap:
             splitter = TextSplitter.from_huggingface_tokenizer(self._uncut, room, overlap)
             chunks = splitter.chunks(text)
             longest = max(
-                len(e.ids) for e in encode_batch(self._uncut, [prompt + c for c in chunks])
+                len(e.ids)
+                for e in encode_batch(self._uncut, [add_prompt(prompt, chunk) for chunk in chunks])
             )
             if longest <= max_tokens:
                 return chunks

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from toastrack.errors import TruncationError, TruncationWarning
@@ -43,21 +42,25 @@ class Truncation:
     def warn(self) -> None:
         """Warn, once, if anything was cut."""
         if self.cut and self.on_truncate == "warn":
-            package = str(Path(__file__).parent)
             message = (
                 f"{self.cut} of {self.seen} texts were cut at {self.limit} tokens; the longest "
                 f"has {self.longest}. What lies behind the limit cannot be found. Split them "
                 "with embedder.split(text)."
             )
-            _warn_at_caller(message, package)
+            _warn_at_caller(message)
 
 
-def _warn_at_caller(message: str, package: str) -> None:
-    """Point the warning at the first line outside of this package, however deep we are."""
+def _warn_at_caller(message: str) -> None:
+    """Point the warning at the first line outside of toastrack and its adapters."""
     import sys
 
     level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
         frame = frame.f_back
         level += 1
     warnings.warn(message, TruncationWarning, stacklevel=level)
+
+
+def _is_ours(module: str) -> bool:
+    package = module.partition(".")[0]
+    return package == "toastrack" or package.startswith("toastrack_")

@@ -124,7 +124,7 @@ def dump_json(value: Mapping[str, Any]) -> str:
     jsonb keeps numbers as decimals and prints them without an exponent, so a float that Python
     writes as ``1e+23`` would come back as an int. Those are written out, with a ``.0``.
     """
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(dict(value), ensure_ascii=False, separators=(",", ":"))
     return _spelled_out(value) if re.search(r"\de\+?\d", text) else text
 
 

@@ -8,8 +8,8 @@ generator, so an operation can add the reader's next step.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from psycopg import errors, sql
@@ -57,7 +57,14 @@ class Query:
     """A failure must leave the surrounding transaction usable."""
 
 
-Steps = Generator[Query, Rows, T]
+@dataclass(frozen=True)
+class Call:
+    """Work that is slow and not SQL, such as finding the model: never on an event loop."""
+
+    function: Callable[[], Any]
+
+
+Steps = Generator[Query | Call, Any, T]
 
 
 @dataclass(frozen=True)
@@ -86,12 +93,15 @@ class Table:
     dimensions: int
     vector_oid: int
     vector_array_oid: int
-    name: str
     label: str
     stored: EmbeddingSpace | None
-    comment: str | None = None
-    adopt: bool = False
-    checked: bool = field(default=False)
+    adopt: bool
+    checked: bool = False
+    """Its space is known to be the embedder's."""
+    changed: bool = False
+    """It was created, or a space recorded, since it was looked up."""
+    unsettled: bool = False
+    """That happened in a transaction of the caller's, who may yet roll it back."""
 
 
 # -- opening ------------------------------------------------------------------------------------
@@ -101,25 +111,29 @@ def open_table(settings: Settings, embedder: Embedder) -> Steps[Table]:
     """Find the table, creating it if that was allowed, and read what it says of itself."""
     extension_schema = yield from _extension(settings)
     found = yield from _find(settings)
+    changed = False
     if found is None:
         if not settings.create:
             raise StoreError(
                 f"There is no table {settings.label!r}. Open it with create=True, or ingest first."
             )
-        space = embedder.space
-        yield Query(statements.CREATION_LOCK, [f"toastrack {settings.label}"])
+        space = yield Call(lambda: embedder.space)
+        yield Query(statements.CREATION_LOCK)
         found = yield from _find(settings)
         if found is None:
             yield from _create(settings, space, extension_schema)
             found = yield from _find(settings)
+            changed = True
     if found is None:
         raise StoreError(f"Table {settings.label!r} was created and is not visible. Give schema=.")
-    return (yield from _read_table(settings, found, extension_schema))
+    table = yield from _read_table(settings, found, extension_schema)
+    table.changed = changed
+    return table
 
 
 def check_space(table: Table, embedder: Embedder) -> Steps[None]:
     """Compare the recorded space with the embedder's, recording it where the table is empty."""
-    ours = embedder.space
+    ours: EmbeddingSpace = yield Call(lambda: embedder.space)
     where = f"Table {table.label!r}"
     if table.stored is not None:
         check_same_space(table.stored, ours, where=where)
@@ -131,12 +145,18 @@ def check_space(table: Table, embedder: Embedder) -> Steps[None]:
             differences={"dimensions": (table.dimensions, ours.dimensions)},
         )
     if table.stored is None:
-        yield Query(statements.CREATION_LOCK, [f"toastrack {table.label}"])
-        ((empty,),) = yield Query(table.statements.is_empty)
-        if not empty and not table.adopt:
-            raise missing_space(ours, where=where)
-        yield Query(table.statements.comment(_with_space(table.comment, ours)))
-        table.stored = ours
+        yield Query(statements.CREATION_LOCK)
+        comment = yield from _comment(table.oid)
+        table.stored = _space_in(comment, table.label)
+        if table.stored is not None:  # somebody was faster
+            check_same_space(table.stored, ours, where=where)
+        else:
+            ((empty,),) = yield Query(table.statements.is_empty)
+            if not empty and not table.adopt:
+                raise missing_space(ours, where=where)
+            yield Query(table.statements.comment(_with_space(comment, ours)))
+            table.stored = ours
+            table.changed = True
     table.checked = True
 
 
@@ -145,15 +165,19 @@ def read_space(settings: Settings) -> Steps[EmbeddingSpace | None]:
     found = yield from _find(settings)
     if found is None:
         return None
-    columns = yield Query(statements.TABLE_COLUMNS, [found[1]])
-    comments = [row[4] for row in columns if row[0] == "embedding"]
-    return _space_in(comments[0], settings.label) if comments else None
+    return _space_in((yield from _comment(found[1])), settings.label)
+
+
+def _comment(oid: int) -> Steps[str | None]:
+    """Read the comment on the embedding column; None if there is neither."""
+    columns = yield Query(statements.TABLE_COLUMNS, [oid])
+    return next((row[4] for row in columns if row[0] == "embedding"), None)
 
 
 def _extension(settings: Settings) -> Steps[str]:
     rows = yield Query(statements.EXTENSION)
     if not rows and settings.create:
-        yield Query(statements.CREATION_LOCK, ["toastrack extension"])
+        yield Query(statements.CREATION_LOCK)
         try:
             yield Query(statements.CREATE_EXTENSION, savepoint=True)
         except errors.InsufficientPrivilege:
@@ -207,16 +231,25 @@ def _read_table(settings: Settings, found: tuple[Any, ...], extension_schema: st
     schema, oid, _ = found
     label = f"{schema}.{settings.table}"
     columns = {row[0]: row for row in (yield Query(statements.TABLE_COLUMNS, [oid]))}
-    missing = [f"{name} {kind}" for name, kind in statements.COLUMNS.items() if name not in columns]
+    missing = [
+        f"{name} {kinds[0]}" for name, kinds in statements.COLUMNS.items() if name not in columns
+    ]
     if missing:
         raise StoreError(
             f"Table {label!r} exists and lacks the columns {', '.join(missing)}. Add them, or "
             "choose another table name."
         )
-    _, shown, kind, dimensions, comment = columns["embedding"]
-    if kind not in ("vector", "halfvec") or dimensions < 1:
+    wrong = [
+        f"{name} is {columns[name][1]} and must be {' or '.join(kinds)}"
+        for name, kinds in statements.COLUMNS.items()
+        if columns[name][1].rpartition(".")[2] not in kinds
+    ]
+    if wrong:
+        raise StoreError(f"Table {label!r}: its column {', its column '.join(wrong)}.")
+    _, _, kind, dimensions, comment = columns["embedding"]
+    if dimensions < 1:
         raise StoreError(
-            f"Table {label!r}: its column embedding is {shown}, not halfvec(n) or vector(n)."
+            f"Table {label!r}: its column embedding is {kind} without a size, not {kind}(n)."
         )
     ((unique,),) = yield Query(statements.HAS_UNIQUE_ID, [oid])
     if not unique:
@@ -231,16 +264,14 @@ def _read_table(settings: Settings, found: tuple[Any, ...], extension_schema: st
         dimensions=dimensions,
         vector_oid=types[kind][1],
         vector_array_oid=types[kind][2],
-        name=settings.table,
         label=label,
         stored=_space_in(comment, label),
-        comment=comment,
         adopt=settings.adopt,
     )
 
 
 def _space_in(comment: str | None, label: str) -> EmbeddingSpace | None:
-    for line in (comment or "").splitlines():
+    for line in (comment or "").split("\n"):
         if line.startswith(_COMMENT_MARK):
             try:
                 return EmbeddingSpace.from_dict(json.loads(line.removeprefix(_COMMENT_MARK)))
@@ -255,8 +286,9 @@ def _space_in(comment: str | None, label: str) -> EmbeddingSpace | None:
 
 def _with_space(comment: str | None, space: EmbeddingSpace) -> str:
     """Keep what people wrote into the comment and add our line."""
-    lines = [line for line in (comment or "").splitlines() if not line.startswith(_COMMENT_MARK)]
-    lines.append(_COMMENT_MARK + json.dumps(space.to_dict(), sort_keys=True, ensure_ascii=False))
+    lines = [line for line in (comment or "").split("\n") if not line.startswith(_COMMENT_MARK)]
+    lines = lines if any(lines) else []
+    lines.append(_COMMENT_MARK + json.dumps(space.to_dict(), sort_keys=True))
     return "\n".join(lines)
 
 
@@ -290,6 +322,12 @@ def states(table: Table, records: Sequence[Record], max_tokens: int) -> Steps[di
 def write(table: Table, portion: Write) -> Steps[tuple[int, int]]:
     """Write one portion; return how many rows were written and how many went."""
     deleted = 0
+    if portion.keep or portion.metadata_rows:
+        written = [*portion.rows, *portion.metadata_rows]
+        yield Query(
+            table.statements.lock,
+            {"ids": [row.record.id for row in written], "documents": list(portion.keep)},
+        )
     if portion.keep:
         rows = yield Query(
             table.statements.delete_stale,
@@ -315,7 +353,8 @@ def delete(
 ) -> Steps[int]:
     """Delete rows by id and whole documents; return how many went."""
     rows = yield Query(
-        table.statements.delete, {"ids": list(ids or ()), "documents": list(documents or ())}
+        table.statements.delete,
+        {"ids": _storable(ids or ()), "documents": _storable(documents or ())},
     )
     return _affected(rows)
 
@@ -340,6 +379,11 @@ def _rest(records: Sequence[Record]) -> dict[str, list[Any]]:
         "chunks": [record.chunk for record in records],
         "metadata": [dump_json(record.metadata) for record in records],
     }
+
+
+def _storable(ids: Collection[str]) -> list[str]:
+    """Leave out ids that no row can have: Postgres would refuse the whole statement."""
+    return [id for id in ids if "\0" not in id and not any("\ud800" <= c <= "\udfff" for c in id)]
 
 
 def _affected(rows: Rows) -> int:
@@ -367,6 +411,8 @@ def search(
         "toastrack_query": VectorParameter(vector, table.kind, table.vector_oid),
         "toastrack_k": k,
     }
+    if "\0" in "".join([*filter, *map(str, filter.values())]):
+        return []  # no row can hold it
     if filter:
         conditions.append(sql.SQL("metadata @> %(toastrack_filter)s::jsonb"))
         values["toastrack_filter"] = dump_json(filter)
@@ -392,7 +438,7 @@ def search(
 
 def get(table: Table, ids: Sequence[str]) -> Steps[list[Record | None]]:
     """Return records in the order asked."""
-    rows = yield Query(table.statements.get, {"ids": list(set(ids))})
+    rows = yield Query(table.statements.get, {"ids": _storable(set(ids))})
     found = {
         id: Record(id, text, json.loads(metadata or "{}"), document_id=document, chunk=chunk)
         for id, text, metadata, document, chunk in rows
@@ -415,8 +461,14 @@ def document_page(table: Table, after: str | None) -> Steps[list[str]]:
 # -- the index ----------------------------------------------------------------------------------
 
 
-def prepare_index(table: Table) -> Steps[bool]:
-    """Drop what a cancelled build left behind; return True if an index is still to be built."""
+def build_index(
+    table: Table, *, m: int, ef_construction: int, memory: str | None, concurrently: bool
+) -> Steps[bool]:
+    """Build the HNSW index unless it is there; of two who build at once, one does.
+
+    A concurrent build runs outside of a transaction: ``table`` must be settled, and what the
+    session is given it gives back.
+    """
     limit = _MAX_HNSW_DIMENSIONS[table.kind]
     if table.dimensions > limit:
         raise UnsupportedError(
@@ -424,22 +476,51 @@ def prepare_index(table: Table) -> Steps[bool]:
             f"{table.label!r} has {table.dimensions}. Use Embedder(..., dimensions=) for fewer, "
             "or search without an index."
         )
+    local = not concurrently
+    take = statements.TRY_BUILD_LOCK if local else statements.TRY_SESSION_BUILD_LOCK
+    # Waiting inside one statement would hold a snapshot that a concurrent build waits for.
+    while not (yield Query(take, [table.oid]))[0][0]:
+        yield Query("select pg_sleep(0.1)")
+    try:
+        built = yield from _build_index(
+            table, m=m, ef_construction=ef_construction, memory=memory, concurrently=concurrently
+        )
+    except BaseException:
+        if concurrently:  # else the transaction gives it back
+            yield Query(statements.SESSION_BUILD_UNLOCK, [table.oid])
+        raise
+    if concurrently:
+        yield Query(statements.SESSION_BUILD_UNLOCK, [table.oid])
+    return built
+
+
+def _build_index(
+    table: Table, *, m: int, ef_construction: int, memory: str | None, concurrently: bool
+) -> Steps[bool]:
     indexes = yield Query(statements.VECTOR_INDEXES, [table.oid])
     operators = f"{table.kind}_cosine_ops"
-    if any(valid and found == operators for _, valid, _, found in indexes):
+    if any(valid and found == operators for _, valid, _, _, found in indexes):
         return False
-    # "create index if not exists" would take a broken index for a good one.
-    ours = statements.derived_name(table.name, statements.HNSW_SUFFIX)
-    for name, valid, _, _ in indexes:
-        if name == ours and not valid:
+    for name, valid, in_progress, method, _ in indexes:
+        if in_progress:
+            raise StoreError(f"Index {name!r} is being built by another session. Wait for it.")
+        if not valid and method == "hnsw":
+            # "create index if not exists" would take a broken index for a good one.
             yield Query(table.statements.drop_index(name))
-    return True
-
-
-def create_index(table: Table, *, m: int, ef_construction: int, concurrently: bool) -> Steps[None]:
-    """Build the HNSW index."""
-    yield Query(
-        table.statements.create_hnsw_index(
-            table.kind, m=m, ef_construction=ef_construction, concurrently=concurrently
-        )
+    local = not concurrently
+    ((timeout, memory_before, *_),) = yield Query(
+        statements.INDEX_BUILD_SETTINGS, {"local": local, "memory": memory}
     )
+    restore = Query(statements.RESTORE_SETTINGS, [timeout, local, memory_before, local])
+    try:
+        yield Query(
+            table.statements.create_hnsw_index(
+                table.kind, m=m, ef_construction=ef_construction, concurrently=concurrently
+            )
+        )
+    except BaseException:
+        if concurrently:  # else the transaction takes the settings back itself
+            yield restore
+        raise
+    yield restore
+    return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,16 +16,15 @@ if TYPE_CHECKING:
 # https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS
 _MAX_NAME_BYTES = 63
 
-HNSW_SUFFIX = "embedding_hnsw"
-
+# What we create, and what else can stand in its place in a table that somebody else made.
 COLUMNS = {
-    "id": "text",
-    "document_id": "text",
-    "chunk": "int",
-    "text": "text",
-    "metadata": "jsonb",
-    "text_hash": "bytea",
-    "embedding": "halfvec",
+    "id": ("text", "character varying"),
+    "document_id": ("text", "character varying"),
+    "chunk": ("integer", "smallint", "bigint"),
+    "text": ("text", "character varying"),
+    "metadata": ("jsonb",),
+    "text_hash": ("bytea",),
+    "embedding": ("halfvec", "vector"),
 }
 
 EXTENSION = """
@@ -69,9 +67,12 @@ HAS_UNIQUE_ID = """
     )
 """
 
-# Any index that can answer an ORDER BY on the column: (name, is valid, method, operator class).
+# Any index that can answer an ORDER BY on the column:
+# (name, is valid, is being built, method, operator class).
 VECTOR_INDEXES = """
-    select c.relname, i.indisvalid, m.amname, o.opcname
+    select c.relname, i.indisvalid,
+           exists (select from pg_stat_progress_create_index p where p.index_relid = c.oid),
+           m.amname, o.opcname
     from pg_index i
     join pg_class c on c.oid = i.indexrelid
     join pg_am m on m.oid = c.relam
@@ -86,6 +87,10 @@ SEARCH_SETTINGS = """
            set_config('hnsw.iterative_scan', 'relaxed_order', true)
 """
 
+TRY_BUILD_LOCK = "select pg_try_advisory_xact_lock(hashtextextended('toastrack index', %s))"
+TRY_SESSION_BUILD_LOCK = "select pg_try_advisory_lock(hashtextextended('toastrack index', %s))"
+SESSION_BUILD_UNLOCK = "select pg_advisory_unlock(hashtextextended('toastrack index', %s))"
+
 # A timeout that suits queries would cancel the build: local to the transaction, or for the
 # session where the build cannot run in one.
 INDEX_BUILD_SETTINGS = """
@@ -95,12 +100,11 @@ INDEX_BUILD_SETTINGS = """
                       coalesce(%(memory)s, current_setting('maintenance_work_mem')), %(local)s)
 """
 RESTORE_SETTINGS = """
-    select set_config('statement_timeout', %s, false),
-           set_config('maintenance_work_mem', %s, false)
+    select set_config('statement_timeout', %s, %s), set_config('maintenance_work_mem', %s, %s)
 """
 
-# Only one session at a time creates a table: "create table if not exists" itself can race.
-CREATION_LOCK = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
+# Only one session at a time creates or records: "create ... if not exists" itself can race.
+CREATION_LOCK = "select pg_advisory_xact_lock(hashtextextended('toastrack', 0))"
 
 
 def check_name(what: str, name: str) -> str:
@@ -116,27 +120,20 @@ def check_name(what: str, name: str) -> str:
     return name
 
 
-def derived_name(table: str, suffix: str) -> str:
-    """Name an index after its table, within Postgres' limit and still unique in the schema."""
-    name = f"{table}_{suffix}"
-    if len(name.encode("utf-8")) <= _MAX_NAME_BYTES:
-        return name
-    mark = hashlib.sha256(table.encode("utf-8")).hexdigest()[:8]
-    room = _MAX_NAME_BYTES - len(f"_{mark}_{suffix}")
-    return f"{table.encode('utf-8')[:room].decode('utf-8', 'ignore')}_{mark}_{suffix}"
+def _identifier(*names: str) -> sql.Identifier:
+    """Quote a name for a statement whose ``%`` are placeholders."""
+    return sql.Identifier(*(name.replace("%", "%%") for name in names))
 
 
 class Statements:
     """The statements about one table; names are quoted, values are always parameters."""
 
     def __init__(self, *, schema: str, table: str, extension_schema: str) -> None:
-        self.table = sql.Identifier(schema, table)
+        self.table = _identifier(schema, table)
         self._names = {
             "table": self.table,
-            "schema": sql.Identifier(schema),
-            "distance": sql.SQL("operator({}.<=>)").format(sql.Identifier(extension_schema)),
-            "document_index": sql.Identifier(derived_name(table, "document_id_idx")),
-            "hnsw_index": sql.Identifier(derived_name(table, HNSW_SUFFIX)),
+            "schema": _identifier(schema),
+            "distance": sql.SQL("operator({}.<=>)").format(_identifier(extension_schema)),
         }
         self._extension_schema = extension_schema
         self._schema = schema
@@ -161,20 +158,23 @@ class Statements:
                 embedding {kind}({dimensions})
             )
             """,
-            kind=sql.Identifier(self._extension_schema, kind),
+            kind=_identifier(self._extension_schema, kind),
             dimensions=sql.Literal(dimensions),
         )
 
     @property
     def create_document_index(self) -> sql.Composed:
-        return self._sql("create index {document_index} on {table} (document_id)")
+        return self._sql("create index on {table} (document_id)")
 
     @property
     def is_empty(self) -> sql.Composed:
         return self._sql("select not exists (select from {table})")
 
     def comment(self, text: str) -> sql.Composed:
-        return self._sql("comment on column {table}.embedding is {text}", text=sql.Literal(text))
+        return self._sql(
+            "comment on column {table}.embedding is {text}",
+            text=sql.Literal(text.replace("%", "%%")),
+        )
 
     @property
     def states(self) -> sql.Composed:
@@ -190,6 +190,18 @@ class Statements:
                         %(chunks)b::int[], %(metadata)b::text[])
                  with ordinality u (id, text_hash, document_id, chunk, metadata, position)
             join {table} t on t.id = u.id
+            """
+        )
+
+    @property
+    def lock(self) -> sql.Composed:
+        # Writers that lock rows in different orders deadlock, so all are locked first, by id.
+        return self._sql(
+            """
+            select from {table}
+            where id = any(%(ids)b::text[]) or document_id = any(%(documents)b::text[])
+               or document_id is null and id = any(%(documents)b::text[])
+            order by id collate "C" for update
             """
         )
 
@@ -305,13 +317,13 @@ class Statements:
         self, kind: str, *, m: int, ef_construction: int, concurrently: bool
     ) -> sql.Composed:
         return self._sql(
-            "create index {concurrently} {hnsw_index} on {table} using hnsw (embedding {operators}) "
+            "create index {concurrently} on {table} using hnsw (embedding {operators}) "
             "with (m = {m}, ef_construction = {ef_construction})",
             concurrently=sql.SQL("concurrently" if concurrently else ""),
-            operators=sql.Identifier(self._extension_schema, f"{kind}_cosine_ops"),
+            operators=_identifier(self._extension_schema, f"{kind}_cosine_ops"),
             m=sql.Literal(m),
             ef_construction=sql.Literal(ef_construction),
         )
 
     def drop_index(self, name: str) -> sql.Composed:
-        return self._sql("drop index {index}", index=sql.Identifier(self._schema, name))
+        return self._sql("drop index {index}", index=_identifier(self._schema, name))

@@ -15,16 +15,28 @@ from psycopg import errors, sql
 from psycopg.rows import tuple_row
 
 from toastrack.embedder import Embedder
-from toastrack.filters import Filter, checked_filter
-from toastrack.records import Match, Record, Report, unit_vector
+from toastrack.filters import Filter
+from toastrack.records import Match, Record, Report
 from toastrack.space import EmbeddingSpace
 from toastrack.store import Document, OnWrite
 from toastrack.truncation import Truncation
 from toastrack.writing import Window, document_windows, record_windows, writes
 from toastrack_postgres import operations
-from toastrack_postgres import sql as statements
+from toastrack_postgres.base import (
+    DEFAULT_TABLE,
+    RETRIES,
+    PostgresStoreBase,
+    check_conninfo,
+    check_idle,
+    check_search,
+    delete_operation,
+    is_inside_transaction,
+    listed,
+    may_retry,
+    search_operation,
+)
 from toastrack_postgres.codec import VectorType, register_parameters
-from toastrack_postgres.operations import Query, Rows, Settings, Steps, Table
+from toastrack_postgres.operations import Call, Query, Rows, Settings, Steps, Table
 
 if TYPE_CHECKING:
     from toastrack.records import Vector
@@ -42,7 +54,7 @@ class ConnectionPool(Protocol):
         ...
 
 
-class PostgresStore:
+class PostgresStore(PostgresStoreBase):
     """A Postgres table that embeds what is put into it and is searched by meaning.
 
         with PostgresStore("postgresql://localhost/shop", embedder=Embedder()) as store:
@@ -66,7 +78,7 @@ class PostgresStore:
     def __init__(
         self,
         connection: Connection | ConnectionPool | str,
-        table: str = "toastrack_documents",
+        table: str = DEFAULT_TABLE,
         *,
         embedder: Embedder,
         schema: str | None = None,
@@ -75,23 +87,12 @@ class PostgresStore:
         storage: VectorType = "halfvec",
     ) -> None:
         _check_connection(connection)
-        if storage not in ("halfvec", "vector"):
-            raise ValueError(f"storage={storage!r} is not 'halfvec' or 'vector'.")
-        self.embedder = embedder
-        self._settings = Settings(
-            table=statements.check_name("Table", table),
-            schema=None if schema is None else statements.check_name("Schema", schema),
-            create=create,
-            adopt=adopt,
-            storage=storage,
+        super().__init__(
+            table, embedder=embedder, schema=schema, create=create, adopt=adopt, storage=storage
         )
         self._given = connection
         self._own: Connection | None = None
-        self._table: Table | None = None
         self._lock = RLock()
-
-    def __repr__(self) -> str:
-        return f"PostgresStore(table={self._settings.label!r})"
 
     def __enter__(self) -> PostgresStore:
         return self.open()
@@ -122,8 +123,8 @@ class PostgresStore:
     @property
     def space(self) -> EmbeddingSpace:
         """The embedding space that the table recorded."""
-        table = self._opened()
-        return table.stored or self.embedder.space
+        self._opened()
+        return super().space
 
     # -- writing --------------------------------------------------------------------------------
 
@@ -150,14 +151,7 @@ class PostgresStore:
         self, ids: Iterable[str] | None = None, documents: Iterable[str] | None = None
     ) -> int:
         """Delete records by id, or whole documents; return how many records went."""
-        if ids is None and documents is None:
-            raise ValueError("Say what to delete: ids= or documents=.")
-        for name, values in (("ids", ids), ("documents", documents)):
-            if isinstance(values, str):
-                raise TypeError(f"{name} takes a list of str and was given one str. Write [id].")
-        return self._run(
-            partial(operations.delete, ids=list(ids or ()), documents=list(documents or ()))
-        )
+        return self._run(delete_operation(ids, documents))
 
     def _write(self, windows: Iterable[Window], on_write: OnWrite | None) -> Report:
         report, truncation = Report(), Truncation(self.embedder.on_truncate)
@@ -201,35 +195,19 @@ class PostgresStore:
             where: A condition in SQL on the table's columns, with named placeholders ...
             params: ... and their values.
         """
-        if isinstance(k, bool) or not isinstance(k, int) or k < 0:
-            raise ValueError(f"k={k!r} must be a whole number of at least 0.")
-        wanted = checked_filter(filter)
+        check_search(k, filter)
         table = self._ready()
         if k == 0:
             return []
-        if isinstance(query, str):
-            vector = self.embedder.embed_query(query)
-        else:
-            vector = unit_vector(query, "The query vector", table.dimensions)
-        return self._run(
-            partial(
-                operations.search,
-                vector=vector,
-                k=k,
-                filter=wanted,
-                where=where,
-                parameters=params or {},
-                exact=exact,
-            ),
-            undo=True,
+        vector = self.embedder.embed_query(query) if isinstance(query, str) else query
+        operation = search_operation(
+            vector, table, k=k, filter=filter, exact=exact, where=where, params=params
         )
+        return self._run(operation, undo=True)
 
     def get(self, ids: Iterable[str]) -> list[Record | None]:
         """Return records in the order asked, None for an id that is not there."""
-        if isinstance(ids, str):
-            raise TypeError("get takes a list of ids and was given one str. Write [id].")
-        asked = list(ids)
-        return self._run(partial(operations.get, ids=asked), undo=True)
+        return self._run(partial(operations.get, ids=listed("ids", ids)), undo=True)
 
     def count(self, documents: bool = False) -> int:
         """Count the records, or the documents they belong to."""
@@ -262,46 +240,45 @@ class PostgresStore:
             maintenance_work_mem: Memory for the build, e.g. "1GB"; None leaves the server's.
                 Parallel builds take it from /dev/shm, which containers often keep at 64 MB.
         """
-        table = self._ready()
-        if not self._run(operations.prepare_index):
-            return False
-        build = operations.create_index(
-            table, m=m, ef_construction=ef_construction, concurrently=concurrently
+        self._ready()
+        build = partial(
+            operations.build_index,
+            m=m,
+            ef_construction=ef_construction,
+            memory=maintenance_work_mem,
+            concurrently=concurrently,
         )
-        settings = {"local": not concurrently, "memory": maintenance_work_mem}
-        if not concurrently:
-            with self._transaction() as connection:
-                execute(connection, Query(statements.INDEX_BUILD_SETTINGS, settings))
-                drive(connection, build)
-            return True
-        with self._connection() as connection, _autocommit(connection):
-            ((timeout, memory, *_),) = execute(
-                connection, Query(statements.INDEX_BUILD_SETTINGS, settings)
-            )
-            try:
-                drive(connection, build)
-            finally:
-                execute(connection, Query(statements.RESTORE_SETTINGS, [timeout, memory]))
-        return True
+        if concurrently:
+            table = self._opened()
+            with self._connection() as connection, _autocommit(connection):
+                return drive(connection, build(table))
+        return self._run(build)
 
     # -- the connection -------------------------------------------------------------------------
 
     def _opened(self) -> Table:
         with self._lock:
-            if self._table is None:
-                with self._transaction() as connection:
-                    self._table = drive(
-                        connection, operations.open_table(self._settings, self.embedder)
-                    )
-            return self._table
+            table = self._table
+            if table is None or table.unsettled:
+                with self._connection() as connection:
+                    inside = is_inside_transaction(connection)
+                    steps = operations.open_table(self._settings, self.embedder)
+                    with connection.transaction():
+                        opened = drive(connection, steps)
+                    opened.unsettled = inside and (opened.changed or table is not None)
+                    self._table = table = opened
+            return table
 
     def _ready(self) -> Table:
         """The table, known to be of the embedder's space: asked before each write and search."""
         with self._lock:
             table = self._opened()
             if not table.checked:
-                with self._transaction() as connection:
-                    drive(connection, operations.check_space(table, self.embedder))
+                with self._connection() as connection:
+                    inside = is_inside_transaction(connection)
+                    with connection.transaction():
+                        drive(connection, operations.check_space(table, self.embedder))
+                    table.unsettled = table.unsettled or (inside and table.changed)
             return table
 
     def _run(self, operation: Callable[[Table], Steps[T]], *, undo: bool = False) -> T:
@@ -310,17 +287,19 @@ class PostgresStore:
         Rolling back what only read puts back the settings it changed, also in a savepoint.
         """
         table = self._opened()
-        try:
-            with self._transaction(undo=undo) as connection:
-                return drive(connection, operation(table))
-        except errors.UndefinedTable:
-            self._table = None  # dropped, or its creation was rolled back by the caller
-            raise
-
-    @contextmanager
-    def _transaction(self, *, undo: bool = False) -> Iterator[Connection]:
-        with self._connection() as connection, connection.transaction(force_rollback=undo):
-            yield connection
+        for attempt in range(RETRIES + 1):
+            with self._connection() as connection:
+                inside = is_inside_transaction(connection)
+                try:
+                    with connection.transaction(force_rollback=undo):
+                        return drive(connection, operation(table))
+                except errors.UndefinedTable:
+                    self._table = None  # dropped by somebody: the next call looks again
+                    raise
+                except psycopg.OperationalError as error:
+                    if inside or attempt == RETRIES or not may_retry(error):
+                        raise
+        raise AssertionError("unreachable")
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
@@ -351,14 +330,14 @@ def recorded_space(
 def drive(connection: Connection, steps: Steps[T]) -> T:
     """Execute what an operation asks for until it returns."""
     try:
-        query = next(steps)
+        step = next(steps)
         while True:
             try:
-                rows = execute(connection, query)
-            except psycopg.Error as error:
-                query = steps.throw(error)
+                answer = step.function() if isinstance(step, Call) else execute(connection, step)
+            except BaseException as error:
+                step = steps.throw(error)
             else:
-                query = steps.send(rows)
+                step = steps.send(answer)
     except StopIteration as stop:
         result: T = stop.value
         return result
@@ -373,14 +352,13 @@ def execute(connection: Connection, query: Query) -> Rows:
     with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
         register_parameters(cursor.adapters)
         # A plan that was prepared for other values would ignore this search's settings.
-        cursor.execute(query.statement, query.parameters or None, prepare=False)  # type: ignore[arg-type]
+        cursor.execute(query.statement, query.parameters, prepare=False)  # type: ignore[arg-type]
         return cursor.fetchall() if cursor.description else [(cursor.rowcount,)]
 
 
 @contextmanager
 def _autocommit(connection: Connection) -> Iterator[None]:
-    if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-        raise ValueError("concurrently=True needs a connection that is not inside a transaction.")
+    check_idle(connection)
     before = connection.autocommit
     connection.autocommit = True
     try:
@@ -394,7 +372,9 @@ def _check_connection(connection: object) -> None:
         getattr(connection, "getconn", None)
     ):
         raise TypeError("PostgresStore takes a synchronous connection or pool.")
-    if not isinstance(connection, (str, psycopg.Connection, ConnectionPool)):
+    if isinstance(connection, str):
+        check_conninfo(connection)
+    elif not isinstance(connection, (psycopg.Connection, ConnectionPool)):
         raise TypeError(
             "PostgresStore takes a psycopg connection, a pool or a conninfo, not "
             f"{type(connection).__name__}."

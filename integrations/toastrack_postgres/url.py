@@ -12,11 +12,11 @@ import psycopg
 from toastrack.embedder import Embedder
 from toastrack.errors import StoreError
 from toastrack.space import EmbeddingSpace
+from toastrack_postgres.base import DEFAULT_TABLE, check_conninfo
 from toastrack_postgres.embedded import EmbeddedPostgres
 from toastrack_postgres.store import PostgresStore, recorded_space
 
 _EMBEDDED = "postgres+embedded"
-_DEFAULT_TABLE = "toastrack_documents"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def parse_url(url: str) -> Address:
     query = parse_qsl(parts.query, keep_blank_values=True)
     ours = {key: value for key, value in query if key in ("table", "schema")}
     rest = [(key, value) for key, value in query if key not in ours]
-    table = ours.get("table") or _DEFAULT_TABLE
+    table = ours.get("table") or DEFAULT_TABLE
     schema = ours.get("schema") or None
     if parts.scheme == _EMBEDDED:
         if rest:
@@ -46,6 +46,7 @@ def parse_url(url: str) -> Address:
             )
         return Address(None, unquote(parts.netloc + parts.path) or None, table, schema)
     conninfo = urlunsplit(parts._replace(query=urlencode(rest)))
+    check_conninfo(conninfo)
     return Address(conninfo, None, table, schema)
 
 

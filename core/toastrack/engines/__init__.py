@@ -1,33 +1,33 @@
-"""One engine a model, device and precision, shared by everything in the process."""
+"""One engine a model, device and precision, with its worker, shared by all in the process."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
 from pathlib import Path
 from threading import Lock
 from typing import Literal
 from weakref import WeakValueDictionary
 
-from toastrack.engines.base import Engine
+from toastrack.engines.worker import EngineWorker
 
 EngineName = Literal["auto", "sentence-transformers", "openvino", "hosted"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
-_engines: WeakValueDictionary[tuple[object, ...], Engine] = WeakValueDictionary()
+_workers: WeakValueDictionary[tuple[object, ...], EngineWorker] = WeakValueDictionary()
 _lock = Lock()
 _loading: dict[tuple[object, ...], Lock] = {}
 
 
-def shared_engine(
+def shared_worker(
     folder: Path,
     *,
     identity: str,
     engine: EngineName,
     device: str | None,
     precision: Precision,
-) -> Engine:
-    """Return the engine for these weights, loading it at most once in this process.
+) -> EngineWorker:
+    """Return the worker of the engine for these weights, loading them at most once.
 
     ``identity`` is the digest of weights, tokenizer and pooling, so that two names of one model
     share an engine and one name with new weights does not.
@@ -38,17 +38,29 @@ def shared_engine(
     how: Precision = precision
     if precision == "auto":
         how = "bfloat16" if where.startswith("cuda") else "float32"
-    # A forked child must not touch its parent's torch threads.
-    key = (os.getpid(), identity, "sentence-transformers", where, how)
-    return _once(key, lambda: SentenceTransformersEngine(folder, device=where, precision=how))
-
-
-def _once(key: tuple[object, ...], load: Callable[[], Engine]) -> Engine:
+    key = (identity, "sentence-transformers", where, how)
     with _lock:
         turn = _loading.setdefault(key, Lock())
     with turn:
-        engine = _engines.get(key)
-        if engine is None:
-            engine = load()
-            _engines[key] = engine
-        return engine
+        worker = _workers.get(key)
+        if worker is None:
+            worker = EngineWorker(SentenceTransformersEngine(folder, device=where, precision=how))
+            _workers[key] = worker
+        return worker
+
+
+def _start_anew() -> None:
+    """In a forked child: the parent's threads are not here, and its locks may be held for ever."""
+    global _lock
+    _lock = Lock()
+    _loading.clear()
+    _workers.clear()
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        # The OpenMP pool of the parent's torch hangs a child that asks for more than one thread:
+        # https://github.com/pytorch/pytorch/issues/17199
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)

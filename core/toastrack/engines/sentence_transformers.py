@@ -89,7 +89,7 @@ def pick_device(device: str | None) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].partition(". ")[0][:150].rstrip(".")
         raise ModelError(
             f"device={device!r} cannot be used here: {reason}. Leave it out for the best one."
         ) from None

@@ -1,0 +1,221 @@
+"""The one thread that runs an engine for everybody in the process.
+
+While the engine is busy, work queues up; then the waiting queries go first, as many at once as a
+batch holds, and document jobs share what is left, a batch at a time. There is no timer: an idle
+engine starts at once.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from queue import SimpleQueue
+from threading import Condition, Thread
+from typing import TYPE_CHECKING
+
+from toastrack.engines.base import Engine
+from toastrack.tokens import Tokens
+
+if TYPE_CHECKING:
+    from toastrack.engines.base import FloatMatrix
+
+    Result = tuple[list[int], FloatMatrix]
+
+
+class Job:
+    """Some texts of one caller; its results come a batch at a time, in any order."""
+
+    def __init__(self, prepare: Callable[[], Sequence[Tokens]], *, prompt: str) -> None:
+        self.prepare = prepare
+        self.prompt = prompt
+        self.cancelled = False
+        self._results: SimpleQueue[Result | BaseException | None] = SimpleQueue()
+        self._waiting: list[tuple[int, Tokens]] | None = None
+        self._open = 0
+
+    def results(self) -> Iterator[Result]:
+        """Yield ``(positions, raw vectors)`` as they are done; stop asking and the rest is dropped."""
+        try:
+            while (result := self._results.get()) is not None:
+                if isinstance(result, BaseException):
+                    raise result
+                yield result
+        finally:
+            self.cancelled = True
+
+    # What follows is the worker's side.
+
+    def start(self) -> bool:
+        """Tokenise, longest text first; True if there is something to run."""
+        if self._waiting is None:
+            try:
+                tokens = list(self.prepare())
+            except BaseException as error:
+                self.fail(error)
+                return False
+            order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i].ids))
+            self._waiting = [(position, tokens[position]) for position in reversed(order)]
+            self._open = len(tokens)
+            if not tokens:
+                self.finish()
+        return bool(self._waiting) and not self.cancelled
+
+    def take(self, longest: int, taken: int, budget: int) -> list[tuple[int, Tokens]]:
+        """Hand over texts for a batch that holds ``taken`` already, padded to ``longest``."""
+        batch: list[tuple[int, Tokens]] = []
+        waiting = self._waiting or []
+        while waiting:
+            width = max(longest, len(waiting[-1][1].ids))
+            if taken + len(batch) and width * (taken + len(batch) + 1) > budget:
+                break
+            longest = width
+            batch.append(waiting.pop())
+        return batch
+
+    def deliver(self, positions: list[int], vectors: FloatMatrix) -> None:
+        """Pass results on, and say so when they were the last."""
+        self.keep((positions, vectors))
+        self._open -= len(positions)
+        if not self._open:
+            self.finish()
+
+    def keep(self, result: Result) -> None:
+        """Pass one result to the caller."""
+        self._results.put(result)
+
+    def fail(self, error: BaseException) -> None:
+        """Pass an error to the caller instead."""
+        self.cancelled = True
+        self._results.put(error)
+
+    def finish(self) -> None:
+        """Tell the caller that this was all."""
+        self._results.put(None)
+
+
+class FutureJob(Job):
+    """A job whose caller waits on a future for all results at once."""
+
+    def __init__(self, prepare: Callable[[], Sequence[Tokens]], *, prompt: str) -> None:
+        super().__init__(prepare, prompt=prompt)
+        self.future: Future[list[Result]] = Future()
+        self.future.add_done_callback(self._stop)
+        self._parts: list[Result] = []
+
+    def _stop(self, future: Future[list[Result]]) -> None:
+        self.cancelled = True
+
+    def keep(self, result: Result) -> None:
+        """Keep a result until all are there."""
+        self._parts.append(result)
+
+    def fail(self, error: BaseException) -> None:
+        """Pass an error to the caller instead."""
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
+
+    def finish(self) -> None:
+        """Hand over what was kept."""
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_result(self._parts)
+
+
+class EngineWorker:
+    """Runs an engine on a thread of its own, which ends when nobody holds the worker any more."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._urgent: deque[Job] = deque()
+        self._patient: deque[Job] = deque()
+        self._changed = Condition()
+        self._thread: Thread | None = None
+        weakref.finalize(self, _wake, self._changed).atexit = False
+
+    def submit(self, job: Job, *, urgent: bool) -> None:
+        """Queue a job; urgent ones go first, between two batches of any other."""
+        with self._changed:
+            (self._urgent if urgent else self._patient).append(job)
+            if self._thread is None:
+                # The thread holds the worker only while there is work.
+                self._thread = Thread(
+                    target=_serve,
+                    args=(weakref.ref(self), self._changed),
+                    name="toastrack-engine",
+                    daemon=True,
+                )
+                self._thread.start()
+            self._changed.notify()
+
+    def has_work(self) -> bool:
+        """Tell whether a job is queued."""
+        return bool(self._urgent or self._patient)
+
+    def run_batch(self) -> None:
+        """Run one batch and hand out its results."""
+        batch = self._next_batch()
+        if not batch:
+            return
+        tokens = [item for _, items in batch for _, item in items]
+        try:
+            vectors = self.engine.run(tokens, prompt=batch[0][0].prompt)
+        except BaseException as error:
+            for job, _ in batch:
+                job.fail(error)
+            return
+        start = 0
+        for job, items in batch:
+            job.deliver([position for position, _ in items], vectors[start : start + len(items)])
+            start += len(items)
+
+    def _next_batch(self) -> list[tuple[Job, list[tuple[int, Tokens]]]]:
+        """Fill one batch from the jobs of the first non-empty queue, each job in its turn."""
+        with self._changed:
+            queue = self._urgent or self._patient
+            jobs = list(queue)
+        batch: list[tuple[Job, list[tuple[int, Tokens]]]] = []
+        taken = longest = 0
+        for job in jobs:
+            if job.cancelled or not job.start():
+                self._drop(queue, job)
+                continue
+            if batch and job.prompt != batch[0][0].prompt:
+                continue
+            items = job.take(longest, taken, self.engine.batch_tokens)
+            if not items:
+                break
+            batch.append((job, items))
+            taken += len(items)
+            longest = max(longest, *(len(item.ids) for _, item in items))
+            self._drop(queue, job, again=job.start())
+        return batch
+
+    def _drop(self, queue: deque[Job], job: Job, *, again: bool = False) -> None:
+        """Take a job out of its queue; one that has more to do goes to the end."""
+        with self._changed:
+            queue.remove(job)
+            if again:
+                queue.append(job)
+
+
+def _serve(reference: weakref.ref[EngineWorker], changed: Condition) -> None:
+    """Run batches while the worker is there."""
+    while True:
+        with changed:
+            worker = reference()
+            while worker is not None and not worker.has_work():
+                worker = None
+                # Letting go may have been the end of it, and then nobody wakes us.
+                if reference() is not None:
+                    changed.wait()
+                worker = reference()
+        if worker is None:
+            return
+        worker.run_batch()
+        del worker
+
+
+def _wake(changed: Condition) -> None:
+    with changed:
+        changed.notify_all()

@@ -1,0 +1,149 @@
+"""The table of stores that the contract is tested on, and the fixtures that open them.
+
+A store joins with one entry in ``KINDS``. One whose methods are coroutines joins behind a facade
+that runs them and is a ``toastrack.store.Store``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import pytest
+
+from toastrack import Embedder
+from toastrack.store import Store
+
+
+class Open(Protocol):
+    """Builds a store over one collection of a host; opening it is the test's own."""
+
+    def __call__(
+        self, collection: str, *, embedder: Embedder, create: bool, adopt: bool
+    ) -> Store: ...
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way to have a store."""
+
+    name: str
+    start: Callable[[pytest.FixtureRequest], AbstractContextManager[Open]]
+    """Brings the host up, empty, and takes it down again."""
+    precision: float
+    """How far a score may be from that of float32 vectors."""
+    page_size: str
+    """The constant that says how many ids ``document_ids`` asks for at a time."""
+
+
+@contextmanager
+def _postgres(
+    request: pytest.FixtureRequest,
+    *,
+    connect: Callable[[str], AbstractContextManager[Any]] = nullcontext,
+    storage: Any = "halfvec",
+) -> Iterator[Open]:
+    pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
+    from toastrack_postgres import PostgresStore
+
+    schema: str = request.getfixturevalue("schema")
+    with connect(request.getfixturevalue("postgres_dsn")) as connection:
+        yield partial(PostgresStore, connection, schema=schema, storage=storage)
+
+
+def _connection(conninfo: str) -> AbstractContextManager[Any]:
+    psycopg = pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
+    connection: AbstractContextManager[Any] = psycopg.connect(conninfo)
+    return connection
+
+
+def _pool(conninfo: str) -> AbstractContextManager[Any]:
+    psycopg_pool = pytest.importorskip("psycopg_pool", reason="psycopg-pool is not installed")
+    pool: AbstractContextManager[Any] = psycopg_pool.ConnectionPool(
+        conninfo, min_size=1, max_size=2, open=False
+    )
+    return pool
+
+
+_PAGE = "toastrack_postgres.operations._PAGE"
+
+KINDS = [
+    Kind("postgres-conninfo", _postgres, 2e-3, _PAGE),
+    Kind("postgres-connection", partial(_postgres, connect=_connection), 2e-3, _PAGE),
+    Kind("postgres-pool", partial(_postgres, connect=_pool), 2e-3, _PAGE),
+    Kind("postgres-vector", partial(_postgres, storage="vector"), 1e-5, _PAGE),
+]
+
+
+class MakeStore(Protocol):
+    """Builds stores that are closed when the test is over."""
+
+    def __call__(
+        self,
+        other: Embedder | None = None,
+        /,
+        *,
+        collection: str = "documents",
+        create: bool = True,
+        adopt: bool = False,
+    ) -> Store: ...
+
+
+@pytest.fixture(params=KINDS, ids=[kind.name for kind in KINDS])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """The kind of store under test."""
+    kind: Kind = request.param
+    return kind
+
+
+@pytest.fixture
+def make_store(
+    kind: Kind, request: pytest.FixtureRequest, embedder: Embedder
+) -> Iterator[MakeStore]:
+    """Builds stores over collections of one host; without an embedder they take the fixture's."""
+    with ExitStack() as stack:
+        open_store = stack.enter_context(kind.start(request))
+
+        def make(
+            other: Embedder | None = None,
+            /,
+            *,
+            collection: str = "documents",
+            create: bool = True,
+            adopt: bool = False,
+        ) -> Store:
+            chosen = embedder if other is None else other
+            store = open_store(collection, embedder=chosen, create=create, adopt=adopt)
+            stack.callback(store.close)
+            return store
+
+        yield make
+
+
+@pytest.fixture
+def store(make_store: MakeStore) -> Store:
+    """An empty store."""
+    return make_store()
+
+
+class Runs(list[int]):
+    """How many texts each run of the model had."""
+
+
+@pytest.fixture
+def runs(loaded: Embedder, monkeypatch: pytest.MonkeyPatch) -> Runs:
+    """Notes every run of the model, which runs as ever."""
+    from toastrack.engines.sentence_transformers import SentenceTransformersEngine
+
+    seen = Runs()
+    run = SentenceTransformersEngine.run
+
+    def noted(self: SentenceTransformersEngine, batch: Sequence[Any], *, prompt: str) -> Any:
+        seen.append(len(batch))
+        return run(self, batch, prompt=prompt)
+
+    monkeypatch.setattr(SentenceTransformersEngine, "run", noted)
+    return seen

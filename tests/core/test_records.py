@@ -1,0 +1,393 @@
+"""Records and filters: what is refused, by which name, and what is taken to the letter."""
+
+import datetime
+import hashlib
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from toastrack import Match, Record, Report
+from toastrack.errors import FilterError, RecordError
+from toastrack.filters import checked_filter
+from toastrack.records import checked, last_of_each_id, text_hash, unit_vector
+
+NAN, INFINITY = float("nan"), float("inf")
+RECORD = Record("loaf", "Rye is sour.")
+
+
+def refused(record: Record, dimensions: int | None = 3) -> str:
+    """The message with which a record is refused, which names the record."""
+    with pytest.raises(RecordError) as caught:
+        checked(record, dimensions=dimensions)
+    message = str(caught.value)
+    assert repr(record.id) in message
+    return message
+
+
+# -- records --------------------------------------------------------------------------------
+
+
+def test_a_plain_record_is_taken_as_it_is() -> None:
+    record = Record("42", "Rye is sour.", {"lang": "en"}, document_id="bread", chunk=3)
+    assert checked(record, dimensions=3) == record
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n", "🍞", "a\tb", "\ufeff"])
+def test_any_text_is_taken(text: str) -> None:
+    assert checked(Record("loaf", text), dimensions=None).text == text
+
+
+def test_the_document_of_a_record_is_itself_unless_another_is_named() -> None:
+    assert Record("loaf", "x").document_id == "loaf"
+    assert Record("loaf", "x").document == "loaf"
+    assert Record("loaf#1", "x", document_id="loaf").document == "loaf"
+
+
+def test_equality_ignores_the_vector() -> None:
+    assert Record("loaf", "x", vector=[1.0]) == Record("loaf", "x", vector=np.zeros(3))
+    assert Record("loaf", "x", vector=[1.0]) == Record("loaf", "x")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Record("other", "x", {"a": 1}, document_id="d", chunk=1),
+        Record("loaf", "y", {"a": 1}, document_id="d", chunk=1),
+        Record("loaf", "x", {"a": 2}, document_id="d", chunk=1),
+        Record("loaf", "x", {"a": 1}, document_id="e", chunk=1),
+        Record("loaf", "x", {"a": 1}, document_id="d", chunk=2),
+    ],
+)
+def test_equality_sees_everything_else(other: Record) -> None:
+    assert Record("loaf", "x", {"a": 1}, document_id="d", chunk=1) != other
+
+
+def test_a_record_shows_no_vector() -> None:
+    assert "vector" not in repr(Record("loaf", "x", vector=[1.0, 2.0]))
+
+
+@pytest.mark.parametrize("value", [None, 5, b"loaf", ["loaf"]])
+def test_an_id_is_a_str(value: Any) -> None:
+    assert f"id is {type(value).__name__}, not str" in refused(Record(value, "x"))
+
+
+@pytest.mark.parametrize("value", [None, 5, b"rye", ["rye"]])
+def test_a_text_is_a_str(value: Any) -> None:
+    assert f"text is {type(value).__name__}, not str" in refused(Record("loaf", value))
+
+
+@pytest.mark.parametrize("value", [5, b"loaf", ["loaf"]])
+def test_a_document_id_is_a_str(value: Any) -> None:
+    message = refused(Record("loaf", "x", document_id=value))
+    assert f"document_id is {type(value).__name__}, not str" in message
+
+
+def test_an_empty_id_is_refused() -> None:
+    with pytest.raises(RecordError, match="empty id"):
+        checked(Record("", "x"), dimensions=None)
+
+
+@pytest.mark.parametrize("value", [True, 1.0, "1", NAN])
+def test_a_chunk_is_a_whole_number(value: Any) -> None:
+    assert f"chunk is {value!r}" in refused(Record("loaf", "x", chunk=value))
+
+
+@pytest.mark.parametrize(
+    ("record", "what"),
+    [
+        (Record("loaf\ud800", "x"), "its id holds a lone surrogate"),
+        (Record("loaf", "rye \udfff"), "its text holds a lone surrogate"),
+        (Record("loaf", "x", document_id="\ud800"), "its document_id holds a lone surrogate"),
+        (Record("loaf", "x", {"note": "\ud800"}), "metadata['note'] holds a lone surrogate"),
+        (Record("loaf", "x", {"a": [{"\ud800": 1}]}), "metadata['a'][0], key"),
+    ],
+)
+def test_what_is_not_unicode_is_refused_where_it_stands(record: Record, what: str) -> None:
+    assert what in refused(record)
+
+
+@pytest.mark.parametrize("value", ["loaf", {"id": "loaf", "text": "x"}, ("loaf", "x"), None])
+def test_what_is_no_record_is_refused(value: Any) -> None:
+    with pytest.raises(TypeError, match=f"takes Record objects, not {type(value).__name__}"):
+        checked(value, dimensions=None)
+
+
+def test_a_refusal_is_a_value_error() -> None:
+    assert issubclass(RecordError, ValueError)
+
+
+# -- metadata -------------------------------------------------------------------------------
+
+METADATA: dict[str, Any] = {
+    "str": "en",
+    "int": 5,
+    "large": 10**30,
+    "float": 1.5,
+    "bool": True,
+    "none": None,
+    "list": [1, "a", [None, {"deep": False}]],
+    "dict": {"a": {"b": [1.0]}},
+    "with.dot": 1,
+    "$dollar": 1,
+    "": "empty",
+    "ü 🍞": "ok",
+}
+
+
+@pytest.mark.parametrize("key", METADATA)
+def test_what_json_holds_is_metadata(key: str) -> None:
+    record = Record("loaf", "x", {key: METADATA[key]})
+    assert checked(record, dimensions=None).metadata == {key: METADATA[key]}
+
+
+def test_any_mapping_is_metadata() -> None:
+    metadata: Mapping[str, Any] = MappingProxyType({"lang": "en"})
+    assert checked(Record("loaf", "x", metadata), dimensions=None).metadata == {"lang": "en"}
+
+
+@pytest.mark.parametrize("value", [None, "en", ["en"], [("lang", "en")], 5])
+def test_metadata_is_a_mapping(value: Any) -> None:
+    message = refused(Record("loaf", "x", value))
+    assert f"metadata is {type(value).__name__}, not a mapping" in message
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        (1, 2),
+        {1, 2},
+        b"bytes",
+        datetime.date(2026, 1, 1),
+        1j,
+        np.float32(1.5),
+        np.int64(1),
+        np.zeros(2),
+        object(),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_json_would_give_back_as_something_else_is_refused(value: Any) -> None:
+    message = refused(Record("loaf", "x", {"a": [{"b": value}]}))
+    assert f"metadata['a'][0]['b'] holds {type(value).__name__}" in message
+
+
+@pytest.mark.parametrize("value", [NAN, INFINITY, -INFINITY])
+def test_numbers_that_json_has_no_word_for_are_refused(value: float) -> None:
+    assert f"metadata['a'] holds {value}" in refused(Record("loaf", "x", {"a": value}))
+
+
+@pytest.mark.parametrize("key", [1, None, True, ("a",)])
+def test_a_key_is_a_str(key: Any) -> None:
+    metadata: dict[Any, Any] = {key: 1}
+    assert f"metadata has the key {key!r}" in refused(Record("loaf", "x", metadata))
+    assert f"metadata['a'] has the key {key!r}" in refused(Record("loaf", "x", {"a": metadata}))
+
+
+def test_metadata_that_holds_itself_is_refused() -> None:
+    metadata: dict[str, Any] = {}
+    metadata["self"] = metadata
+    refused(Record("loaf", "x", metadata))
+
+
+# -- vectors --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [[3, 0, 4], (3.0, 0.0, 4.0), np.array([3, 0, 4]), np.array([3, 0, 4], dtype=np.float16)],
+    ids=["list of int", "tuple", "int array", "half array"],
+)
+def test_a_vector_is_normalised(vector: Any) -> None:
+    stored = checked(Record("loaf", "x", vector=vector), dimensions=3).vector
+    assert isinstance(stored, np.ndarray)
+    assert stored.dtype == np.float32
+    np.testing.assert_allclose(stored, [0.6, 0, 0.8], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e-30, 1e30, 1e150])
+def test_a_very_long_or_short_vector_still_has_a_direction(scale: float) -> None:
+    stored = unit_vector([3 * scale, 0, 4 * scale], "it", 3)
+    np.testing.assert_allclose(stored, [0.6, 0, 0.8], rtol=0, atol=1e-6)
+
+
+def test_the_callers_vector_stays_as_it_was() -> None:
+    vector = np.array([3.0, 0.0, 4.0], dtype=np.float32)
+    checked(Record("loaf", "x", vector=vector), dimensions=3)
+    assert vector.tolist() == [3.0, 0.0, 4.0]
+
+
+def test_a_vector_of_any_size_is_taken_while_the_size_is_not_known() -> None:
+    assert unit_vector([1.0] * 7, "it", None).shape == (7,)
+
+
+@pytest.mark.parametrize(
+    ("vector", "what"),
+    [
+        ([1.0, 2.0], "shape (2,), not (3,)"),
+        ([], "shape (0,), not (3,)"),
+        ([[1.0, 2.0, 3.0]], "shape (1, 3), not (3,)"),
+        (1.0, "shape (), not (3,)"),
+        ([1.0, NAN, 0.0], "holds nan at position 1"),
+        ([1.0, 0.0, INFINITY], "holds inf at position 2"),
+        ([0.0, 0.0, 0.0], "length 0.0"),
+        (["a", "b", "c"], "not a list of numbers"),
+        ([[1.0], [2.0, 3.0]], "not a list of numbers"),
+        ([None, 1.0, 2.0], "holds nan at position 0"),
+        ({"a": 1.0}, "not a list of numbers"),
+    ],
+)
+def test_a_vector_without_a_direction_of_the_right_size_is_refused(vector: Any, what: str) -> None:
+    message = refused(Record("loaf", "x", vector=vector))
+    assert "its vector" in message
+    assert what in message
+
+
+# -- the hash -------------------------------------------------------------------------------
+
+
+def test_a_hash_is_32_bytes_and_the_same_every_time() -> None:
+    assert len(text_hash(RECORD, 512)) == 32
+    assert text_hash(RECORD, 512) == text_hash(Record("loaf", "Rye is sour."), 512)
+
+
+def test_a_hash_is_made_of_the_text_the_limit_and_where_the_vector_comes_from() -> None:
+    # Any other value would embed every table out there anew.
+    text = hashlib.sha256(b"Rye is sour.").digest()
+    assert text_hash(RECORD, 512) == hashlib.sha256(text + b"512" + b"embedded").digest()
+    given = Record("loaf", "Rye is sour.", vector=[0.6, 0.8])
+    vector = struct.pack("<2f", 0.6, 0.8)
+    assert text_hash(given, 512) == hashlib.sha256(text + b"512" + vector).digest()
+
+
+@pytest.mark.parametrize(
+    ("record", "max_tokens"),
+    [
+        (Record("loaf", "Rye is sour"), 512),
+        (Record("loaf", "Rye is sour. "), 512),
+        (Record("loaf", ""), 512),
+        (RECORD, 511),
+        (RECORD, 5),
+        (Record("loaf", "Rye is sour.", vector=[0.6, 0.8]), 512),
+        (Record("loaf", "Rye is sour.", vector=[0.8, 0.6]), 512),
+        (Record("loaf", "Rye is sour.", vector=[0.6, 0.8, 0.0]), 512),
+    ],
+)
+def test_a_hash_changes_with_whatever_changes_the_vector(record: Record, max_tokens: int) -> None:
+    assert text_hash(record, max_tokens) != text_hash(RECORD, 512)
+
+
+def test_a_hash_tells_two_vectors_apart() -> None:
+    one, other = (Record("loaf", "x", vector=vector) for vector in ([0.6, 0.8], [0.8, 0.6]))
+    assert text_hash(one, 512) != text_hash(other, 512)
+
+
+def test_a_hash_does_not_change_with_what_leaves_the_vector_alone() -> None:
+    other = Record("other", "Rye is sour.", {"lang": "en"}, document_id="bread", chunk=3)
+    assert text_hash(other, 512) == text_hash(RECORD, 512)
+
+
+def test_a_hash_takes_any_kind_of_sequence_as_the_same_vector() -> None:
+    vectors: list[Any] = [[0.5, 0.25], (0.5, 0.25), np.array([0.5, 0.25])]
+    vectors.append(np.array([0.5, 0.25], dtype=np.float32))
+    assert len({text_hash(Record("a", "x", vector=vector), 512) for vector in vectors}) == 1
+
+
+# -- the rest -------------------------------------------------------------------------------
+
+
+def test_the_last_record_of_an_id_stays() -> None:
+    one, two, three = Record("a", "1"), Record("b", "2"), Record("a", "3")
+    assert last_of_each_id([one, two, three]) == [three, two]
+
+
+def test_a_match_says_what_kind_of_score_it_has() -> None:
+    assert Match("loaf", "x", 0.5).score_kind == "cosine"
+
+
+def test_a_report_starts_at_zero() -> None:
+    assert set(asdict(Report()).values()) == {0}
+
+
+# -- filters --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("filter", [None, {}, MappingProxyType({})])
+def test_nothing_filters_nothing(filter: Any) -> None:
+    assert checked_filter(filter) == {}
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [
+        {"lang": "en"},
+        {"lang": ""},
+        {"year": 2026},
+        {"year": -1},
+        {"large": 10**30},
+        {"price": 1.5},
+        {"fresh": True},
+        {"fresh": False},
+        {"lang": "en", "year": 2026, "price": 0.0, "fresh": True},
+        {"price$": 1, "a b": 2, "ü": 3},
+        MappingProxyType({"lang": "en"}),
+    ],
+)
+def test_scalars_can_be_compared(filter: Any) -> None:
+    result = checked_filter(filter)
+    assert result == filter
+    assert [type(value) for value in result.values()] == [type(v) for v in filter.values()]
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [
+        {"lang": None},
+        {"lang": ["en", "de"]},
+        {"lang": ("en",)},
+        {"lang": {"en"}},
+        {"year": {"$gt": 2000}},
+        {"a": {"b": 1}},
+        {"day": datetime.date(2026, 1, 1)},
+        {"a": b"en"},
+        {"a": 1j},
+        {"a": np.int64(1)},
+        {"a": NAN},
+        {"a": INFINITY},
+        {"a.b": 1},
+        {".": 1},
+        {"$and": "x"},
+        {"$": 1},
+        {"": 1},
+        {1: "x"},
+        {None: "x"},
+        {"a": "\ud800"},
+        {"\ud800": "a"},
+        {"lang": "en", "year": None},
+    ],
+)
+def test_what_hosts_would_compare_differently_is_refused(filter: Any) -> None:
+    with pytest.raises(FilterError) as caught:
+        checked_filter(filter)
+    (key,) = [key for key in filter if key != "lang" or len(filter) == 1]
+    assert repr(key) in str(caught.value)
+
+
+@pytest.mark.parametrize("filter", ["lang", ["lang"], [("lang", "en")], 5, True, {"lang"}])
+def test_a_filter_is_a_mapping(filter: Any) -> None:
+    with pytest.raises(FilterError, match=r"A filter is a mapping such as"):
+        checked_filter(filter)
+
+
+def test_the_callers_filter_is_not_the_one_that_is_returned() -> None:
+    filter = {"lang": "en"}
+    checked_filter(filter)["lang"] = "de"
+    assert filter == {"lang": "en"}
+
+
+def test_a_refused_filter_is_a_value_error() -> None:
+    assert issubclass(FilterError, ValueError)
