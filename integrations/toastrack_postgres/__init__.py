@@ -3,7 +3,8 @@
 from toastrack.errors import needs_extra
 
 with needs_extra("postgres", "psycopg", "pgvector"):
+    from toastrack_postgres.async_store import AsyncPostgresStore
     from toastrack_postgres.embedded import EmbeddedPostgres
     from toastrack_postgres.store import PostgresStore
 
-__all__ = ["EmbeddedPostgres", "PostgresStore"]
+__all__ = ["AsyncPostgresStore", "EmbeddedPostgres", "PostgresStore"]

@@ -641,6 +641,13 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
         return list(pool.map(start, calls))
 
 
+@pytest.fixture
+def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deadlock is an error here, not one of the things that are tried again."""
+    monkeypatch.setattr("toastrack_postgres.store.RETRIES", 0)
+
+
+@pytest.mark.usefixtures("no_retries")
 def test_writers_in_opposite_orders_do_not_deadlock(
     make: Make, postgres_dsn: str, connection: Any
 ) -> None:
@@ -657,6 +664,7 @@ def test_writers_in_opposite_orders_do_not_deadlock(
     assert make(connection).count() == 300
 
 
+@pytest.mark.usefixtures("no_retries")
 def test_writers_of_metadata_and_of_texts_do_not_deadlock(
     make: Make, postgres_dsn: str, connection: Any
 ) -> None:
@@ -681,6 +689,7 @@ def test_writers_of_metadata_and_of_texts_do_not_deadlock(
     assert make(connection).count() == 300
 
 
+@pytest.mark.usefixtures("no_retries")
 def test_writers_and_deleters_do_not_deadlock(
     make: Make, postgres_dsn: str, connection: Any
 ) -> None:
@@ -694,6 +703,22 @@ def test_writers_and_deleters_do_not_deadlock(
             partial(stores[2].replace_many, [(id, []) for id in ids]),
         )
     assert make(connection).count() <= 300
+
+
+def test_writers_who_cannot_be_serialized_try_again(
+    make: Make, postgres_dsn: str, connection: Any
+) -> None:
+    strict = make_conninfo(
+        postgres_dsn, options="-cdefault_transaction_isolation=repeatable\\ read"
+    )
+    stores = [make(strict).open() for _ in range(3)]
+    for number in range(3):
+        batches = [ready(100, seed=10 * number + writer) for writer in range(3)]
+        reports = at_once(
+            *(partial(store.upsert, batch) for store, batch in zip(stores, batches, strict=True))
+        )
+        assert [report.written for report in reports] == [100] * 3
+    assert make(connection).count() == 100
 
 
 def test_a_reader_sees_the_old_document_or_the_new_one(make: Make, postgres_dsn: str) -> None:
