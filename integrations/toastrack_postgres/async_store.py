@@ -5,7 +5,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkable
@@ -17,7 +26,7 @@ from psycopg.rows import tuple_row
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
 from toastrack.records import Match, Record, Report
-from toastrack.store import Document, OnWrite
+from toastrack.store import Document
 from toastrack.truncation import Truncation
 from toastrack.writing import WINDOW, Window, document_windows, record_windows, writes
 from toastrack_postgres import operations
@@ -41,6 +50,8 @@ if TYPE_CHECKING:
     from toastrack.records import Vector
 
 AsyncConnection = psycopg.AsyncConnection[Any]
+AsyncOnWrite = Callable[[Report, Sequence[str]], Awaitable[None] | None]
+"""``toastrack.store.OnWrite``, which may also be a coroutine function."""
 T = TypeVar("T")
 Item = TypeVar("Item")
 
@@ -121,7 +132,7 @@ class AsyncPostgresStore(PostgresStoreBase):
     async def replace_many(
         self,
         documents: Iterable[Document] | AsyncIterable[Document],
-        on_write: OnWrite | None = None,
+        on_write: AsyncOnWrite | None = None,
     ) -> Report:
         """Do ``replace`` for many documents, streaming; each one changes at once or not at all."""
         return await self._write(document_windows, documents, on_write)
@@ -136,7 +147,7 @@ class AsyncPostgresStore(PostgresStoreBase):
         self,
         cut: Callable[[Iterable[Item], int | None], Iterator[Window]],
         items: Iterable[Item] | AsyncIterable[Item],
-        on_write: OnWrite | None,
+        on_write: AsyncOnWrite | None,
     ) -> Report:
         table = await self._ready()
         report, truncation = Report(), Truncation(self.embedder.on_truncate)
@@ -155,7 +166,9 @@ class AsyncPostgresStore(PostgresStoreBase):
                     report.deleted += deleted
                     report.seconds = time.monotonic() - started
                     if on_write is not None:
-                        on_write(report, portion.documents)
+                        answer = on_write(report, portion.documents)
+                        if answer is not None:
+                            await answer
         report.seconds = time.monotonic() - started
         truncation.warn()
         return report

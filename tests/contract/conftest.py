@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import pytest
+from awaited import Awaited, Loop, entered, running_loop
 
 from toastrack import Embedder
 from toastrack.store import Store
@@ -68,12 +69,56 @@ def _pool(conninfo: str) -> AbstractContextManager[Any]:
     return pool
 
 
+@contextmanager
+def _async_postgres(
+    request: pytest.FixtureRequest,
+    *,
+    connect: Callable[[Loop, str], AbstractContextManager[Any]] | None = None,
+) -> Iterator[Open]:
+    pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
+    from toastrack_postgres import AsyncPostgresStore
+
+    schema: str = request.getfixturevalue("schema")
+    dsn: str = request.getfixturevalue("postgres_dsn")
+    with (
+        running_loop() as loop,
+        connect(loop, dsn) if connect else nullcontext(dsn) as connection,
+    ):
+
+        def build(collection: str, **options: Any) -> Store:
+            return Awaited(
+                AsyncPostgresStore(connection, collection, schema=schema, **options), loop
+            )
+
+        yield build
+
+
+def _async_connection(loop: Loop, conninfo: str) -> AbstractContextManager[Any]:
+    psycopg = pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
+    return entered(loop, loop.run(psycopg.AsyncConnection.connect(conninfo)))
+
+
+def _async_pool(loop: Loop, conninfo: str) -> AbstractContextManager[Any]:
+    psycopg_pool = pytest.importorskip("psycopg_pool", reason="psycopg-pool is not installed")
+    return entered(
+        loop, psycopg_pool.AsyncConnectionPool(conninfo, min_size=1, max_size=2, open=False)
+    )
+
+
 _PAGE = "toastrack_postgres.operations._PAGE"
 
 KINDS = [
     Kind("postgres-conninfo", _postgres, 2e-3, _PAGE),
     Kind("postgres-connection", partial(_postgres, connect=_connection), 2e-3, _PAGE),
     Kind("postgres-pool", partial(_postgres, connect=_pool), 2e-3, _PAGE),
+    Kind("postgres-async-conninfo", _async_postgres, 2e-3, _PAGE),
+    Kind(
+        "postgres-async-connection",
+        partial(_async_postgres, connect=_async_connection),
+        2e-3,
+        _PAGE,
+    ),
+    Kind("postgres-async-pool", partial(_async_postgres, connect=_async_pool), 2e-3, _PAGE),
     Kind("postgres-vector", partial(_postgres, storage="vector"), 1e-5, _PAGE),
 ]
 
