@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Literal
 
-from toastrack.embedder import Embedder
-from toastrack.errors import SourceError
-from toastrack.readers import Columns, Input
-from toastrack.records import Record, Report
+from toastrack.errors import RecordError, SourceError
+from toastrack.readers import Bad, Columns, Input
+from toastrack.records import Record, Report, checked
 from toastrack.seen import SeenIds
 from toastrack.sources import SourceFile, find_files
 from toastrack.store import Document, Store
@@ -37,11 +36,16 @@ def ingest(
     store: Store,
     *,
     prune: bool = False,
+    skip_bad: bool = False,
     overlap: int = 0,
     text_column: str = "text",
     id_column: str = "id",
     id_from: Literal["column", "content"] = "column",
+    vector_column: str | None = None,
+    metadata_columns: Sequence[str] | None = None,
+    column_types: Mapping[str, type] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    on_bad: Callable[[str], None] | None = None,
 ) -> Report:
     """Put files or records into a store; run it again and only what changed is embedded.
 
@@ -51,69 +55,127 @@ def ingest(
     What was written stays when a run is stopped, and the next one goes on from there.
 
     Args:
-        sources: Folders and files (.txt, .md, .jsonl), or records; one or many.
+        sources: Folders and files (.txt, .md, .jsonl, .csv, .parquet; .gz of the first four), or
+            records; one or many. "-" is JSON Lines on standard input.
         store: Where they go.
         prune: Delete the store's documents that these sources do not have.
+        skip_bad: Count what cannot be read or stored instead of stopping at it.
         overlap: Tokens that neighbouring chunks of one document share.
         text_column: The field of a row that is embedded.
         id_column: The field of a row that names it.
         id_from: "content" names a row by the sha256 of its text instead.
+        vector_column: The field of a row that holds a ready vector, stored as it is.
+        metadata_columns: The fields of a row to keep beside its text; None keeps all.
+        column_types: What a field of a CSV is: int, float, bool or str.
         on_progress: Called after each write.
+        on_bad: Called with one sentence for each input that ``skip_bad`` left out.
 
     Raises:
-        SourceError: A source cannot be read, or two documents have one id; names the place.
-        RecordError: The store cannot hold a record; names it.
+        SourceError: A source cannot be read, or two documents have one id; names file and line.
+        RecordError: The store cannot hold a record; names it and where it stands.
     """
     started = time.monotonic()
-    if id_from not in ("column", "content"):
-        raise ValueError(f"id_from={id_from!r} is not 'column' or 'content'.")
+    columns = _columns(
+        Columns(
+            text=text_column,
+            id=id_column,
+            id_from=id_from,
+            vector=vector_column,
+            metadata=metadata_columns,
+            types=column_types or {},
+        )
+    )
+    if prune and skip_bad:
+        raise ValueError(
+            "prune and skip_bad cannot go together: a document that cannot be read today would be "
+            "deleted from the store."
+        )
     files, records = _sort_sources(sources)
-    total = sum(file.size for file in files) if files else None
-    columns = Columns(text=text_column, id=id_column, id_from=id_from)
+    sizes = [file.size for file in files if file.size is not None]
+    total = sum(sizes) if files and len(sizes) == len(files) else None
     with closing(SeenIds()) as seen:
-        run = _Run(store.embedder, seen, overlap)
+        run = _Run(store, seen, overlap=overlap, on_bad=on_bad, skip_bad=skip_bad)
 
         def on_write(report: Report, documents: Sequence[str]) -> None:
             run.bytes_done += sum(run.in_flight.pop(document, 0) for document in documents)
             if on_progress is not None:
-                shown = replace(report, skipped=run.blank)
+                shown = replace(report, skipped=run.skipped)
                 on_progress(Progress(shown, run.bytes_done, total))
 
-        documents = run.documents(_read(files, columns), records)
-        report = store.replace_many(documents, on_write)
-        report.skipped += run.blank
+        inputs = (item for file in files for item in file.read(columns))
+        report = store.replace_many(run.documents(inputs, records), on_write)
+        report.skipped += run.skipped
         if prune:
             report.deleted += _prune(store, seen)
     report.seconds = time.monotonic() - started
     return report
 
 
+def _columns(columns: Columns) -> Columns:
+    if columns.id_from not in ("column", "content"):
+        raise ValueError(f"id_from={columns.id_from!r} is not 'column' or 'content'.")
+    for name, kind in columns.types.items():
+        if kind not in (int, float, bool, str):
+            raise ValueError(f"column_types: {name!r} is {kind!r}, not int, float, bool or str.")
+    return columns
+
+
 class _Run:
     """Turns inputs into the documents of one run."""
 
-    def __init__(self, embedder: Embedder, seen: SeenIds, overlap: int) -> None:
-        self.embedder = embedder
+    def __init__(
+        self,
+        store: Store,
+        seen: SeenIds,
+        *,
+        overlap: int,
+        skip_bad: bool,
+        on_bad: Callable[[str], None] | None,
+    ) -> None:
+        self.store = store
         self.seen = seen
         self.overlap = overlap
-        self.blank = 0
+        self.skip_bad = skip_bad
+        self.on_bad = on_bad
+        self.skipped = 0
         self.bytes_done = 0
         self.in_flight: dict[str, int] = {}
 
-    def documents(self, inputs: Iterable[Input], records: Iterable[Record]) -> Iterator[Document]:
-        for item in inputs:
-            self.in_flight[item.id] = item.size
-            yield self._document(Record(item.id, item.text, item.metadata), item.place)
+    def documents(
+        self, inputs: Iterable[tuple[Input | Bad, int]], records: Iterable[Record]
+    ) -> Iterator[Document]:
+        for item, size in inputs:
+            if isinstance(item, Bad):
+                self._bad(SourceError(item.message))
+                self.bytes_done += size
+                continue
+            record = Record(item.id, item.text, item.metadata, vector=item.vector)
+            document = self._document(record, item.place)
+            if document is None:
+                self.bytes_done += size
+            else:
+                self.in_flight[document[0]] = size
+                yield document
         for number, record in enumerate(records, start=1):
-            yield self._document(record, f"record {number}")
+            document = self._document(record, f"record {number}")
+            if document is not None:
+                yield document
 
-    def _document(self, record: Record, place: str) -> Document:
+    def _document(self, record: Record, place: str) -> Document | None:
+        """Return the records of one document, or None if it is bad and may be left out."""
+        try:
+            record = checked(record, dimensions=self.store.embedder.dimensions)
+            self.store.check(record)
+        except RecordError as error:
+            self._bad(RecordError(f"{place}: {error}"))
+            return None
         self.seen.add(record.id, place, document=True)
         if not record.text.strip() and record.vector is None:
-            self.blank += 1
+            self.skipped += 1
             return record.id, []
         parts = [record.text]
         if record.vector is None:
-            parts = self._split(record.text, place)
+            parts = self.store.embedder.split(record.text, overlap=self.overlap)
         if len(parts) == 1:
             return record.id, [record]
         chunks = [
@@ -124,11 +186,12 @@ class _Run:
             self.seen.add(chunk.id, f"{place} (chunk {chunk.chunk})", document=False)
         return record.id, chunks
 
-    def _split(self, text: str, place: str) -> list[str]:
-        try:
-            return self.embedder.split(text, overlap=self.overlap)
-        except ValueError as error:
-            raise SourceError(f"{place}: {error}") from None
+    def _bad(self, error: SourceError | RecordError) -> None:
+        if not self.skip_bad:
+            raise error
+        self.skipped += 1
+        if self.on_bad is not None:
+            self.on_bad(str(error))
 
 
 def _sort_sources(
@@ -165,14 +228,6 @@ def _whole(record: Record) -> Record:
             "and splits them itself. Store ready parts with store.replace()."
         )
     return record
-
-
-def _read(files: Iterable[SourceFile], columns: Columns) -> Iterator[Input]:
-    for file in files:
-        try:
-            yield from file.reader(file.path, file.name, columns)
-        except OSError as error:
-            raise SourceError(f"{file.path}: {error.strerror or error}.") from error
 
 
 def _prune(store: Store, seen: SeenIds) -> int:

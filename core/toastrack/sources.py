@@ -1,38 +1,77 @@
-"""Folders and files to a list of what there is to read, each with its id."""
+"""Folders, files and standard input to a list of what there is to read, each with its id."""
 
 from __future__ import annotations
 
+import gzip
 import os
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
+from zlib import error as ZlibError
 
 from toastrack.errors import SourceError
-from toastrack.readers import READERS, Reader
+from toastrack.readers import PACKED, READERS, Bad, Columns, Input, Reader
+from toastrack.readers.jsonl import read_jsonl
+
+STANDARD_INPUT = "-"
 
 
 @dataclass(frozen=True)
 class SourceFile:
     """One file to read; ``name`` is its POSIX path relative to the folder that was given."""
 
-    path: Path
+    path: Path | None
+    """None is standard input."""
     name: str
-    size: int
+    size: int | None
     reader: Reader
+
+    def read(self, columns: Columns) -> Iterator[tuple[Input | Bad, int]]:
+        """Yield each document with how many bytes of the file it took."""
+        place = "standard input" if self.path is None else str(self.path)
+        try:
+            with ExitStack() as stack:
+                raw, file = self._open(stack)
+                before = 0
+                for item in self.reader(file, place=place, name=self.name, columns=columns):
+                    # Of a packed file the packed bytes count, as they do in its size.
+                    now = before if raw is None else raw.tell()
+                    yield item, now - before
+                    before = now
+        except (gzip.BadGzipFile, EOFError, ZlibError) as error:
+            raise SourceError(f"{place}: the file is damaged: {error}.") from None
+        except OSError as error:
+            raise SourceError(f"{place}: {error.strerror or error}.") from error
+
+    def _open(self, stack: ExitStack) -> tuple[BinaryIO | None, BinaryIO]:
+        if self.path is None:
+            return None, sys.stdin.buffer
+        raw = stack.enter_context(self.path.open("rb"))
+        if self.path.suffix.lower() != PACKED:
+            return raw, raw
+        return raw, cast(BinaryIO, stack.enter_context(gzip.open(raw)))
 
 
 def find_files(sources: Iterable[str | os.PathLike[str]]) -> list[SourceFile]:
     """List every readable file of the sources, sorted within each folder.
 
     A folder is searched with all below it, except hidden files and folders. Files of a folder
-    with other endings are left aside; a file given by name must have a known one.
+    with other endings are left aside; a file given by name must have a known one. "-" is JSON
+    Lines on standard input.
     """
-    return [file for source in sources for file in _files_of(Path(source).expanduser())]
+    return [file for source in sources for file in _files_of(source)]
 
 
-def _files_of(source: Path) -> Iterator[SourceFile]:
+def _files_of(given: str | os.PathLike[str]) -> Iterator[SourceFile]:
+    if given == STANDARD_INPUT:
+        yield SourceFile(None, STANDARD_INPUT, None, read_jsonl)
+        return
+    source = Path(given).expanduser()
     if source.is_file():
-        if source.suffix.lower() not in READERS:
+        if _reader(source) is None:
             raise SourceError(f"{source}: its format is not known. toastrack reads {_formats()}.")
         yield _file(source, source.name)
     elif source.is_dir():
@@ -53,8 +92,18 @@ def _walk(folder: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = Path(root, name)
-            if not name.startswith(".") and path.suffix.lower() in READERS and path.is_file():
+            if not name.startswith(".") and _reader(path) is not None and path.is_file():
                 yield path
+
+
+def _reader(path: Path) -> Reader | None:
+    """Return what reads a file of this name, packed or not."""
+    ending = path.suffix.lower()
+    if ending == PACKED:
+        ending = path.with_suffix("").suffix.lower()
+        if ending == ".parquet":
+            return None
+    return READERS.get(ending)
 
 
 def _file(path: Path, name: str) -> SourceFile:
@@ -62,8 +111,8 @@ def _file(path: Path, name: str) -> SourceFile:
         name.encode("utf-8")
     except UnicodeEncodeError:
         raise SourceError(f"{os.fsencode(path)!r}: the file's name is not UTF-8.") from None
-    return SourceFile(path, name, path.stat().st_size, READERS[path.suffix.lower()])
+    return SourceFile(path, name, path.stat().st_size, cast(Reader, _reader(path)))
 
 
 def _formats() -> str:
-    return ", ".join(READERS)
+    return ", ".join(READERS) + f" (or {PACKED} of them)"

@@ -39,6 +39,10 @@ class Store(Protocol):
         """Close what this store opened itself."""
         ...
 
+    def check(self, record: Record) -> None:
+        """Raise ``RecordError`` if the host cannot store this record."""
+        ...
+
     def upsert(self, records: Iterable[Record]) -> Report:
         """Store records; embed only those whose text is new or changed."""
         ...

@@ -13,11 +13,11 @@ from psycopg import errors, sql
 from toastrack.embedder import Embedder
 from toastrack.errors import StoreError
 from toastrack.filters import Filter, checked_filter
-from toastrack.records import Match, unit_vector
+from toastrack.records import Match, Record, unit_vector
 from toastrack.space import EmbeddingSpace
 from toastrack_postgres import operations
 from toastrack_postgres import sql as statements
-from toastrack_postgres.codec import VectorType
+from toastrack_postgres.codec import VectorType, check_record
 from toastrack_postgres.operations import Settings, Steps, Table
 
 if TYPE_CHECKING:
@@ -59,6 +59,10 @@ class PostgresStoreBase:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(table={self._settings.label!r})"
+
+    def check(self, record: Record) -> None:
+        """Raise ``RecordError`` if Postgres cannot store this record, e.g. for NUL in its text."""
+        check_record(record)
 
     @property
     def space(self) -> EmbeddingSpace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -176,8 +177,43 @@ def test_what_was_written_before_an_error_stays_and_the_rest_follows(
 def test_an_error_of_the_store_names_the_record(store: PostgresStore, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"id": "nul", "text": "a\\u0000b"}')
-    with pytest.raises(RecordError, match=r"'nul'.*NUL"):
+    with pytest.raises(RecordError, match=r"rows\.jsonl, line 1: Record 'nul'.*NUL"):
         ingest(path, store)
+
+
+def test_what_is_bad_can_be_counted_instead(store: PostgresStore, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        '{"id": "a", "text": "bread"}\n'
+        "{broken\n"
+        '{"id": "nul", "text": "a\\u0000b"}\n'
+        '{"id": "nan", "text": "rye", "n": NaN}\n'
+        '{"id": "b", "text": "salt"}\n'
+    )
+    (tmp_path / "old.txt").write_bytes(b"caf\xe9")
+    said: list[str] = []
+    report = ingest(tmp_path, store, skip_bad=True, on_bad=said.append)
+    assert (report.written, report.skipped) == (2, 4)
+    assert ids(store) == {"a", "b"}
+    assert [re.sub(rf"^{re.escape(str(tmp_path))}/", "", line).split(": ")[0] for line in said] == [
+        "old.txt",
+        "rows.jsonl, line 2",
+        "rows.jsonl, line 3",
+        "rows.jsonl, line 4",
+    ]
+
+
+def test_skipping_and_pruning_do_not_go_together(store: PostgresStore, folder: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be read today would be deleted"):
+        ingest(folder, store, skip_bad=True, prune=True)
+
+
+def test_ready_vectors_come_from_their_column(store: PostgresStore, tmp_path: Path) -> None:
+    row = {"id": "a", "text": LONG, "v": [1.0] * 32, "lang": "en", "noise": 1}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    report = ingest(tmp_path, store, vector_column="v", metadata_columns=["lang"])
+    assert (report.embedded, report.written) == (0, 1)
+    assert store.get(["a"]) == [Record("a", LONG, {"lang": "en"})]
 
 
 def test_nothing_to_ingest_is_an_error(store: PostgresStore) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from toastrack.errors import SourceError
+from toastrack.readers import Bad, Columns, Input
 from toastrack.sources import find_files
 
 
@@ -33,7 +36,9 @@ def test_hidden_and_unknown_files_of_a_folder_are_left_aside(tmp_path: Path) -> 
 
 def test_a_file_of_an_unknown_format_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_text("x")
-    with pytest.raises(SourceError, match=r"photo\.jpg.*reads \.txt, \.md, \.jsonl"):
+    with pytest.raises(
+        SourceError, match=r"photo\.jpg.*reads \.txt, \.md, \.jsonl, \.csv, \.parquet"
+    ):
         find_files([tmp_path / "photo.jpg"])
 
 
@@ -52,3 +57,39 @@ def test_a_file_name_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")).write_text("x")
     with pytest.raises(SourceError, match=r"caf\\xe9\.txt.*not UTF-8"):
         find_files([tmp_path])
+
+
+def test_packed_files_are_read_and_their_packed_bytes_counted(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    rows = "".join(f'{{"id": "{n}", "text": "bread"}}\n' for n in range(2_000))
+    path.write_bytes(gzip.compress(rows.encode()))
+    (file,) = find_files([tmp_path])
+    items = list(file.read(Columns()))
+    assert (file.name, len(items)) == ("rows.jsonl.gz", 2_000)
+    assert sum(size for _, size in items) <= path.stat().st_size
+
+
+@pytest.mark.parametrize("damage", [b"not gzip at all", gzip.compress(b"x" * 9_000)[:-20]])
+def test_a_damaged_packed_file_is_named(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "a.txt.gz").write_bytes(damage)
+    (file,) = find_files([tmp_path / "a.txt.gz"])
+    with pytest.raises(SourceError, match=r"a\.txt\.gz: the file is damaged"):
+        list(file.read(Columns()))
+
+
+def test_parquet_is_not_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet.gz").write_bytes(b"x")
+    with pytest.raises(SourceError, match="format is not known"):
+        find_files([tmp_path / "a.parquet.gz"])
+
+
+def test_a_dash_is_json_lines_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stdin:
+        buffer = io.BytesIO(b'{"id": "a", "text": "x"}\n{broken\n')
+
+    monkeypatch.setattr(sys, "stdin", Stdin)
+    (file,) = find_files(["-"])
+    (item, _), (bad, _) = file.read(Columns())
+    assert isinstance(item, Input)
+    assert item.place == "standard input, line 1"
+    assert isinstance(bad, Bad)

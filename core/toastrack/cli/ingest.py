@@ -18,7 +18,11 @@ from toastrack.ingestion import ingest
 def ingest_command(
     sources: Annotated[
         list[str],
-        typer.Argument(help="Folders and files: .txt, .md, .jsonl.", show_default=False),
+        typer.Argument(
+            help="Folders and files: .txt, .md, .jsonl, .csv, .parquet, and .gz of the first four; "
+            "- is JSON Lines on standard input.",
+            show_default=False,
+        ),
     ],
     to: Annotated[
         str,
@@ -33,6 +37,12 @@ def ingest_command(
     prune: Annotated[
         bool, typer.Option("--prune", help="Delete stored documents that the sources do not have.")
     ] = False,
+    skip_bad: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad", help="Report and count what cannot be read or stored; do not stop at it."
+        ),
+    ] = False,
     index: Annotated[
         bool, typer.Option(help="Build the search index after the load, if it is not there.")
     ] = True,
@@ -45,6 +55,21 @@ def ingest_command(
         Literal["column", "content"],
         typer.Option(help="Name rows by that field, or by the sha256 of their text."),
     ] = "column",
+    vector_column: Annotated[
+        str | None,
+        typer.Option(help="The field of a row with a ready vector.", show_default=False),
+    ] = None,
+    metadata_column: Annotated[
+        list[str] | None,
+        typer.Option(help="A field of a row to keep; may be repeated. Left out, all are kept."),
+    ] = None,
+    column_type: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=TYPE",
+            help="What a field of a CSV is: int, float, bool or str; may be repeated.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Put documents into a store: read, split, embed, write.
@@ -64,7 +89,12 @@ def ingest_command(
                     text_column=text_column,
                     id_column=id_column,
                     id_from=id_from,
+                    skip_bad=skip_bad,
+                    vector_column=vector_column,
+                    metadata_columns=metadata_column or None,
+                    column_types=dict(_column_type(text) for text in column_type or []),
                     on_progress=on_progress,
+                    on_bad=lambda message: typer.echo(f"left out: {message}", err=True),
                 )
             built = False
             if index:
@@ -80,3 +110,15 @@ def ingest_command(
         typer.echo(json.dumps({**asdict(report), "index_built": built}))
     else:
         typer.echo(summary(report, index_built=built))
+
+
+_TYPES = {"int": int, "float": float, "bool": bool, "str": str}
+
+
+def _column_type(text: str) -> tuple[str, type]:
+    name, _, kind = text.rpartition("=")
+    if not name or kind not in _TYPES:
+        raise typer.BadParameter(
+            f"{text!r} is not NAME=TYPE with {', '.join(_TYPES)}.", param_hint="--column-type"
+        )
+    return name, _TYPES[kind]

@@ -66,7 +66,7 @@ def summary(report: Report, *, index_built: bool) -> str:
     if report.deleted:
         parts.append(f"{report.deleted} deleted")
     if report.skipped:
-        parts.append(f"{report.skipped} blank and left out")
+        parts.append(f"{report.skipped} left out")
     lines = [
         f"{_count(report.read, 'document')} ({_count(report.chunks, 'chunk')}): "
         f"{', '.join(parts)} in {report.seconds:.1f} s."

@@ -1,11 +1,10 @@
-"""What a reader makes of a file: one input a document."""
+"""What a reader is given, and what it makes of it: one input a document."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
 
 
 @dataclass(frozen=True)
@@ -16,9 +15,15 @@ class Input:
     text: str
     place: str
     """Where it stands, for people: a file, or a file and a line."""
-    size: int
-    """Bytes of the source it took, for progress."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    vector: Sequence[float] | None = None
+
+
+@dataclass(frozen=True)
+class Bad:
+    """What stands where a document should be; ``message`` names the place and the fault."""
+
+    message: str
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,19 @@ class Columns:
     id: str = "id"
     id_from: Literal["column", "content"] = "column"
     """"content": the id is the sha256 of the text, for rows that have none."""
+    vector: str | None = None
+    """A field with a ready vector."""
+    metadata: Sequence[str] | None = None
+    """The fields to keep; None keeps all."""
+    types: Mapping[str, type] = field(default_factory=dict)
+    """What the text of a CSV field stands for: int, float, bool or str."""
 
 
 class Reader(Protocol):
-    """Reads the documents of one file; raises ``SourceError`` naming file and line."""
+    """Reads the documents of one file, already unpacked."""
 
-    def __call__(self, path: Path, name: str, columns: Columns) -> Iterator[Input]:
-        """Yield one input a document; ``name`` is the file's id."""
+    def __call__(
+        self, file: BinaryIO, *, place: str, name: str, columns: Columns
+    ) -> Iterator[Input | Bad]:
+        """Yield one input a document; ``name`` is the file's id, ``place`` what people call it."""
         ...

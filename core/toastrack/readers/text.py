@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from toastrack.errors import SourceError
-from toastrack.readers.base import Columns, Input
+from toastrack.readers.base import Bad, Columns, Input
 
 
-def read_text(path: Path, name: str, columns: Columns) -> Iterator[Input]:
+def read_text(file: BinaryIO, *, place: str, name: str, columns: Columns) -> Iterator[Input | Bad]:
     """Yield the file as one document whose id is the file's name."""
-    data = path.read_bytes()
+    yield _read(file, place, name, {"source": name})
+
+
+def read_markdown(
+    file: BinaryIO, *, place: str, name: str, columns: Columns
+) -> Iterator[Input | Bad]:
+    """Yield the file as one document; a heading in its first line is its title."""
+    found = _read(file, place, name, {"source": name})
+    if isinstance(found, Input):
+        first = found.text.lstrip().partition("\n")[0]
+        if first.startswith("# "):
+            metadata = {**found.metadata, "title": first.removeprefix("# ").strip()}
+            found = Input(found.id, found.text, found.place, metadata)
+    yield found
+
+
+def _read(file: BinaryIO, place: str, name: str, metadata: dict[str, Any]) -> Input | Bad:
     try:
-        text = data.decode("utf-8-sig")
+        text = file.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SourceError(
-            f"{path}: byte {error.start} is not UTF-8 text. Convert the file, e.g. with "
+        return Bad(
+            f"{place}: byte {error.start} is not UTF-8 text. Convert the file, e.g. with "
             "iconv -f latin1 -t utf-8."
-        ) from None
-    metadata: dict[str, Any] = {"source": name}
-    title = _title(text)
-    if title and path.suffix.lower() == ".md":
-        metadata["title"] = title
-    yield Input(name, text, place=str(path), size=len(data), metadata=metadata)
-
-
-def _title(text: str) -> str | None:
-    """Return the first line if it is a Markdown heading."""
-    first = text.lstrip().partition("\n")[0]
-    return first.removeprefix("# ").strip() if first.startswith("# ") else None
+        )
+    return Input(name, text, place, metadata)

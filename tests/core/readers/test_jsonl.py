@@ -3,49 +3,56 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+import io
+import re
 
 import pytest
 
-from toastrack.errors import SourceError
-from toastrack.readers import Columns, Input
+from toastrack.readers import Bad, Columns, Input
 from toastrack.readers.jsonl import read_jsonl
 
 
-def read(tmp_path: Path, content: str | bytes, columns: Columns | None = None) -> list[Input]:
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
-    return list(read_jsonl(path, "rows.jsonl", columns or Columns()))
+def items(content: str | bytes, columns: Columns | None = None) -> list[Input | Bad]:
+    file = io.BytesIO(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return list(
+        read_jsonl(file, place="rows.jsonl", name="rows.jsonl", columns=columns or Columns())
+    )
 
 
-def test_every_other_field_becomes_metadata(tmp_path: Path) -> None:
-    (row,) = read(tmp_path, '{"id": "a", "text": "Rye.", "days": 7, "metadata": {"lang": "en"}}\n')
+def read(content: str | bytes, columns: Columns | None = None) -> list[Input]:
+    found = items(content, columns)
+    assert all(isinstance(item, Input) for item in found), found
+    return [item for item in found if isinstance(item, Input)]
+
+
+def test_every_other_field_becomes_metadata() -> None:
+    (row,) = read('{"id": "a", "text": "Rye.", "days": 7, "metadata": {"lang": "en"}}\n')
     assert (row.id, row.text, row.metadata) == ("a", "Rye.", {"lang": "en", "days": 7})
 
 
-def test_a_metadata_field_that_is_no_object_is_kept_as_it_is(tmp_path: Path) -> None:
-    (row,) = read(tmp_path, '{"id": "a", "text": "Rye.", "metadata": "plain"}\n')
+def test_a_metadata_field_that_is_no_object_is_kept_as_it_is() -> None:
+    (row,) = read('{"id": "a", "text": "Rye.", "metadata": "plain"}\n')
     assert row.metadata == {"metadata": "plain"}
 
 
-def test_whole_numbers_are_ids_too(tmp_path: Path) -> None:
-    assert [row.id for row in read(tmp_path, '{"id": 42, "text": "x"}')] == ["42"]
+def test_whole_numbers_are_ids_too() -> None:
+    assert [row.id for row in read('{"id": 42, "text": "x"}')] == ["42"]
 
 
-def test_columns_can_be_named(tmp_path: Path) -> None:
+def test_columns_can_be_named() -> None:
     columns = Columns(text="body", id="key")
-    (row,) = read(tmp_path, '{"key": "a", "body": "Rye.", "id": 1, "text": 2}', columns)
+    (row,) = read('{"key": "a", "body": "Rye.", "id": 1, "text": 2}', columns)
     assert (row.id, row.text, row.metadata) == ("a", "Rye.", {"id": 1, "text": 2})
 
 
-def test_ids_can_come_from_the_content(tmp_path: Path) -> None:
-    (row,) = read(tmp_path, '{"text": "Rye.", "id": 1}', Columns(id_from="content"))
+def test_ids_can_come_from_the_content() -> None:
+    (row,) = read('{"text": "Rye.", "id": 1}', Columns(id_from="content"))
     assert row.id == hashlib.sha256(b"Rye.").hexdigest()
     assert row.metadata == {"id": 1}
 
 
-def test_blank_lines_and_a_byte_order_mark_are_passed_over(tmp_path: Path) -> None:
-    rows = read(tmp_path, b'\xef\xbb\xbf{"id": "a", "text": "x"}\n\n  \n{"id": "b", "text": "y"}')
+def test_blank_lines_and_a_byte_order_mark_are_passed_over() -> None:
+    rows = read(b'\xef\xbb\xbf{"id": "a", "text": "x"}\n\n  \n{"id": "b", "text": "y"}')
     assert [row.id for row in rows] == ["a", "b"]
 
 
@@ -63,6 +70,24 @@ def test_blank_lines_and_a_byte_order_mark_are_passed_over(tmp_path: Path) -> No
         (b'{"id": "b", "text": "caf\xe9"}', "not UTF-8"),
     ],
 )
-def test_a_broken_line_is_named(tmp_path: Path, line: bytes, says: str) -> None:
-    with pytest.raises(SourceError, match=rf"rows\.jsonl, line 2: .*{says}"):
-        read(tmp_path, b'{"id": "a", "text": "x"}\n' + line)
+def test_a_broken_line_is_named_and_the_next_one_is_read(line: bytes, says: str) -> None:
+    row = b'{"id": "a", "text": "x"}'
+    first, bad, last = items(row + b"\n" + line + b"\n" + row)
+    assert isinstance(first, Input)
+    assert isinstance(last, Input)
+    assert isinstance(bad, Bad)
+    assert re.search(rf"^rows\.jsonl, line 2: .*{says}", bad.message)
+
+
+def test_only_the_metadata_asked_for_is_kept() -> None:
+    line = '{"id": "a", "text": "x", "lang": "en", "noise": 1}'
+    (row,) = read(line, Columns(metadata=["lang"]))
+    assert row.metadata == {"lang": "en"}
+    (bad,) = items(line, Columns(metadata=["year"]))
+    assert isinstance(bad, Bad)
+    assert "no field 'year'" in bad.message
+
+
+def test_a_ready_vector_is_taken_from_its_field() -> None:
+    (row,) = read('{"id": "a", "text": "x", "v": [1, 2]}', Columns(vector="v"))
+    assert (row.vector, row.metadata) == ([1, 2], {})

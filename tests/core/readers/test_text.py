@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
 
-import pytest
-
-from toastrack.errors import SourceError
-from toastrack.readers import Columns
-from toastrack.readers.text import read_text
+from toastrack.readers import Bad, Columns, Input, Reader
+from toastrack.readers.text import read_markdown, read_text
 
 
-def test_a_file_is_one_document_with_its_source(tmp_path: Path) -> None:
-    path = tmp_path / "rye.txt"
-    path.write_bytes("\ufeffRöggen\n".encode())
-    (item,) = read_text(path, "flour/rye.txt", Columns())
-    assert (item.id, item.text) == ("flour/rye.txt", "Röggen\n")
-    assert item.metadata == {"source": "flour/rye.txt"}
+def read(reader: Reader, content: str | bytes) -> Input | Bad:
+    file = io.BytesIO(content if isinstance(content, bytes) else content.encode("utf-8"))
+    (item,) = reader(file, place="docs/rye.md", name="rye.md", columns=Columns())
+    return item
 
 
-def test_a_markdown_heading_is_the_title(tmp_path: Path) -> None:
-    path = tmp_path / "rye.md"
-    path.write_text("# Rye\n\nKeeps long.\n")
-    (item,) = read_text(path, "rye.md", Columns())
+def test_a_file_is_one_document_with_its_source() -> None:
+    item = read(read_text, "\ufeff# Röggen\n")
+    assert item == Input("rye.md", "# Röggen\n", "docs/rye.md", {"source": "rye.md"})
+
+
+def test_a_markdown_heading_is_the_title() -> None:
+    item = read(read_markdown, "# Rye\n\nKeeps long.\n")
+    assert isinstance(item, Input)
     assert item.metadata == {"source": "rye.md", "title": "Rye"}
     assert item.text.startswith("# Rye")
 
 
-def test_a_file_that_is_not_utf8_is_named_with_the_byte(tmp_path: Path) -> None:
-    path = tmp_path / "old.txt"
-    path.write_bytes(b"caf\xe9")
-    with pytest.raises(SourceError, match=r"old\.txt: byte 3 is not UTF-8.*iconv"):
-        list(read_text(path, "old.txt", Columns()))
+def test_a_file_that_is_not_utf8_is_named_with_the_byte() -> None:
+    item = read(read_markdown, b"caf\xe9")
+    assert isinstance(item, Bad)
+    assert item.message.startswith("docs/rye.md: byte 3 is not UTF-8 text. Convert")

@@ -171,6 +171,28 @@ def test_a_selective_filter_gives_all_rows_there_are(
     assert indexed.store.search(query, filter={field: "nobody"}) == []
 
 
+def test_an_index_that_gives_up_early_costs_no_row(indexed: Indexed) -> None:
+    connection = indexed.connection
+    query = np.random.default_rng(3).normal(size=DIMENSIONS)
+    with connection.transaction(force_rollback=True):
+        connection.execute("set local hnsw.max_scan_tuples = 1")
+        connection.execute("set local enable_seqscan = off")
+        assert len(indexed.store.search(query, k=2_500)) == 2_500
+        assert len(indexed.store.search(query, k=20, filter={"rare": True})) == 20
+        assert len(indexed.store.search(query, k=20, filter={"rarer": True})) == 3
+
+
+@pytest.mark.parametrize("k", [1, 41, 500, 1_000, 2_000])
+def test_the_index_is_told_how_many_are_wanted(indexed: Indexed, k: int) -> None:
+    told = sql.SQL(
+        "current_setting('hnsw.ef_search')::int >= %(ef)s "
+        "and current_setting('hnsw.iterative_scan') = 'relaxed_order'"
+    )
+    query = [1.0] * DIMENSIONS
+    found = indexed.store.search(query, k=k, where=told, params={"ef": max(40, min(k, 1_000))})
+    assert len(found) == k
+
+
 def test_a_condition_of_the_users_gives_all_rows_there_are(indexed: Indexed) -> None:
     found = indexed.store.search(
         [1.0] * DIMENSIONS,

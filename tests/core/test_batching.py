@@ -1,0 +1,115 @@
+"""Batches as they reach the model: what must hold for any list of texts and any budget."""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import BertModel
+
+from toastrack import Embedder
+from toastrack.engines.sentence_transformers import SentenceTransformersEngine
+
+Batch = list[list[int]]
+
+WORDS = ["bread", "rye", "flour", "water", "salt", "yeast", "dough", "oven", "crust", "the"]
+seeds = pytest.mark.parametrize("seed", range(24))
+
+
+def random_texts(seed: int) -> tuple[list[str], int]:
+    """Texts of a length that only their words tell, and a budget of padded tokens."""
+    pick = random.Random(seed)
+    longest = pick.choice([0, 3, 20, 62])
+    texts = [
+        " ".join(pick.choices(WORDS, k=pick.randint(0, longest)))
+        for _ in range(pick.choice([1, 2, 7, 40, 120]))
+    ]
+    return texts, pick.choice([1, 30, 200, 700, 10**6])
+
+
+@contextmanager
+def batches_of(embedder: Embedder, budget: int) -> Iterator[list[Batch]]:
+    """Collect the ids of every batch that enters the model, padding included."""
+    engine = embedder._engine()
+    assert isinstance(engine, SentenceTransformersEngine)
+    bert = next(module for module in engine._model.modules() if isinstance(module, BertModel))
+    forward = bert.forward
+    batches: list[Batch] = []
+
+    def record(**inputs: Any) -> Any:
+        batches.append(inputs["input_ids"].tolist())
+        return forward(**inputs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "batch_tokens", budget)
+        patch.setattr(bert, "forward", record)
+        yield batches
+
+
+def document_batches(embedder: Embedder, texts: Sequence[str], budget: int) -> list[Batch]:
+    with batches_of(embedder, budget) as batches:
+        embedder.embed_documents(texts)
+    return batches
+
+
+def without_padding(row: Sequence[int]) -> list[int]:
+    return [number for number in row if number]
+
+
+@seeds
+def test_every_text_is_in_exactly_one_batch(embedder: Embedder, seed: int) -> None:
+    texts, budget = random_texts(seed)
+    rows = [row for batch in document_batches(embedder, texts, budget) for row in batch]
+    expected = [embedder.tokenizer.ids(text) for text in texts]
+    assert sorted(map(without_padding, rows)) == sorted(expected)
+
+
+@seeds
+def test_padded_tokens_stay_within_the_budget_unless_a_text_is_alone(
+    embedder: Embedder, seed: int
+) -> None:
+    texts, budget = random_texts(seed)
+    for batch in document_batches(embedder, texts, budget):
+        assert len(batch) == 1 or len(batch) * len(batch[0]) <= budget
+
+
+@seeds
+def test_no_batch_is_padded_further_than_its_longest_text(embedder: Embedder, seed: int) -> None:
+    texts, budget = random_texts(seed)
+    for batch in document_batches(embedder, texts, budget):
+        assert max(len(without_padding(row)) for row in batch) == len(batch[0])
+
+
+@seeds
+def test_the_longest_texts_come_first(embedder: Embedder, seed: int) -> None:
+    texts, budget = random_texts(seed)
+    batches = document_batches(embedder, texts, budget)
+    sizes = [len(without_padding(row)) for batch in batches for row in batch]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@seeds
+def test_no_batch_ends_while_the_next_text_would_fit(embedder: Embedder, seed: int) -> None:
+    texts, budget = random_texts(seed)
+    for batch in document_batches(embedder, texts, budget)[:-1]:
+        assert (len(batch) + 1) * len(batch[0]) > budget
+
+
+def test_a_text_over_the_budget_goes_alone(embedder: Embedder) -> None:
+    texts = ["bread", "bread " * 60, "rye"]
+    assert list(map(len, document_batches(embedder, texts, 10))) == [1, 2]
+
+
+def test_queries_are_batched_with_their_prompt_counted(
+    embedder: Embedder, tiny_folder: Path
+) -> None:
+    size = embedder.count_tokens("bread", role="query")
+    with batches_of(embedder, 2 * size) as batches:
+        embedder.embed_queries(["bread"] * 4)
+    assert [(len(batch), len(batch[0])) for batch in batches] == [(2, size), (2, size)]
+
+
+def test_no_texts_make_no_batch(embedder: Embedder) -> None:
+    assert document_batches(embedder, [], 10) == []
