@@ -7,6 +7,7 @@ import os
 # Before anything imports the hub's client: a test never waits for the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -15,6 +16,10 @@ import pytest
 from models import MXBAI_PROMPT, save_tiny_bert
 
 from toastrack import Embedder
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # A shell starts background jobs deaf to Ctrl-C, and their children inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
