@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     Vector = Sequence[float] | NDArray[np.floating[Any]]
 
 
+# Python refuses to write more than 4,300 digits: https://docs.python.org/3/library/stdtypes.html#int-max-str-digits
+_MAX_INT_BITS = 14_000
+
+
 @dataclass(frozen=True)
 class Record:
     """A text to be stored, under an id of the user's own.
@@ -152,10 +156,11 @@ def unit_vector(vector: Vector, what: str, dimensions: int | None) -> NDArray[np
     if not np.isfinite(values).all():
         position = int(np.flatnonzero(~np.isfinite(values))[0])
         raise RecordError(f"{what} holds {values[position]} at position {position}.")
-    length = float(np.linalg.norm(values))
-    if not length or not math.isfinite(length):
-        raise RecordError(f"{what} has length {length}; cosine needs a direction.")
-    return (values / length).astype(np.float32)
+    largest = float(np.abs(values).max(initial=0.0))
+    if not largest:
+        raise RecordError(f"{what} has length 0; cosine needs a direction.")
+    values = values / largest  # or the squares of very long and short vectors leave float64
+    return (values / np.linalg.norm(values)).astype(np.float32)
 
 
 def _check_text(text: str, what: str) -> None:
@@ -167,7 +172,13 @@ def _check_text(text: str, what: str) -> None:
 
 def _check_json(value: object, where: str) -> None:
     """Raise ``RecordError`` for what JSON cannot hold or would give back as something else."""
-    if value is None or isinstance(value, (bool, int)):
+    if value is None:
+        return
+    if isinstance(value, int):
+        if value.bit_length() > _MAX_INT_BITS:
+            raise RecordError(
+                f"{where} holds an int of {value.bit_length()} bits. Store it as str."
+            )
         return
     if isinstance(value, float):
         if not math.isfinite(value):

@@ -103,10 +103,7 @@ class AsyncPostgresStore(PostgresStoreBase):
     async def open(self) -> AsyncPostgresStore:
         """Connect, create what is missing and compare the recorded space."""
         try:
-            if await asyncio.to_thread(lambda: self.embedder.known_space) is None:
-                await self._opened()  # the comparison waits for the model: first write or search
-            else:
-                await self._ready()
+            await self._known()
         except BaseException:
             await self.close()
             raise
@@ -262,9 +259,16 @@ class AsyncPostgresStore(PostgresStoreBase):
                     table.unsettled = table.unsettled or (inside and table.changed)
         return table
 
+    async def _known(self) -> Table:
+        """The table, compared already unless it would take a download to know our own space."""
+        table = await self._opened()
+        if table.checked or (await asyncio.to_thread(lambda: self.embedder.known_space)) is None:
+            return table
+        return await self._ready()
+
     async def _run(self, operation: Callable[[Table], Steps[T]], *, undo: bool = False) -> T:
         """Run one operation in one transaction; ``undo`` one that only reads."""
-        table = await self._opened()
+        table = await self._known()
         for attempt in range(RETRIES + 1):
             async with self._connection() as connection:
                 inside = is_inside_transaction(connection)

@@ -83,8 +83,7 @@ VECTOR_INDEXES = """
 
 # What the index reads at least: https://github.com/pgvector/pgvector#query-options, #iterative-index-scans
 SEARCH_SETTINGS = """
-    select set_config('hnsw.ef_search', %s, true),
-           set_config('hnsw.iterative_scan', 'relaxed_order', true)
+    select set_config('hnsw.ef_search', %s, true), set_config('hnsw.iterative_scan', %s, true)
 """
 
 TRY_BUILD_LOCK = "select pg_try_advisory_xact_lock(hashtextextended('toastrack index', %s))"

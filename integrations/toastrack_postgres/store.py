@@ -103,10 +103,7 @@ class PostgresStore(PostgresStoreBase):
     def open(self) -> PostgresStore:
         """Connect, create what is missing and compare the recorded space."""
         try:
-            if self.embedder.known_space is None:
-                self._opened()  # the comparison waits for the model: first write or search
-            else:
-                self._ready()
+            self._known()
         except BaseException:
             self.close()  # a `with` that was never entered will not
             raise
@@ -281,12 +278,19 @@ class PostgresStore(PostgresStoreBase):
                     table.unsettled = table.unsettled or (inside and table.changed)
             return table
 
+    def _known(self) -> Table:
+        """The table, compared already unless it would take a download to know our own space."""
+        table = self._opened()
+        if table.checked or self.embedder.known_space is None:
+            return table
+        return self._ready()
+
     def _run(self, operation: Callable[[Table], Steps[T]], *, undo: bool = False) -> T:
         """Run one operation in one transaction; ``undo`` one that only reads.
 
         Rolling back what only read puts back the settings it changed, also in a savepoint.
         """
-        table = self._opened()
+        table = self._known()
         for attempt in range(RETRIES + 1):
             with self._connection() as connection:
                 inside = is_inside_transaction(connection)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from shutil import copytree
 from typing import TYPE_CHECKING, Any, cast
@@ -167,6 +168,25 @@ def test_another_space_is_refused(
     mine = make_store()
     assert mine.get(["a", "b", "c"]) == [A, B, None]
     assert mine.space == embedder.space
+
+
+def test_the_first_call_compares_whatever_it_is(make_store: MakeStore, embedder: Embedder) -> None:
+    make_store().upsert([A])
+    other = Embedder(embedder.model, device="cpu", query_prompt="other: ")
+    calls: dict[str, Callable[[Store], object]] = {
+        "count": lambda store: store.count(),
+        "get": lambda store: store.get(["a"]),
+        "delete": lambda store: store.delete(["a"]),
+        "document_ids": lambda store: list(store.document_ids()),
+        "build_index": lambda store: store.build_index(),
+    }
+    refused = []
+    for name, call in calls.items():
+        with suppress(SpaceMismatchError):
+            call(make_store(other))
+            continue
+        refused.append(name)
+    assert refused == list(calls)
 
 
 @pytest.mark.parametrize("name", ["query_prompt", "document_prompt", "dimensions"])

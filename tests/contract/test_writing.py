@@ -219,6 +219,7 @@ def test_a_cut_is_counted_without_a_warning_too(make_store: MakeStore, embedder:
         pytest.param(np.array([3.0, -4.0] + [0.0] * 30, dtype=np.float32), id="float32"),
         pytest.param(np.array([3.0, -4.0] + [0.0] * 30, dtype=np.float16), id="float16"),
         pytest.param(np.array([3e-20, -4e-20] + [0.0] * 30), id="short"),
+        pytest.param(np.array([3e200, -4e200] + [0.0] * 30), id="long"),
     ],
 )
 def test_a_ready_vector_is_normalised_and_not_embedded(
@@ -333,6 +334,12 @@ def test_replace_refuses_the_same_and_keeps_the_old(store: Store, runs: Runs) ->
         store.replace(LONE, [B])
     assert ids(store) == {"book#0"}
     assert not runs
+
+
+def test_an_int_that_python_cannot_write_is_refused(store: Store) -> None:
+    with pytest.raises(RecordError, match="'bad'"):
+        store.upsert([A, Record("bad", "rye", {"n": 10**5_000})])
+    assert store.count() == 0
 
 
 def test_nul_is_stored_or_refused(store: Store) -> None:

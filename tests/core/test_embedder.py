@@ -1,5 +1,6 @@
 """The facade: vectors that equal sentence-transformers', and mistakes that say what to do."""
 
+import asyncio
 import copy
 import gc
 import json
@@ -401,6 +402,15 @@ def test_fewer_dimensions_are_the_first_ones_at_length_one(
     assert embedder.dimensions == size
     assert vectors.flags.c_contiguous
     assert_equal_vectors(vectors, expected)
+
+
+@pytest.mark.parametrize("count", [3, 100])
+def test_fewer_dimensions_are_the_same_ones_when_awaited(tiny_folder: Path, count: int) -> None:
+    texts = prose(count, longest=60)
+    embedder = Embedder(tiny_folder, device="cpu", dimensions=8, on_truncate="ignore")
+    vectors = asyncio.run(embedder.aembed_documents(texts))
+    assert vectors.shape == (count, 8)
+    assert_equal_vectors(vectors, embedder.embed_documents(texts))
 
 
 def test_more_dimensions_than_a_folders_model_has_are_refused_at_once(tiny_folder: Path) -> None:

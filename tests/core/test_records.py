@@ -234,7 +234,7 @@ def test_a_vector_of_any_size_is_taken_while_the_size_is_not_known() -> None:
         (1.0, "shape (), not (3,)"),
         ([1.0, NAN, 0.0], "holds nan at position 1"),
         ([1.0, 0.0, INFINITY], "holds inf at position 2"),
-        ([0.0, 0.0, 0.0], "length 0.0"),
+        ([0.0, 0.0, 0.0], "length 0"),
         (["a", "b", "c"], "not a list of numbers"),
         ([[1.0], [2.0, 3.0]], "not a list of numbers"),
         ([None, 1.0, 2.0], "holds nan at position 0"),

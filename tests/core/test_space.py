@@ -263,6 +263,9 @@ def test_a_module_that_only_normalises_is_not_part_of_the_space(
     kind = "sentence_transformers.models.Normalize"
     modules.append({"idx": 2, "name": "2", "path": "2_Normalize", "type": kind})
     path.write_text(json.dumps(modules), encoding="utf-8")
+    (copied / "2_Normalize").mkdir()
+    names = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
+    (copied / "2_Normalize" / "config.json").write_text(json.dumps(names), encoding="utf-8")
     assert Embedder(copied).space == Embedder(tiny_folder).space
 
 

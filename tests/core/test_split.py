@@ -215,6 +215,12 @@ def test_characters_of_several_tokens_stay_whole(kind: str, room: int, prompt: s
     assert letters("".join(chunks)) == letters(text)
 
 
+def test_blank_text_is_one_chunk_where_white_space_is_tokens_too() -> None:
+    blank = " \n" * 200
+    chunks = byte_tokenizer().split(blank, max_tokens=16, overlap=0, prompt="")
+    assert chunks == [blank]
+
+
 def test_a_limit_below_one_character_is_refused() -> None:
     with pytest.raises(ValueError, match="max_tokens=5 is too small to split this text"):
         byte_tokenizer().split("rye 🍞 " * 9, max_tokens=5, overlap=0, prompt="")

@@ -50,7 +50,7 @@ def test_a_call_that_cuts_warns_once_with_the_numbers(
 ) -> None:
     longest = own_count(tiny_folder, LONG)
     with pytest.warns(TruncationWarning) as caught:
-        embedder.embed_documents(["bread", words(70), LONG, words(62), "rye"])
+        embedder.embed_documents(["bread", LONG, words(70), words(62), "rye"])
     assert len(caught) == 1
     message = str(caught[0].message)
     assert message.startswith("2 of 5 texts were cut at 64 tokens")
