@@ -261,6 +261,11 @@ class Embedder:
         """The space, or None while it would take a download to know it."""
         return self.space if self._space or self._files.cached_folder() else None
 
+    @property
+    def running_on(self) -> str:
+        """What runs the model, where and how, for people; loads it."""
+        return str(self._engine())
+
     def count_tokens(self, text: str, role: Role = "document") -> int:
         """Count the tokens of a text as the model would read it: specials and prompt included.
 

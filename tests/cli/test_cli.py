@@ -132,6 +132,38 @@ def test_a_server_that_is_not_there_is_one_line_without_the_password(run: Run, d
     assert "Traceback" not in err
 
 
+def test_doctor_describes_the_model_and_the_store(
+    run: Run, docs: Path, url: str, tiny_folder: Path
+) -> None:
+    run("ingest", docs, "--to", url, "--model", tiny_folder)
+    code, out, _ = run("doctor", "--in", url)
+    assert code == 0
+    assert "ok  extra postgres: pgvector" in out
+    assert "ok  store: 2 records of 2 documents" in out
+    assert "32 dimensions, reads 64 tokens" in out
+    assert "query prompt: 'Represent this sentence for searching relevant passages: '" in out
+    assert "(saved with the model)" in out or "(argument)" in out
+    assert "sentence-transformers on cpu in float32" in out
+
+
+def test_doctor_says_what_is_wrong_and_what_to_do(
+    run: Run, docs: Path, url: str, tiny_folder: Path, other_folder: Path
+) -> None:
+    run("ingest", docs, "--to", url, "--model", tiny_folder)
+    code, out, _ = run("doctor", "--in", url, "--model", other_folder, "--json")
+    store = next(finding for finding in json.loads(out) if finding["subject"] == "store")
+    assert (code, store["state"]) == (1, "wrong")
+    assert "the model's weights: stored" in store["message"]
+    assert "or build a new one" in store["message"]
+
+
+def test_doctor_downloads_nothing(run: Run) -> None:
+    code, out, _ = run("doctor")
+    assert code == 0
+    assert "model mixedbread-ai/mxbai-embed-large-v1: not on this machine yet" in out
+    assert "known model, https://" in out
+
+
 def test_version_and_help_teach(run: Run) -> None:
     assert run("--version")[1].startswith("toastrack 0.")
     assert "--prune" in run("ingest", "--help")[1]

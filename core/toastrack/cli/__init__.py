@@ -1,4 +1,4 @@
-"""The command line: ``toastrack ingest`` and ``toastrack search``."""
+"""The command line: ``toastrack ingest``, ``search`` and ``doctor``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from toastrack import __version__
+from toastrack.cli.doctor import doctor_command
 from toastrack.cli.ingest import ingest_command
 from toastrack.cli.search import search_command
 from toastrack.errors import ToastrackError
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command("ingest", no_args_is_help=True)(ingest_command)
 app.command("search", no_args_is_help=True)(search_command)
+app.command("doctor")(doctor_command)
 
 
 def _show_version(wanted: bool) -> None:

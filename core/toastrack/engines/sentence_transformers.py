@@ -46,8 +46,12 @@ class SentenceTransformersEngine:
         self._leaves_prompt_out = any(
             getattr(module, "include_prompt", True) is False for module in self._model
         )
+        self._label = f"{self.name} on {device} in {precision}"
         probe = self.run(self.prepare(["probe"], 8), prompt="")
         self.dimensions = int(probe.shape[1])
+
+    def __str__(self) -> str:
+        return self._label
 
     def prepare(self, texts: Sequence[str], max_tokens: int) -> list[Tokens]:
         """Tokenise texts and cut them at ``max_tokens``."""
