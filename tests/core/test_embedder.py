@@ -344,6 +344,56 @@ def test_a_bare_transformer_takes_the_mean_as_sentence_transformers_does(
     assert_equal_vectors(embedder.embed_documents(texts), plain(folder, texts))
 
 
+def cased(folder: Path, target: Path, *, lower: bool) -> Path:
+    """A copy whose tokenizer keeps capitals, and whose model may ask for lower case all the same."""
+    shutil.copytree(folder, target)
+    changes: dict[str, dict[str, Any]] = {
+        "tokenizer_config.json": {"do_lower_case": False},
+        "sentence_bert_config.json": {"do_lower_case": lower},
+    }
+    for name, change in changes.items():
+        content = json.loads((target / name).read_text(encoding="utf-8"))
+        (target / name).write_text(json.dumps(content | change), encoding="utf-8")
+    content = json.loads((target / "tokenizer.json").read_text(encoding="utf-8"))
+    content["normalizer"]["lowercase"] = False
+    (target / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    return target
+
+
+def test_models_that_differ_in_lower_casing_alone_do_not_share_an_engine(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    folders = [cased(tiny_folder, tmp_path / str(lower), lower=lower) for lower in (True, False)]
+    texts = ["My Starter Rises", "RYE and salt"]
+    expected = [plain(folder, texts) for folder in folders]
+    assert np.abs(expected[0] - expected[1]).max() > 0.01
+    embedders = [Embedder(folder, device="cpu").load() for folder in folders]
+    for embedder, vectors in zip(embedders, expected, strict=True):
+        assert_equal_vectors(embedder.embed_documents(texts), vectors)
+
+
+def test_lower_casing_counts_the_same_before_and_after_loading(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    embedder = Embedder(cased(tiny_folder, tmp_path / "m", lower=True), device="cpu")
+    before = embedder.count_tokens("SOURDOUGH Starter")
+    assert embedder.load().count_tokens("SOURDOUGH Starter") == before
+
+
+def test_models_that_differ_in_the_order_of_their_poolings_do_not_share_an_engine(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    embedders = []
+    for modes in (["cls", "mean"], ["mean", "cls"]):
+        folder = shutil.copytree(tiny_folder, tmp_path / modes[0])
+        config = {"embedding_dimension": 32, "pooling_mode": modes, "include_prompt": True}
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        embedders.append(Embedder(folder, device="cpu").load())
+    for embedder in embedders:
+        texts = ["bread", "my starter rises"]
+        assert_equal_vectors(embedder.embed_documents(texts), plain(Path(embedder.model), texts))
+
+
 # -- weights --------------------------------------------------------------------------------
 
 

@@ -201,6 +201,19 @@ def test_a_tokenizer_that_reads_otherwise_is_another_space(tiny_folder: Path, co
     assert list(Embedder(tiny_folder).space.differences(Embedder(copied).space)) == ["tokenizer"]
 
 
+def test_lower_casing_that_the_model_asks_for_is_part_of_the_space(copied: Path) -> None:
+    path = copied / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["normalizer"]["lowercase"] = False
+    path.write_text(json.dumps(content), encoding="utf-8")
+    path = copied / "sentence_bert_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(config | {"do_lower_case": True}), encoding="utf-8")
+    before = Embedder(copied).space
+    path.write_text(json.dumps(config | {"do_lower_case": False}), encoding="utf-8")
+    assert list(before.differences(Embedder(copied).space)) == ["tokenizer"]
+
+
 def test_both_spellings_of_a_pooling_are_one_space_and_one_vector(copied: Path) -> None:
     set_pooling(copied, POOLING_5)
     five = Embedder(copied, device="cpu")
@@ -228,6 +241,13 @@ def test_another_pooling_is_another_space(
 ) -> None:
     set_pooling(copied, config)
     assert list(Embedder(tiny_folder).space.differences(Embedder(copied).space)) == ["pooling"]
+
+
+def test_the_order_of_two_poolings_is_part_of_the_space(copied: Path) -> None:
+    set_pooling(copied, POOLING_6 | {"pooling_mode": ["cls", "mean"]})
+    before = Embedder(copied).space
+    set_pooling(copied, POOLING_6 | {"pooling_mode": ["mean", "cls"]})
+    assert list(before.differences(Embedder(copied).space)) == ["pooling"]
 
 
 @pytest.mark.parametrize(
