@@ -30,8 +30,8 @@ clean:  ## Remove the virtual environment, the demo's database and caches
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "toastrack needs Python 3.10 or newer: make PYTHON=python3.12"; exit 2; }
-	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
+	@{ $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install -q --upgrade 'pip>=25.1'; } || \
+	  { rm -rf $(VENV); echo "No virtual environment: install python3-venv, or see above."; exit 2; }
 
 $(VENV)/demo: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing into $(VENV)/ once: torch (0.2 GB, and 3 GB more where its CUDA build is the"

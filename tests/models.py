@@ -152,3 +152,10 @@ def _copy_shards(raw: Path, folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     for path in raw.glob("model*.safetensors*"):
         (folder / path.name).write_bytes(path.read_bytes())
+
+
+def embed_in_another_process(folder: Path, vectors: Any) -> None:
+    """Put the vectors of two queries into a queue; here, where a spawned process can find it."""
+    from toastrack import Embedder
+
+    vectors.put(Embedder(folder, device="cpu").embed_queries(["bread", "rye"]))

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from threading import RLock
+from threading import Event, RLock
 from typing import TYPE_CHECKING, get_args
 
 from toastrack.digests import weights_digest
@@ -14,7 +14,7 @@ from toastrack.engines import EngineName, Precision, shared_worker
 from toastrack.engines.worker import EngineWorker, FutureJob, Job
 from toastrack.errors import ModelError, UnsupportedError
 from toastrack.model_config import PROMPTS_FILE, ModelConfig, read_json
-from toastrack.model_files import ModelFiles, model_name, weight_files
+from toastrack.model_files import ModelFiles, looks_like_path, model_name, weight_files
 from toastrack.prompts import (
     Prompts,
     Role,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     FloatMatrix = NDArray[np.float32]
     FloatVector = NDArray[np.float32]
+    Part = tuple[list[int], FloatMatrix]
 
 DEFAULT_MODEL = "mixedbread-ai/mxbai-embed-large-v1"
 
@@ -98,6 +99,9 @@ class Embedder:
         self._document_prompt = document_prompt
         self._dimensions = dimensions
         self._max_tokens = max_tokens
+        if looks_like_path(self.model):
+            # A relative folder would be another one after a change of directory.
+            self.model = str(Path(self.model).expanduser().absolute())
         self._start()
         folder = Path(self.model).expanduser()
         if dimensions is not None and self._files.is_local and folder.is_dir():
@@ -110,6 +114,7 @@ class Embedder:
         self._prompts: Prompts | None = None
         self._tokenizer: Tokenizer | None = None
         self._space: EmbeddingSpace | None = None
+        self._roomy: set[Role] = set()
         self._model_config: ModelConfig | None = None
         self._loaded: tuple[int, EngineWorker] | None = None
 
@@ -296,7 +301,9 @@ class Embedder:
             return self._worker_here.engine.tokenizer
         if self._tokenizer is None:
             with self._lock:
-                self._tokenizer = Tokenizer.from_folder(self._files.folder())
+                self._tokenizer = Tokenizer.from_folder(
+                    self._files.folder(), lower_case=self._config().lower_cases
+                )
         return self._tokenizer
 
     # -- how it is done ---------------------------------------------------------------------
@@ -318,21 +325,25 @@ class Embedder:
         if self._worker_here is None:
             await asyncio.to_thread(self._worker)
         if len(checked) > _SHARED:
-            result = await asyncio.to_thread(
-                lambda: _collect(
-                    self.embed_in_batches(checked, role, truncation), len(checked), self.dimensions
+            stopped = Event()
+            parts = _until(stopped, self.embed_in_batches(checked, role, truncation))
+            try:
+                result = await asyncio.to_thread(
+                    lambda: _collect(parts, len(checked), self.dimensions)
                 )
-            )
+            except asyncio.CancelledError:
+                stopped.set()
+                raise
         else:
             job = FutureJob(
                 lambda: self._prepare(checked, role, truncation, first=0),
                 prompt=self.prompts.of(role),
             )
             self._worker().submit(job, urgent=role == "query")
-            parts = await asyncio.wrap_future(job.future)
+            done = await asyncio.wrap_future(job.future)
             size = self.dimensions
             result = _collect(
-                ((positions, _unit(raw[:, :size])) for positions, raw in parts), len(checked), size
+                ((positions, _unit(raw[:, :size])) for positions, raw in done), len(checked), size
             )
         truncation.warn()
         return result
@@ -357,6 +368,14 @@ class Embedder:
         self, texts: Sequence[str], role: Role, truncation: Truncation, *, first: int
     ) -> list[Tokens]:
         prompt, limit = self.prompts.of(role), self.max_tokens
+        if role not in self._roomy:
+            used = self.tokenizer.count(prompt)
+            if used >= limit:
+                raise ValueError(
+                    f"max_tokens={limit} leaves no room for text: the prompt and the special "
+                    f"tokens of a {role} take {used}."
+                )
+            self._roomy.add(role)
         prompted = [add_prompt(prompt, text) for text in texts]
         try:
             prepared = self._engine().prepare(prompted, limit)
@@ -442,6 +461,14 @@ def _check_texts(texts: Iterable[str], caller: str) -> list[str]:
                 f"{caller} takes str, but text {position} is {type(text).__name__}: {text!r:.40}."
             )
     return checked
+
+
+def _until(stopped: Event, parts: Iterator[Part]) -> Iterator[Part]:
+    """Pass parts on until somebody has stopped waiting for them."""
+    for part in parts:
+        if stopped.is_set():
+            return
+        yield part
 
 
 def _collect(parts: Iterable[tuple[list[int], FloatMatrix]], rows: int, size: int) -> FloatMatrix:

@@ -12,6 +12,17 @@ from typing import Any
 from toastrack.errors import ModelError
 from toastrack.prompts import Role, saved_prompts
 
+# In the order in which sentence-transformers puts the poolings of a vector side by side:
+# https://github.com/huggingface/sentence-transformers, modules/pooling.py
+_POOLING_SWITCHES = (
+    "cls_token",
+    "max_tokens",
+    "mean_tokens",
+    "mean_sqrt_len_tokens",
+    "weightedmean_tokens",
+    "lasttoken",
+)
+
 PROMPTS_FILE = "config_sentence_transformers.json"
 
 # Position numbers of these start behind the padding token's, so two of them are never used:
@@ -77,6 +88,11 @@ class ModelConfig:
             raise ModelError(f"{str(self.folder)!r} does not say how large its vectors are.")
         return int(size)
 
+    @cached_property
+    def lower_cases(self) -> bool:
+        """Whether sentence-transformers puts a lower-caser in front of the tokenizer's own steps."""
+        return bool(read_json(self.folder / "sentence_bert_config.json").get("do_lower_case"))
+
     def pooling_digest(self) -> str:
         """Return a digest of what happens between the last layer and the vector.
 
@@ -100,6 +116,8 @@ class ModelConfig:
             content = read_json(path)
             content.pop("truncation", None)
             content.pop("padding", None)
+            if self.lower_cases and '"lowercase": true' not in json.dumps(content):
+                content["do_lower_case"] = True
             return _digest(content)
         names = ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
         files = [self.folder / name for name in names if (self.folder / name).is_file()]
@@ -111,17 +129,28 @@ class ModelConfig:
 
     def _modules(self) -> list[str]:
         """The folders of the modules behind the transformer, in their order."""
-        modules = _read(self.folder / "modules.json")
         return [
             module["path"]
-            for module in modules or []
+            for module in read_modules(self.folder)
             if module["path"] and not module["type"].endswith(("Transformer", "Normalize"))
         ]
 
 
+def read_modules(folder: Path) -> list[dict[str, str]]:
+    """Return what ``modules.json`` lists, in order; refuse a model that brings its own code."""
+    modules: list[dict[str, str]] = _read(folder / "modules.json") or []
+    for module in modules:
+        if not module["type"].startswith("sentence_transformers."):
+            raise ModelError(
+                f"{str(folder)!r} names code of its own, {module['type']!r}, and toastrack runs "
+                "none that comes with a model. Choose a model without it."
+            )
+    return modules
+
+
 def _pooling(config: Mapping[str, Any]) -> dict[str, object]:
     return {
-        "pooling": sorted(_pooling_modes(config)),
+        "pooling": _pooling_modes(config),
         "include_prompt": bool(config.get("include_prompt", True)),
     }
 
@@ -131,8 +160,7 @@ def _pooling_modes(config: Mapping[str, Any]) -> list[str]:
     mode = config.get("pooling_mode")
     if mode is not None:
         return [mode] if isinstance(mode, str) else list(mode)
-    keys = [key for key, on in config.items() if key.startswith("pooling_mode_") and on]
-    names = [key.removeprefix("pooling_mode_") for key in keys]
+    names = [name for name in _POOLING_SWITCHES if config.get(f"pooling_mode_{name}")]
     return [
         name if "sqrt" in name else name.removesuffix("_tokens").removesuffix("_token")
         for name in names

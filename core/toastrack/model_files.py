@@ -9,9 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from toastrack.errors import ModelError, needs_extra
+from toastrack.model_config import PROMPTS_FILE, read_modules
 
 # Everything an engine, the tokenizer and the identity of a model need; no pickles.
 _WANTED = ["*.json", "*.safetensors", "*.txt", "*.model"]
+_SMALL_FILES = [
+    "modules.json",
+    PROMPTS_FILE,
+    "sentence_bert_config.json",
+    "tokenizer_config.json",
+]
 _UNWANTED = ["onnx/*", "openvino/*", "*.onnx", "gguf/*", "checkpoint-*"]
 
 
@@ -68,7 +75,30 @@ class ModelFiles:
                 )
             except LocalEntryNotFoundError:
                 return None
-        return found if weight_files(found) and (found / "config.json").is_file() else None
+        return found if self._is_whole(found) else None
+
+    def _is_whole(self, snapshot: Path) -> bool:
+        """Tell whether a cached snapshot has all we need: other libraries fetch less of a model.
+
+        Without ``modules.json`` a model would be pooled otherwise, and without its prompts asked
+        otherwise, and nobody would notice.
+        """
+        from huggingface_hub import try_to_load_from_cache
+
+        known = (
+            try_to_load_from_cache(self.model, name, revision=snapshot.name)
+            for name in _SMALL_FILES
+        )
+        return (
+            all(found is not None for found in known)  # there, or known not to exist
+            and (snapshot / "config.json").is_file()
+            and bool(weight_files(snapshot))
+            and all(
+                (snapshot / module["path"] / "config.json").is_file()
+                for module in read_modules(snapshot)
+                if not module["type"].endswith("Normalize")
+            )
+        )
 
     def commit(self) -> str | None:
         """Return the hub's commit of the files in use; for a local folder, the revision given."""
@@ -97,7 +127,8 @@ class ModelFiles:
 
     def _download(self) -> Path:
         with needs_extra("local", "huggingface_hub"):
-            from huggingface_hub import snapshot_download
+            from huggingface_hub import hf_hub_download, snapshot_download
+            from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
         with self._hub_errors():
             _check_reachable()
             folder = Path(
@@ -108,6 +139,15 @@ class ModelFiles:
                     ignore_patterns=_UNWANTED,
                 )
             )
+            for name in _SMALL_FILES:
+                if not (folder / name).is_file():
+                    # So that the cache knows that the model has no such file.
+                    try:
+                        hf_hub_download(self.model, name, revision=folder.name)
+                    except LocalEntryNotFoundError:
+                        raise
+                    except EntryNotFoundError:
+                        continue
         if not weight_files(folder):
             raise ModelError(
                 f"{self.model!r} has no .safetensors weights on the hub, and toastrack does not "
@@ -182,7 +222,8 @@ class ModelFiles:
 
 def _check_reachable() -> None:
     """Raise ``OSError`` at once where there is no network: the hub's client retries for 23 s."""
-    from urllib.error import HTTPError
+    from socket import gaierror
+    from urllib.error import URLError
     from urllib.request import Request, urlopen
 
     from huggingface_hub import constants
@@ -191,7 +232,11 @@ def _check_reachable() -> None:
         return
     try:
         urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=10).close()
-    except HTTPError:
+    except URLError as error:
+        # Anything but a host that is not there is for the hub's own client to judge.
+        if isinstance(error.reason, (gaierror, ConnectionError)):
+            raise
+    except OSError:
         return
 
 
@@ -208,7 +253,17 @@ def weight_files(folder: Path) -> list[Path]:
         main = [folder / "model.safetensors"]
     if not all(path.is_file() for path in main):
         return []
-    return main + sorted(folder.glob("[0-9]*_*/*.safetensors"))
+    for module in read_modules(folder):
+        further = folder / module["path"]
+        if module["path"] and further.is_dir():
+            found = sorted(further.glob("*.safetensors"))
+            if not found and any(further.glob("*.bin")):
+                raise ModelError(
+                    f"{str(further)!r} holds its weights as a pickle, and toastrack does not load "
+                    "pickles. Save the model again with sentence-transformers 6."
+                )
+            main += found
+    return main
 
 
 def model_name(model: str | os.PathLike[str]) -> str:

@@ -38,18 +38,27 @@ class Tokenizer:
         self._lock = Lock()
 
     @classmethod
-    def from_folder(cls, folder: Path) -> Tokenizer:
-        """Load the tokenizer of a model's folder, without torch where it ships ``tokenizer.json``."""
+    def from_folder(cls, folder: Path, *, lower_case: bool = False) -> Tokenizer:
+        """Load the tokenizer of a model's folder, without torch where it ships ``tokenizer.json``.
+
+        ``lower_case`` puts a lower-caser in front of it, as the model's configuration can ask for.
+        """
         with needs_extra("local", "tokenizers"):
             import tokenizers
         path = folder / "tokenizer.json"
         if path.is_file():
             try:
-                return cls(tokenizers.Tokenizer.from_file(str(path)))
+                backend = tokenizers.Tokenizer.from_file(str(path))
             except Exception as error:  # the library raises nothing more special
                 raise ModelError(
                     f"{str(path)!r} is not a tokenizer: {error}. Get the model anew."
                 ) from None
+            if lower_case:
+                own = [backend.normalizer] if backend.normalizer else []
+                backend.normalizer = tokenizers.normalizers.Sequence(
+                    [tokenizers.normalizers.Lowercase(), *own]
+                )
+            return cls(backend)
         with needs_extra("local", "transformers"):
             from transformers import AutoTokenizer
         try:
@@ -58,10 +67,10 @@ class Tokenizer:
             raise ModelError(
                 f"{str(folder)!r} has no tokenizer that can be read: {error}"
             ) from None
-        backend = getattr(slow, "backend_tokenizer", None)
-        if backend is None:
+        fast = getattr(slow, "backend_tokenizer", None)
+        if fast is None:
             raise ModelError(f"{str(folder)!r} has no fast tokenizer: tokenizer.json is missing.")
-        return cls(backend)
+        return cls(fast)
 
     def encode(self, texts: Sequence[str], max_tokens: int) -> list[Tokens]:
         """Turn texts into ids, cut at ``max_tokens``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from toastrack.errors import TruncationError, TruncationWarning
@@ -16,6 +16,7 @@ class Truncation:
 
     def __init__(self, on_truncate: OnTruncate) -> None:
         self.on_truncate = on_truncate
+        self.name: Callable[[int], str] = "text {}".format
         self.cut = 0
         self.longest = 0
         self.limit = 0
@@ -33,7 +34,7 @@ class Truncation:
                 continue
             if self.on_truncate == "error":
                 raise TruncationError(
-                    f"text {position} has {size} tokens, over the limit of {limit}. Split it with "
+                    f"{self.name(position)} has {size} tokens, over the limit of {limit}. Split it with "
                     "embedder.split(text), or allow the cut with on_truncate='warn'."
                 )
             self.cut += 1

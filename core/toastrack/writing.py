@@ -70,6 +70,8 @@ class Window:
 def record_windows(records: Iterable[Record], dimensions: int | None) -> Iterator[Window]:
     """Cut a stream of records into checked windows; the last of equal ids in a window wins."""
     window: list[Record] = []
+    if isinstance(records, Record):
+        raise TypeError("A list of records is wanted and one Record was given. Write [record].")
     for record in records:
         window.append(checked(record, dimensions=dimensions))
         if len(window) >= WINDOW:
@@ -84,8 +86,10 @@ def document_windows(documents: Iterable[Document], dimensions: int | None) -> I
     window: dict[str, list[Record]] = {}
     size = read = 0
     for document_id, records in documents:
+        # The id is checked also when nothing remains of the document.
+        checked(Record("replace()", "", document_id=document_id), dimensions=None)
         parts = [
-            checked(replace(record, document_id=document_id), dimensions=dimensions)
+            replace(checked(record, dimensions=dimensions), document_id=document_id)
             for record in records
         ]
         read += 1
@@ -158,6 +162,7 @@ def writes(
             to_embed.append(row)
 
     texts = [row.record.text for row in to_embed]
+    truncation.name = lambda position: f"Record {to_embed[position].record.id!r}"
     cut_before = truncation.cut
     for positions, vectors in embedder.embed_in_batches(texts, "document", truncation):
         report.embedded += len(positions)

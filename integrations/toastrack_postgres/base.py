@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
 DEFAULT_TABLE = "toastrack_documents"
 
+MALFORMED = (
+    "This is not a Postgres URL or conninfo, or it has a parameter that libpq does not know. Write "
+    "postgresql://user@host:5432/database with the special characters of a password "
+    "percent-encoded, and name the table with table=."
+)
+
 # How often a transaction is run again that another writer's made impossible.
 RETRIES = 5
 
@@ -111,7 +117,11 @@ def listed(name: str, values: Iterable[str]) -> list[str]:
     """Return a list of ids; one str is a mistake, not a list of letters."""
     if isinstance(values, str):
         raise TypeError(f"{name} takes a list of str and was given one str. Write [id].")
-    return list(values)
+    found = list(values)
+    for value in found:
+        if not isinstance(value, str):
+            raise TypeError(f"{name} takes str and was given {value!r:.60}.")
+    return found
 
 
 def check_search(k: int, filter: Filter | None) -> None:
@@ -138,10 +148,7 @@ def check_conninfo(conninfo: str) -> None:
     try:
         psycopg.conninfo.conninfo_to_dict(conninfo)
     except psycopg.ProgrammingError:
-        raise StoreError(
-            "This is not a Postgres URL or conninfo. Write postgresql://user@host:5432/database; "
-            "special characters of a password are percent-encoded."
-        ) from None
+        raise StoreError(MALFORMED) from None
 
 
 def check_idle(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:

@@ -322,31 +322,36 @@ def states(table: Table, records: Sequence[Record], max_tokens: int) -> Steps[di
 
 def write(table: Table, portion: Write) -> Steps[tuple[int, int]]:
     """Write one portion; return how many rows were written and how many went."""
-    deleted = 0
+    deleted = updated = 0
     if portion.keep or portion.metadata_rows:
         written = [*portion.rows, *portion.metadata_rows]
         yield Query(
             table.statements.lock,
-            {"ids": [row.record.id for row in written], "documents": list(portion.keep)},
+            {"ids": [row.record.id for row in written], "documents": _storable(portion.keep)},
         )
     if portion.keep:
         rows = yield Query(
             table.statements.delete_stale,
             {
-                "documents": list(portion.keep),
+                "documents": _storable(portion.keep),
                 "keep": [record_id for ids in portion.keep.values() for record_id in ids],
             },
         )
         deleted = _affected(rows)
     if portion.metadata_rows:
         records = [row.record for row in portion.metadata_rows]
-        yield Query(
+        rows = yield Query(
             table.statements.update_metadata,
-            {"ids": [record.id for record in records], **_rest(records)},
+            {
+                "ids": [record.id for record in records],
+                "hashes": [row.text_hash for row in portion.metadata_rows],
+                **_rest(records),
+            },
         )
+        updated = _affected(rows)
     if portion.rows:
         yield Query(table.statements.upsert, _upsert_parameters(table, portion.rows))
-    return len(portion.rows) + len(portion.metadata_rows), deleted
+    return len(portion.rows) + updated, deleted
 
 
 def delete(

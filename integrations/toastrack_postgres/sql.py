@@ -228,8 +228,11 @@ class Statements:
             """
             with locked as (
                 select u.* from unnest(%(ids)b::text[], %(documents)b::text[], %(chunks)b::int[],
-                                       %(metadata)b::text[]) u (id, document_id, chunk, metadata)
-                join {table} t on t.id = u.id order by u.id collate "C" for update of t
+                                       %(metadata)b::text[], %(hashes)b::bytea[])
+                              u (id, document_id, chunk, metadata, text_hash)
+                -- A row that got another text since it was compared is not ours to describe.
+                join {table} t on t.id = u.id and t.text_hash is not distinct from u.text_hash
+                order by u.id collate "C" for update of t
             )
             update {table} t
             set document_id = u.document_id, chunk = u.chunk, metadata = u.metadata::jsonb

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 import psycopg
 
 from toastrack.embedder import Embedder
 from toastrack.errors import StoreError
 from toastrack.space import EmbeddingSpace
-from toastrack_postgres.base import DEFAULT_TABLE, check_conninfo
+from toastrack_postgres.base import DEFAULT_TABLE, MALFORMED, check_conninfo
 from toastrack_postgres.embedded import EmbeddedPostgres
 from toastrack_postgres.store import PostgresStore, recorded_space
 
@@ -32,22 +32,29 @@ class Address:
 
 def parse_url(url: str) -> Address:
     """Take a URL apart; everything but ``table`` and ``schema`` is libpq's and left as it is."""
-    parts = urlsplit(url)
-    query = parse_qsl(parts.query, keep_blank_values=True)
-    ours = {key: value for key, value in query if key in ("table", "schema")}
-    rest = [(key, value) for key, value in query if key not in ours]
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # whose message repeats the URL, password and all
+        raise StoreError(MALFORMED) from None
+    fields = [field for field in parts.query.split("&") if field]
+    ours = dict(parse_qsl("&".join(field for field in fields if _is_ours(field))))
+    rest = [field for field in fields if not _is_ours(field)]
     table = ours.get("table") or DEFAULT_TABLE
     schema = ours.get("schema") or None
     if parts.scheme == _EMBEDDED:
         if rest:
             raise StoreError(
-                f"{_EMBEDDED}: URLs know table and schema, not {rest[0][0]!r}: "
+                f"{_EMBEDDED}: URLs know table and schema, not {rest[0].partition('=')[0]!r}: "
                 f"{_EMBEDDED}:DIR?table=docs"
             )
         return Address(None, unquote(parts.netloc + parts.path) or None, table, schema)
-    conninfo = urlunsplit(parts._replace(query=urlencode(rest)))
+    conninfo = urlunsplit(parts._replace(query="&".join(rest)))
     check_conninfo(conninfo)
     return Address(conninfo, None, table, schema)
+
+
+def _is_ours(field: str) -> bool:
+    return field.partition("=")[0] in ("table", "schema")
 
 
 @contextmanager

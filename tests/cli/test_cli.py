@@ -105,7 +105,7 @@ def test_another_model_is_refused_in_one_message(
         (["search", "x", "--in", "URL"], "Nothing is stored there yet"),
         (["ingest", "nowhere", "--to", "URL", "--model", "MODEL"], "nowhere: there is no such"),
         (["ingest", "DOCS", "--to", "mysql://u:secret@h/d"], "'mysql' is not a kind of store"),
-        (["ingest", "DOCS", "--to", "nonsense"], "'This' is not a kind of store"),
+        (["ingest", "DOCS", "--to", "nonsense"], "This is not a kind of store"),
         (["ingest", "DOCS", "--to", "URL&colour=red"], "know table and schema, not 'colour'"),
         (["ingest", "DOCS", "--to", "URL", "--model", "./nowhere"], "There is no folder"),
         (["search", "x", "--in", "URL", "--filter", "novalue"], "KEY=VALUE"),

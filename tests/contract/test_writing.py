@@ -195,6 +195,15 @@ def test_cut_texts_are_counted_and_warned_of_once(store: Store) -> None:
     assert numbers(store.upsert([A, *long, B])) == {"read": 5, "chunks": 5, "unchanged": 5}
 
 
+def test_cuts_are_counted_once_over_many_batches(store: Store, runs: Runs) -> None:
+    with pytest.warns(TruncationWarning, match="150 of 300"):
+        report = store.upsert(
+            Record(f"{n}", "rye bread " * (40 if n % 2 else 20)) for n in range(300)
+        )
+    assert len(runs) > 1, "one batch held them all: the test says nothing"
+    assert (report.embedded, report.truncated) == (300, 150)
+
+
 def test_the_warning_points_at_the_caller(store: Store) -> None:
     with pytest.warns(TruncationWarning) as warnings:
         store.upsert([Record("long", "rye bread " * 40)])

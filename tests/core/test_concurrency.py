@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from models import embed_in_another_process
 
 from toastrack import Embedder
 from toastrack.engines.sentence_transformers import SentenceTransformersEngine
@@ -242,11 +243,6 @@ def test_the_worker_goes_with_its_last_embedder(other_folder: Path) -> None:
     assert threading.active_count() <= before
 
 
-def _embed(folder: Path, vectors: Any) -> None:
-    found = Embedder(folder, device="cpu").embed_queries(["bread", "rye"])
-    vectors.put(found)
-
-
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_other_processes_get_the_same_vectors(
     embedder: Embedder, tiny_folder: Path, method: str
@@ -255,7 +251,7 @@ def test_other_processes_get_the_same_vectors(
         pytest.skip(f"this system cannot {method}")
     context: Any = multiprocessing.get_context(method)
     vectors = context.Queue()
-    process = context.Process(target=_embed, args=(tiny_folder, vectors))
+    process = context.Process(target=embed_in_another_process, args=(tiny_folder, vectors))
     process.start()
     found = vectors.get(timeout=60)
     process.join()

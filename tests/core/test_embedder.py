@@ -810,3 +810,93 @@ if not child:
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     assert run(code) == "0\n"
+
+
+# -- a model that is only partly there, or brings code ------------------------------------------
+
+
+def hub_cache(folder: Path, home: Path, names: list[str]) -> None:
+    """Lay out files of a model as the hub's client keeps them."""
+    cache = home / "models--mixedbread-ai--mxbai-embed-large-v1"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "main").write_text("0" * 40)
+    snapshot = cache / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    for name in names:
+        (snapshot / name).parent.mkdir(exist_ok=True)
+        shutil.copy(folder / name, snapshot / name)
+
+
+def test_a_cached_model_without_its_pooling_and_prompts_is_not_used(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another library leaves it, that fetches the transformer alone."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    part = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    hub_cache(tiny_folder, tmp_path, part)
+    with pytest.raises(ModelError, match="not in the local cache and HF_HUB_OFFLINE is set"):
+        Embedder("mixedbread-ai/mxbai-embed-large-v1", device="cpu").embed_query("bread")
+
+
+def test_a_whole_cached_model_is_used_under_its_hub_name(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedder: Embedder
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    files = [p.relative_to(tiny_folder).as_posix() for p in tiny_folder.rglob("*") if p.is_file()]
+    hub_cache(tiny_folder, tmp_path, files)
+    named = Embedder("mixedbread-ai/mxbai-embed-large-v1", device="cpu")
+    assert named.space == embedder.space
+    assert named.space.revision == "0" * 40
+    assert named._engine() is embedder._engine()
+
+
+def test_code_in_a_models_folder_is_never_run(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "m")
+    (folder / "evil.py").write_text("raise SystemExit('it ran')", encoding="utf-8")
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    modules.append({"idx": 2, "name": "2", "path": "", "type": "evil.Module"})
+    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"code of its own, 'evil\.Module'"):
+        Embedder(folder, device="cpu").embed_query("bread")
+
+
+def test_pickled_weights_of_a_further_module_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "m")
+    (folder / "2_Dense").mkdir()
+    (folder / "2_Dense" / "pytorch_model.bin").write_bytes(b"pickle")
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    kind = "sentence_transformers.models.Dense"
+    modules.append({"idx": 2, "name": "2", "path": "2_Dense", "type": kind})
+    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"2_Dense.*as a pickle"):
+        Embedder(folder, device="cpu").embed_query("bread")
+
+
+def test_a_prompt_that_fills_the_limit_is_an_error(tiny_folder: Path) -> None:
+    embedder = Embedder(tiny_folder, device="cpu", max_tokens=8, on_truncate="ignore")
+    assert embedder.embed_documents(["bread"]).shape == (1, 32)
+    with pytest.raises(ValueError, match=r"max_tokens=8 leaves no room.*of a query take 10"):
+        embedder.embed_query("bread")
+
+
+def test_a_relative_folder_stays_the_same_one(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_folder.parent)
+    embedder = Embedder(f"./{tiny_folder.name}", device="cpu")
+    monkeypatch.chdir(tmp_path)
+    assert embedder.embed_query("bread").shape == (32,)
+    assert embedder.space.model == str(tiny_folder)
+
+
+def test_an_error_while_the_model_runs_does_not_abort_the_process(minilm_folder: Path) -> None:
+    code = f"""
+from toastrack import Embedder
+embedder = Embedder({str(minilm_folder)!r}, device="cpu", on_truncate="ignore")
+from toastrack.truncation import Truncation
+for _ in embedder.embed_in_batches(["bread " * 300] * 400, "document", Truncation("ignore")):
+    raise RuntimeError("enough")
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 1, result.stderr
+    assert result.stderr.rstrip().endswith("RuntimeError: enough")

@@ -326,6 +326,10 @@ def test_one_changed_shard_is_another_space(
 def test_the_weights_of_a_further_module_are_part_of_the_space(copied: Path) -> None:
     dense = copied / "2_Dense"
     dense.mkdir()
+    listed = json.loads((copied / "modules.json").read_text(encoding="utf-8"))
+    kind = "sentence_transformers.models.Dense"
+    listed.append({"idx": 2, "name": "2", "path": "2_Dense", "type": kind})
+    (copied / "modules.json").write_text(json.dumps(listed), encoding="utf-8")
     (dense / "model.safetensors").write_bytes(b"one")
     before = Embedder(copied).space.weights
     (dense / "model.safetensors").write_bytes(b"another")

@@ -46,6 +46,6 @@ def open_store(url: str, choose: ChooseEmbedder, *, create: bool) -> AbstractCon
     if module is None or ":" not in url:
         # The URL may hold a password, so it is not repeated.
         raise StoreError(
-            f"{scheme if ':' in url else 'This'!r} is not a kind of store. Known: {URL_HELP}."
+            f"{repr(scheme) if ':' in url else 'This'} is not a kind of store. Known: {URL_HELP}."
         )
     return cast(Adapter, import_module(module)).open_url(url, choose, create=create)

@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Literal
 from weakref import WeakValueDictionary
 
-from toastrack.engines.worker import EngineWorker
+from toastrack.engines.worker import EngineWorker, forget_all
 
 EngineName = Literal["auto", "sentence-transformers", "openvino", "hosted"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -17,6 +17,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 _workers: WeakValueDictionary[tuple[object, ...], EngineWorker] = WeakValueDictionary()
 _lock = Lock()
 _loading: dict[tuple[object, ...], Lock] = {}
+_forked = False
 
 
 def shared_worker(
@@ -44,6 +45,10 @@ def shared_worker(
     with turn:
         worker = _workers.get(key)
         if worker is None:
+            if _forked:
+                # The OpenMP pool of the parent's torch hangs a child that asks for more than one
+                # thread: https://github.com/pytorch/pytorch/issues/17199
+                sys.modules["torch"].set_num_threads(1)
             worker = EngineWorker(SentenceTransformersEngine(folder, device=where, precision=how))
             _workers[key] = worker
         return worker
@@ -51,15 +56,12 @@ def shared_worker(
 
 def _start_anew() -> None:
     """In a forked child: the parent's threads are not here, and its locks may be held for ever."""
-    global _lock
+    global _lock, _forked
     _lock = Lock()
+    _forked = True
     _loading.clear()
     _workers.clear()
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        # The OpenMP pool of the parent's torch hangs a child that asks for more than one thread:
-        # https://github.com/pytorch/pytorch/issues/17199
-        torch.set_num_threads(1)
+    forget_all()
 
 
 if hasattr(os, "register_at_fork"):

@@ -7,6 +7,7 @@ engine starts at once.
 
 from __future__ import annotations
 
+import atexit
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -113,7 +114,7 @@ class FutureJob(Job):
 
     def fail(self, error: BaseException) -> None:
         """Pass an error to the caller instead."""
-        if self.future.set_running_or_notify_cancel():
+        if not self.future.done() and self.future.set_running_or_notify_cancel():
             self.future.set_exception(error)
 
     def finish(self) -> None:
@@ -131,7 +132,9 @@ class EngineWorker:
         self._patient: deque[Job] = deque()
         self._changed = Condition()
         self._thread: Thread | None = None
+        self.stopped = False
         weakref.finalize(self, _wake, self._changed).atexit = False
+        _running.add(self)
 
     def submit(self, job: Job, *, urgent: bool) -> None:
         """Queue a job; urgent ones go first, between two batches of any other."""
@@ -153,21 +156,29 @@ class EngineWorker:
         return bool(self._urgent or self._patient)
 
     def run_batch(self) -> None:
-        """Run one batch and hand out its results."""
+        """Run one batch and hand out its results; an error goes to those who wait for them."""
         batch = self._next_batch()
         if not batch:
             return
         tokens = [item for _, items in batch for _, item in items]
         try:
             vectors = self.engine.run(tokens, prompt=batch[0][0].prompt)
+            start = 0
+            for job, items in batch:
+                positions = [position for position, _ in items]
+                job.deliver(positions, vectors[start : start + len(items)])
+                start += len(items)
         except BaseException as error:
             for job, _ in batch:
                 job.fail(error)
-            return
-        start = 0
-        for job, items in batch:
-            job.deliver([position for position, _ in items], vectors[start : start + len(items)])
-            start += len(items)
+
+    def stop(self) -> None:
+        """Drop what is queued and wait for the batch that runs."""
+        with self._changed:
+            self.stopped = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
 
     def _next_batch(self) -> list[tuple[Job, list[tuple[int, Tokens]]]]:
         """Fill one batch from the jobs of the first non-empty queue, each job in its turn."""
@@ -204,16 +215,31 @@ def _serve(reference: weakref.ref[EngineWorker], changed: Condition) -> None:
     while True:
         with changed:
             worker = reference()
-            while worker is not None and not worker.has_work():
+            while worker is not None and not worker.stopped and not worker.has_work():
                 worker = None
                 # Letting go may have been the end of it, and then nobody wakes us.
                 if reference() is not None:
                     changed.wait()
                 worker = reference()
-        if worker is None:
+        if worker is None or worker.stopped:
             return
         worker.run_batch()
         del worker
+
+
+_running: weakref.WeakSet[EngineWorker] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """At exit: a thread that is still inside the engine would abort the whole process."""
+    for worker in list(_running):
+        worker.stop()
+
+
+def forget_all() -> None:
+    """In a forked child: the parent's threads are not here to be waited for."""
+    _running.clear()
 
 
 def _wake(changed: Condition) -> None:
