@@ -85,7 +85,7 @@ def test_other_commands_exist() -> None:
         elif words[0] == "pip":
             assert set(re.findall(r"\[(.*)\]", line)[0].split(",")) <= declared_extras()
         else:
-            assert words[0] in ("git", "toastrack"), line
+            assert words[0] in ("git", "python3", "toastrack"), line
 
 
 def declared_extras() -> set[str]:
