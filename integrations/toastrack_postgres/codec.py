@@ -20,7 +20,7 @@ with needs_extra("postgres", "pgvector"):
     try:
         from pgvector import HalfVector, Vector
     except ImportError:  # pgvector < 0.4, which langchain-postgres asks for
-        from pgvector.psycopg import HalfVector, Vector  # type: ignore[attr-defined,no-redef]
+        from pgvector.psycopg import HalfVector, Vector
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

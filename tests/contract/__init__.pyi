@@ -1,1 +1,0 @@
-# For mypy alone: two files named conftest.py need two module names. Nothing imports this.
