@@ -31,6 +31,10 @@ class Store(Protocol):
         """The embedding space that the collection recorded."""
         ...
 
+    def __enter__(self) -> Store: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
     def open(self) -> Store:
         """Connect, create what is missing and compare the recorded space. Happens by itself."""
         ...
@@ -54,7 +58,11 @@ class Store(Protocol):
     def replace_many(
         self, documents: Iterable[Document], on_write: OnWrite | None = None
     ) -> Report:
-        """Do ``replace`` for many documents, streaming; each one changes at once or not at all."""
+        """Do ``replace`` for many documents, streaming.
+
+        Where the host has transactions each one changes at once or not at all; elsewhere its new
+        records are there before the stale ones go.
+        """
         ...
 
     def search(

@@ -4,56 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import time
-from collections.abc import (
-    AsyncIterable,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import psycopg
 from psycopg import errors, sql
 from psycopg.rows import tuple_row
 
+from toastrack.async_store import AsyncStore
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
-from toastrack.records import Match, Record, Report
-from toastrack.store import Document
-from toastrack.truncation import Truncation
-from toastrack.writing import WINDOW, Window, document_windows, record_windows, writes
-from toastrack_postgres import operations
+from toastrack.records import Match
+from toastrack.steps import Steps, arun_steps
 from toastrack_postgres.base import (
     DEFAULT_TABLE,
     RETRIES,
-    PostgresStoreBase,
+    PostgresBase,
     check_conninfo,
     check_idle,
-    check_search,
-    delete_operation,
+    find,
     is_inside_transaction,
-    listed,
     may_retry,
-    search_operation,
 )
 from toastrack_postgres.codec import VectorType, register_parameters
-from toastrack_postgres.operations import Call, Query, Rows, Steps, Table
+from toastrack_postgres.index import build_index as build_index_steps
+from toastrack_postgres.opening import check_table, open_table
+from toastrack_postgres.table import Query, Rows, Table
 
 if TYPE_CHECKING:
     from toastrack.records import Vector
 
 AsyncConnection = psycopg.AsyncConnection[Any]
-AsyncOnWrite = Callable[[Report, Sequence[str]], Awaitable[None] | None]
-"""``toastrack.store.OnWrite``, which may also be a coroutine function."""
 T = TypeVar("T")
-Item = TypeVar("Item")
 
 
 @runtime_checkable
@@ -65,7 +49,7 @@ class AsyncConnectionPool(Protocol):
         ...
 
 
-class AsyncPostgresStore(PostgresStoreBase):
+class AsyncPostgresStore(PostgresBase, AsyncStore[Table]):
     """``PostgresStore`` for asyncio: the same arguments, the same results, awaited.
 
         async with AsyncPostgresStore("postgresql://localhost/shop", embedder=Embedder()) as store:
@@ -88,89 +72,17 @@ class AsyncPostgresStore(PostgresStoreBase):
         storage: VectorType = "halfvec",
     ) -> None:
         _check_connection(connection)
-        super().__init__(
-            table, embedder=embedder, schema=schema, create=create, adopt=adopt, storage=storage
-        )
+        super().__init__(table, embedder=embedder)
+        self._set(table, schema=schema, create=create, adopt=adopt, storage=storage)
         self._given = connection
         self._loops: dict[asyncio.AbstractEventLoop, _Loop] = {}
-
-    async def __aenter__(self) -> AsyncPostgresStore:
-        return await self.open()
-
-    async def __aexit__(self, *exception: object) -> None:
-        await self.close()
-
-    async def open(self) -> AsyncPostgresStore:
-        """Connect, create what is missing and compare the recorded space."""
-        try:
-            await self._known()
-        except BaseException:
-            await self.close()
-            raise
-        return self
 
     async def close(self) -> None:
         """Close the connection that this event loop made from a conninfo."""
         here = self._loops.pop(asyncio.get_running_loop(), None)
         if here is not None and here.own is not None:
             await here.own.close()
-        self._table = None
-
-    # -- writing --------------------------------------------------------------------------------
-
-    async def upsert(self, records: Iterable[Record] | AsyncIterable[Record]) -> Report:
-        """Store records; embed only those whose text is new or changed."""
-        return await self._write(record_windows, records, None)
-
-    async def replace(self, document_id: str, records: Iterable[Record]) -> Report:
-        """Make these the only records of a document, in one transaction."""
-        return await self.replace_many([(document_id, list(records))])
-
-    async def replace_many(
-        self,
-        documents: Iterable[Document] | AsyncIterable[Document],
-        on_write: AsyncOnWrite | None = None,
-    ) -> Report:
-        """Do ``replace`` for many documents, streaming; each one changes at once or not at all."""
-        return await self._write(document_windows, documents, on_write)
-
-    async def delete(
-        self, ids: Iterable[str] | None = None, documents: Iterable[str] | None = None
-    ) -> int:
-        """Delete records by id, or whole documents; return how many records went."""
-        return await self._run(delete_operation(ids, documents))
-
-    async def _write(
-        self,
-        cut: Callable[[Iterable[Item], int | None], Iterator[Window]],
-        items: Iterable[Item] | AsyncIterable[Item],
-        on_write: AsyncOnWrite | None,
-    ) -> Report:
-        table = await self._ready()
-        report, truncation = Report(), Truncation(self.embedder.on_truncate)
-        started = time.monotonic()
-        limit = await asyncio.to_thread(lambda: self.embedder.max_tokens)
-        async for batch in _portions(items):
-            async for window in _on_a_thread(cut(batch, table.dimensions)):
-                stored = await self._run(
-                    partial(operations.states, records=window.records, max_tokens=limit),
-                    undo=True,
-                )
-                portions = writes(window, stored, self.embedder, report, truncation)
-                async for portion in _on_a_thread(portions):
-                    written, deleted = await self._run(partial(operations.write, portion=portion))
-                    report.written += written
-                    report.deleted += deleted
-                    report.seconds = time.monotonic() - started
-                    if on_write is not None:
-                        answer = on_write(report, portion.documents)
-                        if answer is not None:
-                            await answer
-        report.seconds = time.monotonic() - started
-        truncation.warn()
-        return report
-
-    # -- reading --------------------------------------------------------------------------------
+        await super().close()
 
     async def search(
         self,
@@ -183,31 +95,7 @@ class AsyncPostgresStore(PostgresStoreBase):
         params: Mapping[str, Any] | None = None,
     ) -> list[Match]:
         """Return the best ``min(k, matching)`` records; see ``PostgresStore.search``."""
-        check_search(k, filter)
-        table = await self._ready()
-        if k == 0:
-            return []
-        vector = await self.embedder.aembed_query(query) if isinstance(query, str) else query
-        operation = search_operation(
-            vector, table, k=k, filter=filter, exact=exact, where=where, params=params
-        )
-        return await self._run(operation, undo=True)
-
-    async def get(self, ids: Iterable[str]) -> list[Record | None]:
-        """Return records in the order asked, None for an id that is not there."""
-        return await self._run(partial(operations.get, ids=listed("ids", ids)), undo=True)
-
-    async def count(self, documents: bool = False) -> int:
-        """Count the records, or the documents they belong to."""
-        return await self._run(partial(operations.count, documents=documents), undo=True)
-
-    async def document_ids(self) -> AsyncIterator[str]:
-        """Yield the id of every document, in the order of their bytes."""
-        after: str | None = None
-        while page := await self._run(partial(operations.document_page, after=after), undo=True):
-            for document in page:
-                yield document
-            after = page[-1]
+        return await self._search(query, k, filter, find(k, filter, exact, where, params))
 
     async def build_index(
         self,
@@ -220,7 +108,7 @@ class AsyncPostgresStore(PostgresStoreBase):
         """Build the HNSW index; see ``PostgresStore.build_index``."""
         await self._ready()
         build = partial(
-            operations.build_index,
+            build_index_steps,
             m=m,
             ef_construction=ef_construction,
             memory=maintenance_work_mem,
@@ -229,54 +117,49 @@ class AsyncPostgresStore(PostgresStoreBase):
         if concurrently:
             table = await self._opened()
             async with self._connection() as connection, _autocommit(connection):
-                return await drive(connection, build(table))
+                return await arun_steps(build(table), partial(execute, connection))
         return await self._run(build)
 
     # -- the connection -------------------------------------------------------------------------
 
     async def _opened(self) -> Table:
-        async with self._here().opening:
-            table = self._table
+        async with self._opening_lock():
+            table = self._collection
             if table is None or table.unsettled:
                 async with self._connection() as connection:
                     inside = is_inside_transaction(connection)
-                    steps = operations.open_table(self._settings, self.embedder)
                     async with connection.transaction():
-                        opened = await drive(connection, steps)
+                        opened = await arun_steps(
+                            open_table(self._settings, self.embedder), partial(execute, connection)
+                        )
                     opened.unsettled = inside and (opened.changed or table is not None)
-                    self._table = table = opened
+                    self._collection = table = opened
             return table
 
     async def _ready(self) -> Table:
-        """The table, known to be of the embedder's space: asked before each write and search."""
         table = await self._opened()
-        async with self._here().opening:
+        async with self._opening_lock():
             if not table.checked:
                 async with self._connection() as connection:
                     inside = is_inside_transaction(connection)
                     async with connection.transaction():
-                        await drive(connection, operations.check_space(table, self.embedder))
+                        await arun_steps(
+                            check_table(table, self.embedder), partial(execute, connection)
+                        )
                     table.unsettled = table.unsettled or (inside and table.changed)
         return table
 
-    async def _known(self) -> Table:
-        """The table, compared already unless it would take a download to know our own space."""
-        table = await self._opened()
-        if table.checked or (await asyncio.to_thread(lambda: self.embedder.known_space)) is None:
-            return table
-        return await self._ready()
-
-    async def _run(self, operation: Callable[[Table], Steps[T]], *, undo: bool = False) -> T:
-        """Run one operation in one transaction; ``undo`` one that only reads."""
+    async def _run(self, operation: Callable[[Table], Steps[T]], *, reads: bool = False) -> T:
+        """Run one operation in one transaction, which is rolled back if it only ``reads``."""
         table = await self._known()
         for attempt in range(RETRIES + 1):
             async with self._connection() as connection:
                 inside = is_inside_transaction(connection)
                 try:
-                    async with connection.transaction(force_rollback=undo):
-                        return await drive(connection, operation(table))
+                    async with connection.transaction(force_rollback=reads):
+                        return await arun_steps(operation(table), partial(execute, connection))
                 except errors.UndefinedTable:
-                    self._table = None  # dropped by somebody: the next call looks again
+                    self._collection = None  # dropped by somebody: the next call looks again
                     raise
                 except psycopg.OperationalError as error:
                     if inside or attempt == RETRIES or not may_retry(error):
@@ -311,31 +194,11 @@ class AsyncPostgresStore(PostgresStoreBase):
 
 
 class _Loop:
-    """The locks and the connection of one event loop."""
+    """The connection of one event loop, used by one task at a time."""
 
     def __init__(self) -> None:
-        self.opening = asyncio.Lock()
         self.using = asyncio.Lock()
         self.own: AsyncConnection | None = None
-
-
-async def drive(connection: AsyncConnection, steps: Steps[T]) -> T:
-    """Execute what an operation asks for until it returns."""
-    try:
-        step = next(steps)
-        while True:
-            try:
-                if isinstance(step, Call):
-                    answer = await asyncio.to_thread(step.function)
-                else:
-                    answer = await execute(connection, step)
-            except BaseException as error:
-                step = steps.throw(error)
-            else:
-                step = steps.send(answer)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
 
 
 async def execute(connection: AsyncConnection, query: Query) -> Rows:
@@ -347,27 +210,6 @@ async def execute(connection: AsyncConnection, query: Query) -> Rows:
         register_parameters(cursor.adapters)
         await cursor.execute(query.statement, query.parameters, prepare=False)  # type: ignore[arg-type]
         return await cursor.fetchall() if cursor.description else [(cursor.rowcount,)]
-
-
-async def _on_a_thread(items: Iterator[Item]) -> AsyncIterator[Item]:
-    """Take each item of an iterator that reads files or runs the model off the event loop."""
-    end = object()
-    while (item := await asyncio.to_thread(next, items, end)) is not end:
-        yield cast(Item, item)
-
-
-async def _portions(items: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[Iterable[Item]]:
-    """Turn an asynchronous stream into lists of a window's size; any other is passed on whole."""
-    if not isinstance(items, AsyncIterable):
-        yield items
-        return
-    portion: list[Item] = []
-    async for item in items:
-        portion.append(item)
-        if len(portion) >= WINDOW:
-            yield portion
-            portion = []
-    yield portion
 
 
 @asynccontextmanager

@@ -1,8 +1,8 @@
-"""What the sync and the async store have in common: settings, checks and how a search is put."""
+"""What the sync and the async store have in common beside what every store has."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,21 +10,19 @@ import psycopg
 import psycopg.conninfo
 from psycopg import errors, sql
 
-from toastrack.embedder import Embedder
+from toastrack.base_store import BaseStore
 from toastrack.errors import StoreError
 from toastrack.filters import Filter, checked_filter
-from toastrack.records import Match, Record, unit_vector
-from toastrack.space import EmbeddingSpace
-from toastrack_postgres import operations
+from toastrack.records import Match, Record
+from toastrack.steps import Steps
 from toastrack_postgres import sql as statements
 from toastrack_postgres.codec import VectorType, check_record
-from toastrack_postgres.operations import Settings, Steps, Table
+from toastrack_postgres.opening import Settings
+from toastrack_postgres.table import Table
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from toastrack.records import Vector
 
 DEFAULT_TABLE = "toastrack_documents"
 
@@ -38,22 +36,16 @@ MALFORMED = (
 RETRIES = 5
 
 
-class PostgresStoreBase:
-    """Holds what the user said and what is known of the table; talks to nobody."""
+class PostgresBase(BaseStore[Table]):
+    """Holds what the user said of the table."""
 
-    def __init__(
-        self,
-        table: str,
-        *,
-        embedder: Embedder,
-        schema: str | None,
-        create: bool,
-        adopt: bool,
-        storage: VectorType,
+    _settings: Settings
+
+    def _set(
+        self, table: str, *, schema: str | None, create: bool, adopt: bool, storage: VectorType
     ) -> None:
         if storage not in ("halfvec", "vector"):
             raise ValueError(f"storage={storage!r} is not 'halfvec' or 'vector'.")
-        self.embedder = embedder
         self._settings = Settings(
             table=statements.check_name("Table", table),
             schema=None if schema is None else statements.check_name("Schema", schema),
@@ -61,7 +53,6 @@ class PostgresStoreBase:
             adopt=adopt,
             storage=storage,
         )
-        self._table: Table | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(table={self._settings.label!r})"
@@ -70,65 +61,23 @@ class PostgresStoreBase:
         """Raise ``RecordError`` if Postgres cannot store this record, e.g. for NUL in its text."""
         check_record(record)
 
-    @property
-    def space(self) -> EmbeddingSpace:
-        """The embedding space that the table recorded; known once the store is open."""
-        if self._table is None:
-            raise StoreError(f"{self!r} is not open yet. Call open(), or use it in a with block.")
-        return self._table.stored or self.embedder.space
 
-
-def search_operation(
-    vector: NDArray[np.float32] | Vector,
-    table: Table,
-    *,
+def find(
     k: int,
     filter: Filter | None,
     exact: bool,
     where: sql.Composable | None,
     params: Mapping[str, Any] | None,
-) -> Callable[[Table], Steps[list[Match]]]:
-    """Check a search's arguments and return the operation."""
+) -> Callable[[Table, NDArray[np.float32]], Steps[list[Match]]]:
+    """Return what a search does with the table and the query's vector."""
     return partial(
-        operations.search,
-        vector=unit_vector(vector, "The query vector", table.dimensions),
+        Table.search,
         k=k,
         filter=checked_filter(filter),
         where=where,
         parameters=params or {},
         exact=exact,
     )
-
-
-def delete_operation(
-    ids: Iterable[str] | None, documents: Iterable[str] | None
-) -> Callable[[Table], Steps[int]]:
-    """Check what is to be deleted and return the operation."""
-    if ids is None and documents is None:
-        raise ValueError("Say what to delete: ids= or documents=.")
-    return partial(
-        operations.delete,
-        ids=listed("ids", ids or ()),
-        documents=listed("documents", documents or ()),
-    )
-
-
-def listed(name: str, values: Iterable[str]) -> list[str]:
-    """Return a list of ids; one str is a mistake, not a list of letters."""
-    if isinstance(values, str):
-        raise TypeError(f"{name} takes a list of str and was given one str. Write [id].")
-    found = list(values)
-    for value in found:
-        if not isinstance(value, str):
-            raise TypeError(f"{name} takes str and was given {value!r:.60}.")
-    return found
-
-
-def check_search(k: int, filter: Filter | None) -> None:
-    """Refuse what is wrong with a search before a model is loaded for it."""
-    if isinstance(k, bool) or not isinstance(k, int) or k < 0:
-        raise ValueError(f"k={k!r} must be a whole number of at least 0.")
-    checked_filter(filter)
 
 
 def may_retry(error: BaseException) -> bool:

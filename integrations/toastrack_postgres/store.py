@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import psycopg
@@ -16,27 +14,24 @@ from psycopg.rows import tuple_row
 
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
-from toastrack.records import Match, Record, Report
+from toastrack.records import Match
 from toastrack.space import EmbeddingSpace
-from toastrack.store import Document, OnWrite
-from toastrack.truncation import Truncation
-from toastrack.writing import Window, document_windows, record_windows, writes
-from toastrack_postgres import operations
+from toastrack.steps import Steps, run_steps
+from toastrack.sync_store import SyncStore
 from toastrack_postgres.base import (
     DEFAULT_TABLE,
     RETRIES,
-    PostgresStoreBase,
+    PostgresBase,
     check_conninfo,
     check_idle,
-    check_search,
-    delete_operation,
+    find,
     is_inside_transaction,
-    listed,
     may_retry,
-    search_operation,
 )
 from toastrack_postgres.codec import VectorType, register_parameters
-from toastrack_postgres.operations import Call, Query, Rows, Settings, Steps, Table
+from toastrack_postgres.index import build_index as build_index_steps
+from toastrack_postgres.opening import Settings, check_table, open_table, read_space
+from toastrack_postgres.table import Query, Rows, Table
 
 if TYPE_CHECKING:
     from toastrack.records import Vector
@@ -54,7 +49,7 @@ class ConnectionPool(Protocol):
         ...
 
 
-class PostgresStore(PostgresStoreBase):
+class PostgresStore(PostgresBase, SyncStore[Table]):
     """A Postgres table that embeds what is put into it and is searched by meaning.
 
         with PostgresStore("postgresql://localhost/shop", embedder=Embedder()) as store:
@@ -87,27 +82,10 @@ class PostgresStore(PostgresStoreBase):
         storage: VectorType = "halfvec",
     ) -> None:
         _check_connection(connection)
-        super().__init__(
-            table, embedder=embedder, schema=schema, create=create, adopt=adopt, storage=storage
-        )
+        super().__init__(table, embedder=embedder)
+        self._set(table, schema=schema, create=create, adopt=adopt, storage=storage)
         self._given = connection
         self._own: Connection | None = None
-        self._lock = RLock()
-
-    def __enter__(self) -> PostgresStore:
-        return self.open()
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def open(self) -> PostgresStore:
-        """Connect, create what is missing and compare the recorded space."""
-        try:
-            self._known()
-        except BaseException:
-            self.close()  # a `with` that was never entered will not
-            raise
-        return self
 
     def close(self) -> None:
         """Close the connection if it was made from a conninfo."""
@@ -115,62 +93,7 @@ class PostgresStore(PostgresStoreBase):
             if self._own is not None:
                 self._own.close()
                 self._own = None
-            self._table = None
-
-    @property
-    def space(self) -> EmbeddingSpace:
-        """The embedding space that the table recorded."""
-        self._opened()
-        return super().space
-
-    # -- writing --------------------------------------------------------------------------------
-
-    def upsert(self, records: Iterable[Record]) -> Report:
-        """Store records; embed only those whose text is new or changed.
-
-        Records are taken from any iterable in windows, and each window is written in portions
-        that are committed as they are done. Within a window the last of equal ids wins.
-        Raises ``RecordError`` naming the record; nothing of its window is written then.
-        """
-        return self._write(record_windows(records, self._ready().dimensions), None)
-
-    def replace(self, document_id: str, records: Iterable[Record]) -> Report:
-        """Make these the only records of a document, in one transaction."""
-        return self.replace_many([(document_id, list(records))])
-
-    def replace_many(
-        self, documents: Iterable[Document], on_write: OnWrite | None = None
-    ) -> Report:
-        """Do ``replace`` for many documents, streaming; each one changes at once or not at all."""
-        return self._write(document_windows(documents, self._ready().dimensions), on_write)
-
-    def delete(
-        self, ids: Iterable[str] | None = None, documents: Iterable[str] | None = None
-    ) -> int:
-        """Delete records by id, or whole documents; return how many records went."""
-        return self._run(delete_operation(ids, documents))
-
-    def _write(self, windows: Iterable[Window], on_write: OnWrite | None) -> Report:
-        report, truncation = Report(), Truncation(self.embedder.on_truncate)
-        started = time.monotonic()
-        limit = self.embedder.max_tokens
-        for window in windows:
-            stored = self._run(
-                partial(operations.states, records=window.records, max_tokens=limit),
-                undo=True,
-            )
-            for portion in writes(window, stored, self.embedder, report, truncation):
-                written, deleted = self._run(partial(operations.write, portion=portion))
-                report.written += written
-                report.deleted += deleted
-                report.seconds = time.monotonic() - started
-                if on_write is not None:
-                    on_write(report, portion.documents)
-        report.seconds = time.monotonic() - started
-        truncation.warn()
-        return report
-
-    # -- reading --------------------------------------------------------------------------------
+            super().close()
 
     def search(
         self,
@@ -192,30 +115,7 @@ class PostgresStore(PostgresStoreBase):
             where: A condition in SQL on the table's columns, with named placeholders ...
             params: ... and their values.
         """
-        check_search(k, filter)
-        table = self._ready()
-        if k == 0:
-            return []
-        vector = self.embedder.embed_query(query) if isinstance(query, str) else query
-        operation = search_operation(
-            vector, table, k=k, filter=filter, exact=exact, where=where, params=params
-        )
-        return self._run(operation, undo=True)
-
-    def get(self, ids: Iterable[str]) -> list[Record | None]:
-        """Return records in the order asked, None for an id that is not there."""
-        return self._run(partial(operations.get, ids=listed("ids", ids)), undo=True)
-
-    def count(self, documents: bool = False) -> int:
-        """Count the records, or the documents they belong to."""
-        return self._run(partial(operations.count, documents=documents), undo=True)
-
-    def document_ids(self) -> Iterator[str]:
-        """Yield the id of every document, in the order of their bytes."""
-        after: str | None = None
-        while page := self._run(partial(operations.document_page, after=after), undo=True):
-            yield from page
-            after = page[-1]
+        return self._search(query, k, filter, find(k, filter, exact, where, params))
 
     # -- the index ------------------------------------------------------------------------------
 
@@ -239,7 +139,7 @@ class PostgresStore(PostgresStoreBase):
         """
         self._ready()
         build = partial(
-            operations.build_index,
+            build_index_steps,
             m=m,
             ef_construction=ef_construction,
             memory=maintenance_work_mem,
@@ -248,45 +148,38 @@ class PostgresStore(PostgresStoreBase):
         if concurrently:
             table = self._opened()
             with self._connection() as connection, _autocommit(connection):
-                return drive(connection, build(table))
+                return run_steps(build(table), partial(execute, connection))
         return self._run(build)
 
     # -- the connection -------------------------------------------------------------------------
 
     def _opened(self) -> Table:
         with self._lock:
-            table = self._table
+            table = self._collection
             if table is None or table.unsettled:
                 with self._connection() as connection:
                     inside = is_inside_transaction(connection)
-                    steps = operations.open_table(self._settings, self.embedder)
                     with connection.transaction():
-                        opened = drive(connection, steps)
+                        opened = run_steps(
+                            open_table(self._settings, self.embedder), partial(execute, connection)
+                        )
                     opened.unsettled = inside and (opened.changed or table is not None)
-                    self._table = table = opened
+                    self._collection = table = opened
             return table
 
     def _ready(self) -> Table:
-        """The table, known to be of the embedder's space: asked before each write and search."""
         with self._lock:
             table = self._opened()
             if not table.checked:
                 with self._connection() as connection:
                     inside = is_inside_transaction(connection)
                     with connection.transaction():
-                        drive(connection, operations.check_space(table, self.embedder))
+                        run_steps(check_table(table, self.embedder), partial(execute, connection))
                     table.unsettled = table.unsettled or (inside and table.changed)
             return table
 
-    def _known(self) -> Table:
-        """The table, compared already unless it would take a download to know our own space."""
-        table = self._opened()
-        if table.checked or self.embedder.known_space is None:
-            return table
-        return self._ready()
-
-    def _run(self, operation: Callable[[Table], Steps[T]], *, undo: bool = False) -> T:
-        """Run one operation in one transaction; ``undo`` one that only reads.
+    def _run(self, operation: Callable[[Table], Steps[T]], *, reads: bool = False) -> T:
+        """Run one operation in one transaction, which is rolled back if it only ``reads``.
 
         Rolling back what only read puts back the settings it changed, also in a savepoint.
         """
@@ -295,10 +188,10 @@ class PostgresStore(PostgresStoreBase):
             with self._connection() as connection:
                 inside = is_inside_transaction(connection)
                 try:
-                    with connection.transaction(force_rollback=undo):
-                        return drive(connection, operation(table))
+                    with connection.transaction(force_rollback=reads):
+                        return run_steps(operation(table), partial(execute, connection))
                 except errors.UndefinedTable:
-                    self._table = None  # dropped by somebody: the next call looks again
+                    self._collection = None  # dropped by somebody: the next call looks again
                     raise
                 except psycopg.OperationalError as error:
                     if inside or attempt == RETRIES or not may_retry(error):
@@ -328,23 +221,7 @@ def recorded_space(
     """Return the space that a table recorded; None if there is no table or it recorded none."""
     settings = Settings(table, schema, create=False, adopt=False, storage="halfvec")
     with connection.transaction(force_rollback=True):
-        return drive(connection, operations.read_space(settings))
-
-
-def drive(connection: Connection, steps: Steps[T]) -> T:
-    """Execute what an operation asks for until it returns."""
-    try:
-        step = next(steps)
-        while True:
-            try:
-                answer = step.function() if isinstance(step, Call) else execute(connection, step)
-            except BaseException as error:
-                step = steps.throw(error)
-            else:
-                step = steps.send(answer)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
+        return run_steps(read_space(settings), partial(execute, connection))
 
 
 def execute(connection: Connection, query: Query) -> Rows:

@@ -105,7 +105,7 @@ def _async_pool(loop: Loop, conninfo: str) -> AbstractContextManager[Any]:
     )
 
 
-_PAGE = "toastrack_postgres.operations._PAGE"
+_PAGE = "toastrack_postgres.table._PAGE"
 
 KINDS = [
     Kind("postgres-conninfo", _postgres, 2e-3, _PAGE),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from functools import partial
 from threading import Barrier
 from typing import Any
 from uuid import uuid4
@@ -19,11 +20,14 @@ from psycopg import sql
 
 from toastrack import Embedder, Record
 from toastrack.errors import StoreError, UnsupportedError
-from toastrack_postgres import PostgresStore, operations
+from toastrack.steps import Steps, run_steps
+from toastrack_postgres import PostgresStore
 from toastrack_postgres.codec import VectorParameter, VectorType
-from toastrack_postgres.operations import Query, Settings, Steps, Table
+from toastrack_postgres.index import build_index
+from toastrack_postgres.opening import Settings, open_table
 from toastrack_postgres.sql import Statements
-from toastrack_postgres.store import drive, execute
+from toastrack_postgres.store import execute
+from toastrack_postgres.table import Query, Table
 
 DIMENSIONS = 32
 ROWS = 3_000
@@ -67,7 +71,7 @@ def indexed(
         assert store.build_index() is True
         connection.execute(f"analyze {schema}.docs")
         settings = Settings("docs", schema, create=False, adopt=False, storage=storage)
-        table = drive(connection, operations.open_table(settings, loaded))
+        table = run_steps(open_table(settings, loaded), partial(execute, connection))
         vectors = np.array([row.vector for row in rows])
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         (index,) = indexes(connection, schema)
@@ -454,7 +458,7 @@ def build(kind: VectorType, dimensions: int) -> Steps[bool]:
     known: dict[str, Any] = {field.name: None for field in fields(Table)}
     known["statements"] = Statements(schema="s", table="docs", extension_schema="public")
     table = Table(**known | {"kind": kind, "dimensions": dimensions, "label": "s.docs"})
-    return operations.build_index(table, m=16, ef_construction=64, memory=None, concurrently=False)
+    return build_index(table, m=16, ef_construction=64, memory=None, concurrently=False)
 
 
 @pytest.mark.parametrize(

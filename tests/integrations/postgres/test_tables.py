@@ -20,9 +20,10 @@ from psycopg.conninfo import make_conninfo
 
 from toastrack import Embedder, Record
 from toastrack.errors import SpaceMismatchError, StoreError
-from toastrack_postgres import PostgresStore, operations
-from toastrack_postgres.operations import Settings
-from toastrack_postgres.store import drive
+from toastrack.steps import run_steps
+from toastrack_postgres import PostgresStore
+from toastrack_postgres.opening import Settings, check_table, open_table
+from toastrack_postgres.store import execute
 
 DIMENSIONS = 32
 A, B = Record("a", "rye bread keeps fresh", {"n": 1}), Record("b", "salt", {"n": 2})
@@ -434,13 +435,13 @@ def test_of_two_who_record_a_space_the_second_compares(
     settings = Settings("docs", schema, create=True, adopt=False, storage="halfvec")
     other = Embedder(embedder.model, query_prompt="other: ")
     # Both have read that nothing is recorded yet.
-    first = drive(connection, operations.open_table(settings, embedder))
-    second = drive(connection, operations.open_table(settings, other))
+    first = run_steps(open_table(settings, embedder), partial(execute, connection))
+    second = run_steps(open_table(settings, other), partial(execute, connection))
 
     with connection.transaction():
-        drive(connection, operations.check_space(first, embedder))
+        run_steps(check_table(first, embedder), partial(execute, connection))
     with pytest.raises(SpaceMismatchError), connection.transaction():
-        drive(connection, operations.check_space(second, other))
+        run_steps(check_table(second, other), partial(execute, connection))
 
     assert make().space == embedder.space
 
@@ -583,7 +584,7 @@ def test_who_may_not_create_the_extension_is_told(make: Make, new_database: str,
 def driven(embedder: Embedder, until: str) -> Any:
     """Open a table by hand, on a server that has nothing, up to a statement."""
     settings = Settings("docs", None, create=True, adopt=False, storage="halfvec")
-    steps: Any = operations.open_table(settings, embedder)
+    steps: Any = open_table(settings, embedder)
     step = next(steps)
     while until not in str(step.statement):
         step = steps.send([])

@@ -1,0 +1,222 @@
+"""The asynchronous face that every store wears."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from toastrack.base_store import BaseStore, C, check_search, ids_to_delete, listed
+from toastrack.embedder import Embedder
+from toastrack.filters import Filter
+from toastrack.records import Match, Record, Report, unit_vector
+from toastrack.steps import Steps, aask, arun_steps
+from toastrack.store import Document
+from toastrack.truncation import Truncation
+from toastrack.writing import WINDOW, State, Window, Write, document_windows, record_windows, writes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from toastrack.records import Vector
+
+AsyncOnWrite = Callable[[Report, Sequence[str]], Awaitable[None] | None]
+"""``toastrack.store.OnWrite``, which may also be a coroutine function."""
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+
+class AsyncStore(BaseStore[C]):
+    """Awaits what a host does; the model and the reading of sources run on other threads."""
+
+    def __init__(self, label: str, *, embedder: Embedder) -> None:
+        super().__init__(label, embedder=embedder)
+        self._opening: dict[asyncio.AbstractEventLoop, asyncio.Lock] = {}
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    async def open(self) -> Self:
+        """Connect, create what is missing and compare the recorded space."""
+        try:
+            await self._known()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def close(self) -> None:
+        """Close what this store opened itself; the next call opens it again."""
+        self._collection = None
+
+    # -- writing --------------------------------------------------------------------------------
+
+    async def upsert(self, records: Iterable[Record] | AsyncIterable[Record]) -> Report:
+        """Store records; embed only those whose text is new or changed."""
+        return await self._write(record_windows, records, None)
+
+    async def replace(self, document_id: str, records: Iterable[Record]) -> Report:
+        """Make these the only records of a document."""
+        return await self.replace_many([(document_id, list(records))])
+
+    async def replace_many(
+        self,
+        documents: Iterable[Document] | AsyncIterable[Document],
+        on_write: AsyncOnWrite | None = None,
+    ) -> Report:
+        """Do ``replace`` for many documents, streaming; see ``toastrack.store.Store``."""
+        return await self._write(document_windows, documents, on_write)
+
+    async def delete(
+        self, ids: Iterable[str] | None = None, documents: Iterable[str] | None = None
+    ) -> int:
+        """Delete records by id, or whole documents; return how many records went."""
+        records, whole = ids_to_delete(ids, documents)
+        return await self._run(lambda collection: collection.delete(records, whole))
+
+    async def _write(
+        self,
+        cut: Callable[[Iterable[Item], int | None], Iterator[Window]],
+        items: Iterable[Item] | AsyncIterable[Item],
+        on_write: AsyncOnWrite | None,
+    ) -> Report:
+        dimensions = (await self._ready()).dimensions
+        report, truncation = Report(), Truncation(self.embedder.on_truncate)
+        started = time.monotonic()
+        limit = await asyncio.to_thread(lambda: self.embedder.max_tokens)
+        async for batch in _portions(items):
+            async for window in _on_a_thread(cut(batch, dimensions)):
+                stored = await self._states(window, limit)
+                portions = writes(window, stored, self.embedder, report, truncation)
+                async for portion in _on_a_thread(portions):
+                    written, deleted = await self._put(portion)
+                    report.written += written
+                    report.deleted += deleted
+                    report.seconds = time.monotonic() - started
+                    if on_write is not None:
+                        answer = on_write(report, portion.documents)
+                        if answer is not None:
+                            await answer
+        report.seconds = time.monotonic() - started
+        truncation.warn()
+        return report
+
+    async def _states(self, window: Window, limit: int) -> dict[str, State]:
+        return await self._run(
+            lambda collection: collection.states(window.records, limit), reads=True
+        )
+
+    async def _put(self, portion: Write) -> tuple[int, int]:
+        return await self._run(lambda collection: collection.write(portion))
+
+    # -- reading --------------------------------------------------------------------------------
+
+    async def get(self, ids: Iterable[str]) -> list[Record | None]:
+        """Return records in the order asked, None for an id that is not there."""
+        wanted = listed("ids", ids)
+        return await self._run(lambda collection: collection.get(wanted), reads=True)
+
+    async def count(self, documents: bool = False) -> int:
+        """Count the records, or the documents they belong to."""
+        return await self._run(lambda collection: collection.count(documents), reads=True)
+
+    async def document_ids(self) -> AsyncIterator[str]:
+        """Yield the id of every document, in pages, in no promised order."""
+        after = None
+        while True:
+            page, after = await self._page(after)
+            for document in page:
+                yield document
+            if after is None:
+                return
+
+    async def _page(self, after: Any) -> tuple[list[str], Any]:
+        return await self._run(lambda collection: collection.document_page(after), reads=True)
+
+    async def _search(
+        self,
+        query: str | Vector,
+        k: int,
+        filter: Filter | None,
+        find: Callable[[C, NDArray[np.float32]], Steps[list[Match]]],
+    ) -> list[Match]:
+        check_search(k, filter)
+        dimensions = (await self._ready()).dimensions
+        if k == 0:
+            return []
+        vector = await self.embedder.aembed_query(query) if isinstance(query, str) else query
+        vector = unit_vector(vector, "The query vector", dimensions)
+        return await self._run(lambda collection: find(collection, vector), reads=True)
+
+    # -- the collection -------------------------------------------------------------------------
+
+    async def _opened(self) -> C:
+        async with self._opening_lock():
+            if self._collection is None:
+                self._collection = await arun_steps(self._open_steps(), aask)
+            return self._collection
+
+    async def _ready(self) -> C:
+        """The collection, known to be of the embedder's space: asked before each write and search."""
+        collection = await self._opened()
+        async with self._opening_lock():
+            if not collection.checked:
+                await arun_steps(self._check_steps(collection), aask)
+                collection.checked = True
+        return collection
+
+    async def _known(self) -> C:
+        """The collection, compared already unless that would take a download."""
+        collection = await self._opened()
+        if (
+            collection.checked
+            or (await asyncio.to_thread(lambda: self.embedder.known_space)) is None
+        ):
+            return collection
+        return await self._ready()
+
+    async def _run(self, operation: Callable[[C], Steps[T]], *, reads: bool = False) -> T:
+        """Run one operation; ``reads`` says that it changes nothing."""
+        return await arun_steps(operation(await self._known()), aask)
+
+    def _opening_lock(self) -> asyncio.Lock:
+        """The lock of the running event loop; those of closed ones are forgotten."""
+        loop = asyncio.get_running_loop()
+        for old in [old for old in self._opening if old.is_closed()]:
+            del self._opening[old]
+        return self._opening.setdefault(loop, asyncio.Lock())
+
+
+async def _on_a_thread(items: Iterator[Item]) -> AsyncIterator[Item]:
+    """Take each item of an iterator that reads files or runs the model off the event loop."""
+    end = object()
+    while (item := await asyncio.to_thread(next, items, end)) is not end:
+        yield cast(Item, item)
+
+
+async def _portions(items: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[Iterable[Item]]:
+    """Turn an asynchronous stream into lists of a window's size; any other is passed on whole."""
+    if not isinstance(items, AsyncIterable):
+        yield items
+        return
+    portion: list[Item] = []
+    async for item in items:
+        portion.append(item)
+        if len(portion) >= WINDOW:
+            yield portion
+            portion = []
+    yield portion

@@ -1,0 +1,136 @@
+"""What the sync and the async face of every store have in common; it talks to no host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from toastrack.embedder import Embedder
+from toastrack.errors import SpaceMismatchError, StoreError
+from toastrack.filters import Filter, checked_filter
+from toastrack.records import Record
+from toastrack.space import EmbeddingSpace, check_same_space
+from toastrack.steps import Steps
+from toastrack.writing import State, Write
+
+if TYPE_CHECKING:
+    pass
+
+
+class Collection(Protocol):
+    """A host's collection once it is open; each method is work for a face to run."""
+
+    dimensions: int
+    stored: EmbeddingSpace | None
+    """The space it recorded; None if nobody did."""
+    checked: bool
+    """Its space is known to be the embedder's."""
+
+    def states(self, records: Sequence[Record], max_tokens: int) -> Steps[dict[str, State]]:
+        """Say how each record compares to what is stored under its id; new ones are left out."""
+        ...
+
+    def write(self, portion: Write) -> Steps[tuple[int, int]]:
+        """Write one portion; return how many rows were written and how many went."""
+        ...
+
+    def delete(self, ids: Sequence[str], documents: Sequence[str]) -> Steps[int]:
+        """Delete records by id and whole documents; return how many records went."""
+        ...
+
+    def get(self, ids: Sequence[str]) -> Steps[list[Record | None]]:
+        """Return records in the order asked."""
+        ...
+
+    def count(self, documents: bool) -> Steps[int]:
+        """Count records or documents."""
+        ...
+
+    def document_page(self, after: Any) -> Steps[tuple[list[str], Any]]:
+        """Return some document ids and what to ask with for more of them, None at the end."""
+        ...
+
+
+C = TypeVar("C", bound=Collection)
+
+
+class BaseStore(Generic[C]):
+    """Holds the embedder and what is known of the collection."""
+
+    def __init__(self, label: str, *, embedder: Embedder) -> None:
+        if not isinstance(embedder, Embedder):
+            raise TypeError(f"embedder= takes an Embedder, not {type(embedder).__name__}.")
+        self.embedder = embedder
+        self._label = label
+        self._collection: C | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._label!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError(
+            f"A {type(self).__name__} holds a connection and cannot be pickled or copied. Make one "
+            "where it is needed; the embedder can be pickled."
+        )
+
+    def check(self, record: Record) -> None:
+        """Raise ``RecordError`` if the host cannot store this record."""
+
+    @property
+    def space(self) -> EmbeddingSpace:
+        """The embedding space that the collection recorded; known once the store is open."""
+        if self._collection is None:
+            raise StoreError(f"{self!r} is not open yet. Call open(), or use it in a with block.")
+        return self._collection.stored or self.embedder.space
+
+    # -- what a host says -----------------------------------------------------------------------
+
+    def _open_steps(self) -> Steps[C]:
+        """Find the collection, creating it if that was allowed, and read what it recorded."""
+        raise NotImplementedError
+
+    def _check_steps(self, collection: C) -> Steps[None]:
+        """Compare the recorded space with the embedder's, recording it where nothing is stored."""
+        raise NotImplementedError
+
+
+def check_space(
+    stored: EmbeddingSpace | None, dimensions: int, ours: EmbeddingSpace, *, where: str
+) -> None:
+    """Raise ``SpaceMismatchError`` if the recorded space or the vectors' size is not ours."""
+    if stored is not None:
+        check_same_space(stored, ours, where=where)
+    if dimensions != ours.dimensions:
+        raise SpaceMismatchError(
+            f"{where} stores {dimensions}-d vectors and {ours.model!r} makes "
+            f"{ours.dimensions}-d. Open it with the model it was built with, or use a new one.",
+            ours=ours,
+            differences={"dimensions": (dimensions, ours.dimensions)},
+        )
+
+
+def check_search(k: int, filter: Filter | None) -> None:
+    """Refuse what is wrong with a search before a model is loaded for it."""
+    if isinstance(k, bool) or not isinstance(k, int) or k < 0:
+        raise ValueError(f"k={k!r} must be a whole number of at least 0.")
+    checked_filter(filter)
+
+
+def ids_to_delete(
+    ids: Iterable[str] | None, documents: Iterable[str] | None
+) -> tuple[list[str], list[str]]:
+    """Return both as lists; neither is a mistake."""
+    if ids is None and documents is None:
+        raise ValueError("Say what to delete: ids= or documents=.")
+    return listed("ids", ids or ()), listed("documents", documents or ())
+
+
+def listed(name: str, values: Iterable[str]) -> list[str]:
+    """Return a list of ids; one str is a mistake, not a list of letters."""
+    if isinstance(values, str):
+        raise TypeError(f"{name} takes a list of str and was given one str. Write [id].")
+    found = list(values)
+    for value in found:
+        if not isinstance(value, str):
+            raise TypeError(f"{name} takes str and was given {value!r:.60}.")
+    return found

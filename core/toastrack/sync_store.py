@@ -1,0 +1,177 @@
+"""The synchronous face that every store wears."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from threading import RLock
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from toastrack.base_store import BaseStore, C, check_search, ids_to_delete, listed
+from toastrack.embedder import Embedder
+from toastrack.filters import Filter
+from toastrack.records import Match, Record, Report, unit_vector
+from toastrack.space import EmbeddingSpace
+from toastrack.steps import Steps, ask, run_steps
+from toastrack.store import Document, OnWrite
+from toastrack.truncation import Truncation
+from toastrack.writing import State, Window, Write, document_windows, record_windows, writes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from toastrack.records import Vector
+
+T = TypeVar("T")
+
+
+class SyncStore(BaseStore[C]):
+    """Reads and writes through what a host says of itself; one thread at a time opens it."""
+
+    def __init__(self, label: str, *, embedder: Embedder) -> None:
+        super().__init__(label, embedder=embedder)
+        self._lock = RLock()
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def open(self) -> Self:
+        """Connect, create what is missing and compare the recorded space."""
+        try:
+            self._known()
+        except BaseException:
+            self.close()  # a `with` that was never entered will not
+            raise
+        return self
+
+    def close(self) -> None:
+        """Close what this store opened itself; the next call opens it again."""
+        self._collection = None
+
+    @property
+    def space(self) -> EmbeddingSpace:
+        """The embedding space that the collection recorded."""
+        self._opened()
+        return super().space
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def upsert(self, records: Iterable[Record]) -> Report:
+        """Store records; embed only those whose text is new or changed.
+
+        Records are taken from any iterable in windows, and each window is written in portions
+        as they are done. Within a window the last of equal ids wins.
+        Raises ``RecordError`` naming the record; nothing of its window is written then.
+        """
+        return self._write(record_windows(records, self._ready().dimensions), None)
+
+    def replace(self, document_id: str, records: Iterable[Record]) -> Report:
+        """Make these the only records of a document."""
+        return self.replace_many([(document_id, list(records))])
+
+    def replace_many(
+        self, documents: Iterable[Document], on_write: OnWrite | None = None
+    ) -> Report:
+        """Do ``replace`` for many documents, streaming; see ``toastrack.store.Store``."""
+        return self._write(document_windows(documents, self._ready().dimensions), on_write)
+
+    def delete(
+        self, ids: Iterable[str] | None = None, documents: Iterable[str] | None = None
+    ) -> int:
+        """Delete records by id, or whole documents; return how many records went."""
+        records, whole = ids_to_delete(ids, documents)
+        return self._run(lambda collection: collection.delete(records, whole))
+
+    def _write(self, windows: Iterable[Window], on_write: OnWrite | None) -> Report:
+        report, truncation = Report(), Truncation(self.embedder.on_truncate)
+        started = time.monotonic()
+        limit = self.embedder.max_tokens
+        for window in windows:
+            stored = self._states(window, limit)
+            for portion in writes(window, stored, self.embedder, report, truncation):
+                written, deleted = self._put(portion)
+                report.written += written
+                report.deleted += deleted
+                report.seconds = time.monotonic() - started
+                if on_write is not None:
+                    on_write(report, portion.documents)
+        report.seconds = time.monotonic() - started
+        truncation.warn()
+        return report
+
+    def _states(self, window: Window, limit: int) -> dict[str, State]:
+        return self._run(lambda collection: collection.states(window.records, limit), reads=True)
+
+    def _put(self, portion: Write) -> tuple[int, int]:
+        return self._run(lambda collection: collection.write(portion))
+
+    # -- reading --------------------------------------------------------------------------------
+
+    def get(self, ids: Iterable[str]) -> list[Record | None]:
+        """Return records in the order asked, None for an id that is not there."""
+        wanted = listed("ids", ids)
+        return self._run(lambda collection: collection.get(wanted), reads=True)
+
+    def count(self, documents: bool = False) -> int:
+        """Count the records, or the documents they belong to."""
+        return self._run(lambda collection: collection.count(documents), reads=True)
+
+    def document_ids(self) -> Iterator[str]:
+        """Yield the id of every document, in pages, in no promised order."""
+        after = None
+        while True:
+            page, after = self._page(after)
+            yield from page
+            if after is None:
+                return
+
+    def _page(self, after: Any) -> tuple[list[str], Any]:
+        return self._run(lambda collection: collection.document_page(after), reads=True)
+
+    def _search(
+        self,
+        query: str | Vector,
+        k: int,
+        filter: Filter | None,
+        find: Callable[[C, NDArray[np.float32]], Steps[list[Match]]],
+    ) -> list[Match]:
+        check_search(k, filter)
+        dimensions = self._ready().dimensions
+        if k == 0:
+            return []
+        vector = self.embedder.embed_query(query) if isinstance(query, str) else query
+        vector = unit_vector(vector, "The query vector", dimensions)
+        return self._run(lambda collection: find(collection, vector), reads=True)
+
+    # -- the collection -------------------------------------------------------------------------
+
+    def _opened(self) -> C:
+        with self._lock:
+            if self._collection is None:
+                self._collection = run_steps(self._open_steps(), ask)
+            return self._collection
+
+    def _ready(self) -> C:
+        """The collection, known to be of the embedder's space: asked before each write and search."""
+        with self._lock:
+            collection = self._opened()
+            if not collection.checked:
+                run_steps(self._check_steps(collection), ask)
+                collection.checked = True
+            return collection
+
+    def _known(self) -> C:
+        """The collection, compared already unless that would take a download."""
+        collection = self._opened()
+        if collection.checked or self.embedder.known_space is None:
+            return collection
+        return self._ready()
+
+    def _run(self, operation: Callable[[C], Steps[T]], *, reads: bool = False) -> T:
+        """Run one operation; ``reads`` says that it changes nothing."""
+        return run_steps(operation(self._known()), ask)
