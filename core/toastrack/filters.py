@@ -47,3 +47,14 @@ def _check(text: str, key: str) -> None:
         check_unicode(text, f"Filter field {key!r}")
     except ValueError as error:
         raise FilterError(str(error)) from None
+
+
+def matches(metadata: Mapping[str, object], filter: Mapping[str, Scalar]) -> bool:
+    """Tell whether a record's metadata passes a checked filter, for what a host cannot compare."""
+    return all(key in metadata and _equal(metadata[key], value) for key, value in filter.items())
+
+
+def _equal(stored: object, wanted: Scalar) -> bool:
+    if isinstance(stored, bool) or isinstance(wanted, bool):
+        return stored is wanted
+    return isinstance(stored, (str, int, float)) and stored == wanted
