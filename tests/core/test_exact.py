@@ -15,7 +15,7 @@ from toastrack.filters import matches
 def test_the_best_of_all_pages() -> None:
     random = np.random.default_rng(0)
     rows = random.normal(size=(100, 8))
-    query = np.float32(rows[3] / np.linalg.norm(rows[3]))
+    query = (rows[3] / np.linalg.norm(rows[3])).astype(np.float32)
     best = Best(query, 10)
     for start in range(0, 100, 7):
         page = rows[start : start + 7]
@@ -29,14 +29,14 @@ def test_the_best_of_all_pages() -> None:
 
 
 def test_equal_scores_stand_in_the_order_of_their_ids() -> None:
-    best = Best(np.float32([1, 0]), 2)
+    best = Best(np.array([1, 0], np.float32), 2)
     best.add(["c", "a"], np.ones((2, 2)))
     best.add(["b"], np.ones((1, 2)))
     assert list(best.scores()) == ["a", "b"]
 
 
 def test_what_has_no_direction_is_left_out() -> None:
-    best = Best(np.float32([1, 0]), 5)
+    best = Best(np.array([1, 0], np.float32), 5)
     best.add(["nowhere", "opposite"], np.array([[0.0, 0.0], [-1.0, 0.0]]))
     assert best.scores() == {"opposite": -1.0}
 
