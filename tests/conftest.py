@@ -95,3 +95,39 @@ def schema(postgres_dsn: str) -> Iterator[str]:
         connection.execute(f"create schema {name}")
         yield name
         connection.execute(f"drop schema {name} cascade")
+
+
+@pytest.fixture(scope="session")
+def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """A Chroma server's host and port: ``TOASTRACK_CHROMA_ADDRESS``, else one of our own."""
+    pytest.importorskip("chromadb", reason="the extra 'chroma' is not installed")
+    from chroma_server import running_chroma
+
+    address = os.environ.get("TOASTRACK_CHROMA_ADDRESS")
+    if address:
+        host, _, port = address.rpartition(":")
+        yield host, int(port)
+        return
+    with running_chroma(tmp_path_factory.mktemp("chroma")) as own_port:
+        yield "127.0.0.1", own_port
+
+
+@pytest.fixture
+def chroma_database(chroma_server: tuple[str, int]) -> Iterator[tuple[str, int, str]]:
+    """An empty database of the test's own on the Chroma server: host, port, name."""
+    import chromadb
+    from chroma_server import close_client
+    from chromadb.config import Settings
+
+    host, port = chroma_server
+    settings = Settings(
+        chroma_api_impl="chromadb.api.fastapi.FastAPI",
+        chroma_server_host=host,
+        chroma_server_http_port=port,
+    )
+    admin = chromadb.AdminClient(settings)
+    name = f"test_{uuid4().hex[:12]}"
+    admin.create_database(name)
+    yield host, port, name
+    admin.delete_database(name)
+    close_client(admin)

@@ -19,6 +19,9 @@ Document = tuple[str, Sequence[Record]]
 OnWrite = Callable[[Report, Sequence[str]], None]
 """Called after each write with the numbers so far and the documents that are now complete."""
 
+OnProgress = Callable[[float], None]
+"""Called now and then with the part that is done, from 0 to 1."""
+
 
 @runtime_checkable
 class Store(Protocol):

@@ -11,9 +11,11 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
+from uuid import uuid4
 
 import pytest
 from awaited import Awaited, Loop, entered, running_loop
+from chroma_server import close_client
 
 from toastrack import Embedder
 from toastrack.store import Store
@@ -105,7 +107,59 @@ def _async_pool(loop: Loop, conninfo: str) -> AbstractContextManager[Any]:
     )
 
 
+@contextmanager
+def _chroma(
+    request: pytest.FixtureRequest, connect: Callable[[pytest.FixtureRequest], Any]
+) -> Iterator[Open]:
+    pytest.importorskip("chromadb", reason="the extra 'chroma' is not installed")
+    from toastrack_chroma import ChromaStore
+
+    client = connect(request)
+    yield partial(ChromaStore, client)
+    close_client(client)
+
+
+def _ephemeral(request: pytest.FixtureRequest) -> Any:
+    import chromadb
+    from chromadb.config import Settings
+
+    # Ephemeral clients of one process share their memory; a database keeps the tests apart.
+    name = f"test_{uuid4().hex[:12]}"
+    chromadb.AdminClient(Settings(is_persistent=False)).create_database(name)
+    return chromadb.EphemeralClient(database=name)
+
+
+def _persistent(request: pytest.FixtureRequest) -> Any:
+    import chromadb
+
+    return chromadb.PersistentClient(request.getfixturevalue("tmp_path") / "chroma")
+
+
+def _chroma_server(request: pytest.FixtureRequest) -> Any:
+    import chromadb
+
+    host, port, database = request.getfixturevalue("chroma_database")
+    return chromadb.HttpClient(host=host, port=port, database=database)
+
+
+@contextmanager
+def _async_chroma(request: pytest.FixtureRequest) -> Iterator[Open]:
+    chromadb = pytest.importorskip("chromadb", reason="the extra 'chroma' is not installed")
+    from toastrack_chroma import AsyncChromaStore
+
+    host, port, database = request.getfixturevalue("chroma_database")
+    with running_loop() as loop:
+        client = loop.run(chromadb.AsyncHttpClient(host=host, port=port, database=database))
+
+        def build(collection: str, **options: Any) -> Store:
+            return Awaited(AsyncChromaStore(client, collection, **options), loop)
+
+        yield build
+        loop.run(client._server._cleanup())  # the client itself has no way to be closed
+
+
 _PAGE = "toastrack_postgres.table._PAGE"
+_CHROMA_PAGE = "toastrack_chroma.collection._PAGE"
 
 KINDS = [
     Kind("postgres-conninfo", _postgres, 2e-3, _PAGE),
@@ -120,6 +174,10 @@ KINDS = [
     ),
     Kind("postgres-async-pool", partial(_async_postgres, connect=_async_pool), 2e-3, _PAGE),
     Kind("postgres-vector", partial(_postgres, storage="vector"), 1e-5, _PAGE),
+    Kind("chroma-ephemeral", partial(_chroma, connect=_ephemeral), 1e-5, _CHROMA_PAGE),
+    Kind("chroma-persistent", partial(_chroma, connect=_persistent), 1e-5, _CHROMA_PAGE),
+    Kind("chroma-server", partial(_chroma, connect=_chroma_server), 1e-5, _CHROMA_PAGE),
+    Kind("chroma-async-server", _async_chroma, 1e-5, _CHROMA_PAGE),
 ]
 
 

@@ -221,9 +221,9 @@ PROMPTS = [
 def test_any_prompt_can_be_recorded(make_store: MakeStore, embedder: Embedder) -> None:
     for number, prompt in enumerate(PROMPTS):
         odd = Embedder(embedder.model, query_prompt=prompt, document_prompt=prompt)
-        make_store(odd, collection=f"c{number}").upsert([A])
+        make_store(odd, collection=f"prompt{number}").upsert([A])
         same = Embedder(embedder.model, query_prompt=prompt, document_prompt=prompt)
-        again = make_store(same, collection=f"c{number}")
+        again = make_store(same, collection=f"prompt{number}")
         assert again.upsert([A]).unchanged == 1
         assert again.space == odd.space
         assert EmbeddingSpace.from_dict(again.space.to_dict()) == odd.space

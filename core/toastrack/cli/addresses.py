@@ -21,11 +21,14 @@ _ADAPTERS = {
     "postgresql": "toastrack_postgres.url",
     "postgres": "toastrack_postgres.url",
     "postgres+embedded": "toastrack_postgres.url",
+    "chroma": "toastrack_chroma.url",
+    "chroma+http": "toastrack_chroma.url",
+    "chroma+https": "toastrack_chroma.url",
 }
 
 URL_HELP = (
-    "postgresql://user@host/database?table=docs, or postgres+embedded:DIR?table=docs for a server "
-    "of your own in a folder"
+    "postgresql://user@host/database?table=docs, postgres+embedded:DIR?table=docs for a server of "
+    "your own in a folder, chroma+http://host:8000/collection, or chroma:DIR/collection"
 )
 
 

@@ -1,0 +1,126 @@
+"""Records to Chroma's rows and back: scalars flat for ``where``, everything to the letter as JSON."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toastrack.errors import RecordError
+from toastrack.records import Record
+from toastrack.writing import Row
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Metadata = Mapping[str, str | int | float | bool | None]
+
+# What is ours among a row's metadata. A user's own key that starts so is kept in the JSON alone.
+RESERVED = "toastrack_"
+METADATA = f"{RESERVED}metadata"
+DOCUMENT_ID = f"{RESERVED}document_id"
+CHUNK = f"{RESERVED}chunk"
+TEXT_HASH = f"{RESERVED}text_hash"
+VECTOR_HEAD = f"{RESERVED}vector_head"
+
+# Numbers of Chroma's metadata are sqlite's: 64 bits.
+MAX_INT = 2**63 - 1
+
+# So many of a vector's numbers are kept beside it, so that another one in its place is noticed.
+_HEAD = 8
+
+
+def check_record(record: Record) -> None:
+    """Raise ``RecordError`` for what Chroma cannot store, before anything is sent."""
+    if record.chunk is not None and abs(record.chunk) > MAX_INT:
+        raise RecordError(f"Record {record.id!r}: chunk is {record.chunk}; 64 bits must hold it.")
+
+
+def row_metadata(row: Row) -> dict[str, str | int | float | bool | None]:
+    """Return what is stored beside a record's text and vector."""
+    record = row.record
+    flat: dict[str, str | int | float | bool | None] = {
+        key: value for key, value in record.metadata.items() if is_flat(key, value)
+    }
+    flat[METADATA] = json.dumps(dict(record.metadata), ensure_ascii=False)
+    flat[DOCUMENT_ID] = record.document
+    flat[CHUNK] = record.chunk
+    flat[TEXT_HASH] = row.text_hash.hex()
+    if row.vector is not None:
+        flat[VECTOR_HEAD] = vector_head(row.vector)
+    return flat
+
+
+def is_flat(key: str, value: object) -> bool:
+    """Tell whether Chroma can hold a field of the user's metadata as it is."""
+    if not is_field(key) or not isinstance(value, (str, int, float)):
+        return False
+    return not isinstance(value, int) or abs(value) <= MAX_INT
+
+
+def is_field(key: str) -> bool:
+    """Tell whether Chroma takes a name for a field, and it is not one of ours."""
+    return bool(key) and key[0] not in "$#" and not key.startswith((RESERVED, "chroma:"))
+
+
+def to_record(id: str, text: str | None, metadata: Metadata | None) -> Record:
+    """Read a row; one that somebody else wrote has its own metadata and is its own document."""
+    stored = metadata or {}
+    chunk = stored.get(CHUNK)
+    return Record(
+        id,
+        text or "",
+        to_metadata(stored),
+        document_id=document_of(id, stored),
+        chunk=chunk if isinstance(chunk, int) else None,
+    )
+
+
+def to_metadata(stored: Metadata) -> dict[str, Any]:
+    """Return the user's own metadata of a row."""
+    written = stored.get(METADATA)
+    if isinstance(written, str):
+        found: dict[str, Any] = json.loads(written)
+        return found
+    return {key: value for key, value in stored.items() if not key.startswith(RESERVED)}
+
+
+def document_of(id: str, stored: Metadata | None) -> str:
+    """Return the document that a row belongs to."""
+    document = (stored or {}).get(DOCUMENT_ID)
+    return document if isinstance(document, str) else id
+
+
+def same_rest(stored: Metadata, record: Record) -> bool:
+    """Tell whether everything but text and vector is stored already, to the letter."""
+    return (
+        stored.get(DOCUMENT_ID) == record.document
+        and stored.get(CHUNK) == record.chunk
+        and _canonical(to_metadata(stored)) == _canonical(record.metadata)
+    )
+
+
+def _canonical(metadata: Mapping[str, Any]) -> str:
+    # As JSON, because 1 == 1.0 == True in Python.
+    return json.dumps(dict(metadata), sort_keys=True)
+
+
+def vector_head(vector: NDArray[np.float32]) -> str:
+    """Return the first numbers of a vector, as float16 in base64."""
+    return base64.b64encode(vector[:_HEAD].astype("<f2").tobytes()).decode("ascii")
+
+
+def is_vector(vector: NDArray[np.floating[Any]], stored: Metadata | None) -> bool:
+    """Tell whether a stored vector can be the one that was written with this row."""
+    row = np.asarray(vector, dtype=np.float32)
+    length = float(np.linalg.norm(row)) if np.isfinite(row).all() else 0.0
+    if not length:
+        return False
+    head = (stored or {}).get(VECTOR_HEAD)
+    if not isinstance(head, str):
+        return True
+    expected = np.frombuffer(base64.b64decode(head), dtype="<f2").astype(np.float32)
+    return bool(np.allclose(row[:_HEAD] / length, expected, atol=2e-3))

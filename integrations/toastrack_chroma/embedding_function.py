@@ -1,0 +1,170 @@
+"""Chroma's embedding function: documents as they are, queries with the model's prompt."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from chromadb.api.types import Documents, EmbeddingFunction, Embeddings, Space
+from chromadb.utils.embedding_functions import register_embedding_function
+from typing_extensions import Self
+
+from toastrack.embedder import DEFAULT_MODEL, Embedder
+from toastrack.space import EmbeddingSpace
+
+# What a vector depends on. Nothing else is stored, and nothing else is believed: a collection's
+# config is written by whoever may write to the server.
+_KEYS: dict[str, tuple[type, ...]] = {
+    "model": (str,),
+    "revision": (str, type(None)),
+    "query_prompt": (str, type(None)),
+    "document_prompt": (str, type(None)),
+    "dimensions": (int, type(None)),
+    "max_tokens": (int, type(None)),
+}
+
+
+@register_embedding_function
+class ToastrackEmbeddingFunction(EmbeddingFunction[Documents]):
+    """Embeds what is added as documents and what is asked as queries.
+
+        collection = client.create_collection(
+            "docs", embedding_function=ToastrackEmbeddingFunction()
+        )
+
+    It is registered as ``"toastrack"``: a program that imports ``toastrack_chroma`` gets it back
+    from any collection that was made with it. Chroma compares only that name when a collection is
+    opened; ``open_collection`` and ``ChromaStore`` compare the model, too.
+
+    Building one loads nothing. Given ``embedder=``, it uses that one and its model in memory.
+
+    Args:
+        model: A hub name or a local folder.
+        revision: A branch, tag or commit on the hub.
+        query_prompt: Replaces the prompt of queries; None takes the model's own.
+        document_prompt: Replaces the prompt of documents; None takes the model's own.
+        dimensions: Keep only the first n numbers and normalise again.
+        max_tokens: Read fewer tokens than the model could.
+        device: Where the model runs; not stored with a collection.
+        embedder: Use this one, whose settings are stored; no other argument may be given then.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] = DEFAULT_MODEL,
+        *,
+        revision: str | None = None,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
+        dimensions: int | None = None,
+        max_tokens: int | None = None,
+        device: str | None = None,
+        embedder: Embedder | None = None,
+    ) -> None:
+        self._config: dict[str, Any] = {
+            "model": os.fspath(model),
+            "revision": revision,
+            "query_prompt": query_prompt,
+            "document_prompt": document_prompt,
+            "dimensions": dimensions,
+            "max_tokens": max_tokens,
+        }
+        self._device = device
+        self._embedder = embedder
+        self._unknown: ValueError | None = None
+        if embedder is not None:
+            given = {
+                **self._config,
+                "device": device,
+                "model": None if model == DEFAULT_MODEL else model,
+            }
+            also = [name for name, value in given.items() if value is not None]
+            if also:
+                raise ValueError(f"embedder= has its own {also[0]}; leave {also[0]}= out.")
+            self._config = _settings_of(embedder)
+
+    @classmethod
+    def recorded(cls, embedder: Embedder, space: EmbeddingSpace) -> Self:
+        """Return the function of an embedder, with the prompts that its space has spelled out."""
+        function = cls(embedder=embedder)
+        function._config.update(
+            query_prompt=space.query_prompt,
+            document_prompt=space.document_prompt,
+            revision=space.revision,
+        )
+        return function
+
+    @property
+    def embedder(self) -> Embedder:
+        """The embedder, built at the first use."""
+        if self._unknown is not None:
+            raise self._unknown
+        if self._embedder is None:
+            self._embedder = Embedder(**self._config, device=self._device)
+        return self._embedder
+
+    def __call__(self, input: Documents) -> Embeddings:
+        """Embed documents: a list of float32 vectors of length 1."""
+        return list(self.embedder.embed_documents(list(input)))
+
+    def embed_query(self, input: Documents) -> Embeddings:
+        """Embed queries, with the query prompt: a list of float32 vectors of length 1."""
+        return list(self.embedder.embed_queries(list(input)))
+
+    @staticmethod
+    def name() -> str:
+        """Return the name under which Chroma stores it."""
+        return "toastrack"
+
+    def default_space(self) -> Space:
+        """Compare by cosine unless a collection says otherwise."""
+        return "cosine"
+
+    def supported_spaces(self) -> list[Space]:
+        """Vectors have length 1, so every distance gives one order."""
+        return ["cosine", "l2", "ip"]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what is stored with a collection: what a vector depends on, and nothing else."""
+        return dict(self._config)
+
+    @staticmethod
+    def build_from_config(config: dict[str, Any]) -> ToastrackEmbeddingFunction:
+        """Build what a collection recorded; one that cannot be understood fails when it is used."""
+        known = {key: config[key] for key in _KEYS if isinstance(config.get(key), _KEYS[key])}
+        function = ToastrackEmbeddingFunction()
+        function._config.update(known)
+        try:
+            ToastrackEmbeddingFunction.validate_config(config)
+        except ValueError as error:
+            function._unknown = error
+        return function
+
+    @staticmethod
+    def validate_config(config: dict[str, Any]) -> None:
+        """Raise ``ValueError`` for a key that this version does not know, or a wrong value."""
+        for key, value in config.items():
+            if key not in _KEYS:
+                raise ValueError(
+                    f"The collection's config has {key!r}, which this version of toastrack does "
+                    "not know. Use a newer one, or give embedding_function= yourself."
+                )
+            if not isinstance(value, _KEYS[key]) or isinstance(value, bool):
+                raise ValueError(f"The collection's config has {key}={value!r:.60}.")
+
+    def validate_config_update(
+        self, old_config: dict[str, Any], new_config: dict[str, Any]
+    ) -> None:
+        """Refuse another model or prompt: the stored vectors would not follow."""
+        changed = [key for key in _KEYS if old_config.get(key) != new_config.get(key)]
+        if changed:
+            raise ValueError(
+                f"{changed[0]} cannot change from {old_config.get(changed[0])!r} to "
+                f"{new_config.get(changed[0])!r}: the stored vectors were made with the old one. "
+                "Make a new collection."
+            )
+
+
+def _settings_of(embedder: Embedder) -> dict[str, Any]:
+    settings = embedder.__getstate__()  # what its constructor was given
+    return {key: settings[key] for key in _KEYS}

@@ -1,0 +1,192 @@
+"""How a collection is found or created, and what it says of the space it is in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from chromadb.errors import ChromaError, NotFoundError
+
+from toastrack.base_store import check_space
+from toastrack.embedder import Embedder
+from toastrack.errors import StoreError
+from toastrack.space import EmbeddingSpace, missing_space
+from toastrack.steps import Ask, Slow, Steps
+from toastrack_chroma.collection import ChromaCollection
+from toastrack_chroma.embedding_function import ToastrackEmbeddingFunction
+
+SPACE = "toastrack"
+"""Where the collection's metadata holds the embedding space, as JSON."""
+REBUILT = "toastrack_rebuilt"
+"""Marks a complete copy that is to take the name of the collection it was made from."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user said of the collection."""
+
+    name: str
+    create: bool
+    adopt: bool
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    """Chroma's own settings of a new collection, e.g. ``{"hnsw": {"ef_search": 200}}``."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise TypeError(f"A collection's name is str, not {type(self.name).__name__}.")
+        distance = _distance(self.configuration)
+        if distance not in (None, "cosine"):
+            raise StoreError(
+                f"configuration= asks for the distance {distance!r}; toastrack's scores are cosine "
+                "similarities. Leave it out."
+            )
+
+
+def open_collection_steps(
+    client: Any, settings: Settings, embedder: Embedder
+) -> Steps[ChromaCollection]:
+    """Find the collection, creating it if that was allowed, and read what it says of itself."""
+    host = yield from find(client, settings.name)
+    if host is None:
+        host = yield from finish_rebuild(client, settings.name)
+    if host is None:
+        if not settings.create:
+            raise StoreError(
+                f"There is no collection {settings.name!r}. Open it with create=True, or ingest "
+                "first."
+            )
+        space: EmbeddingSpace = yield Slow(lambda: embedder.space)
+        host = yield from _create(client, settings, embedder, space)
+    check_distance(host, settings.name)
+    metadata = dict(host.metadata or {})
+    stored = space_in(metadata, settings.name)
+    dimensions = stored.dimensions if stored else (yield from _size(host))
+    if dimensions is None:  # nothing is stored, so that any size will do
+        dimensions = yield Slow(lambda: embedder.dimensions)
+    max_rows = yield Ask(client.get_max_batch_size)
+    return ChromaCollection(
+        host=host,
+        label=settings.name,
+        dimensions=dimensions,
+        stored=stored,
+        max_rows=max_rows,
+        metadata=metadata,
+    )
+
+
+def check_collection(
+    collection: ChromaCollection, settings: Settings, embedder: Embedder
+) -> Steps[None]:
+    """Compare the recorded space with the embedder's, recording it where nothing is stored."""
+    ours: EmbeddingSpace = yield Slow(lambda: embedder.space)
+    where = f"Collection {collection.label!r}"
+    check_space(collection.stored, collection.dimensions, ours, where=where)
+    if collection.stored is None:
+        number = yield Ask(lambda: collection.host.count())
+        if number and not settings.adopt:
+            raise missing_space(ours, where=where)
+        # The distance is settled; Chroma refuses to be told of it again.
+        kept = {key: value for key, value in collection.metadata.items() if key[:5] != "hnsw:"}
+        collection.metadata = {**kept, SPACE: dump_space(ours)}
+        yield Ask(lambda: collection.host.modify(metadata=collection.metadata))
+        collection.stored = ours
+
+
+def read_space(client: Any, name: str) -> Steps[EmbeddingSpace | None]:
+    """Return the space that a collection recorded; None if there is none or it recorded none."""
+    host = yield from find(client, name)
+    return None if host is None else space_in(host.metadata or {}, name)
+
+
+def find(client: Any, name: str) -> Steps[Any]:
+    """Return Chroma's collection, or None; without an embedding function, as we embed ourselves."""
+    try:
+        return (yield Ask(lambda: client.get_collection(name, embedding_function=None)))
+    except NotFoundError:
+        return None
+    except ValueError as error:  # how older servers say it
+        if "does not exist" in str(error):
+            return None
+        raise
+
+
+def rebuild_name(name: str) -> str:
+    """Return the name of a collection's copy while it is made."""
+    return f"{name}__rebuild"
+
+
+def finish_rebuild(client: Any, name: str) -> Steps[Any]:
+    """Give a complete copy its name; None if there is none. A kill may have come between."""
+    copy = yield from find(client, rebuild_name(name))
+    if copy is None or (copy.metadata or {}).get(REBUILT) != name:
+        return None
+    metadata = {key: value for key, value in copy.metadata.items() if key != REBUILT}
+    yield Ask(lambda: copy.modify(name=name))
+    yield Ask(lambda: copy.modify(metadata=metadata))
+    return (yield from find(client, name))
+
+
+def _create(
+    client: Any, settings: Settings, embedder: Embedder, space: EmbeddingSpace
+) -> Steps[Any]:
+    configuration = dict(settings.configuration.items())
+    index = "spann" if "spann" in configuration else "hnsw"
+    configuration[index] = {**configuration.get(index, {}), "space": "cosine"}
+    try:
+        # Of two that create at once the second gets the first one's collection.
+        yield Ask(
+            lambda: client.get_or_create_collection(
+                settings.name,
+                configuration=configuration,
+                metadata={SPACE: dump_space(space)},
+                embedding_function=ToastrackEmbeddingFunction.recorded(embedder, space),
+            )
+        )
+    except ChromaError as error:
+        raise StoreError(f"Collection {settings.name!r} cannot be created: {error}") from error
+    return (yield from find(client, settings.name))
+
+
+def _size(host: Any) -> Steps[int | None]:
+    """Return the size of the vectors that are stored; None if there are none."""
+    answer = yield Ask(lambda: host.get(limit=1, include=["embeddings"]))
+    return len(answer["embeddings"][0]) if len(answer["ids"]) else None
+
+
+def check_distance(host: Any, name: str) -> None:
+    """Refuse a collection that does not compare by cosine; Chroma cannot change it later."""
+    distance = _distance(host.configuration_json) or "l2"
+    if distance != "cosine":
+        raise StoreError(
+            f"Collection {name!r} compares by {distance!r} and toastrack's scores are cosine "
+            "similarities. A collection's distance cannot be changed: use a new one."
+        )
+
+
+def _distance(configuration: Mapping[str, Any]) -> str | None:
+    for index in ("hnsw", "spann"):
+        settings = configuration.get(index)
+        if settings and settings.get("space"):
+            return str(settings["space"])
+    return None
+
+
+def dump_space(space: EmbeddingSpace) -> str:
+    """Write a space as a value of a collection's metadata."""
+    return json.dumps(space.to_dict(), sort_keys=True, ensure_ascii=False)
+
+
+def space_in(metadata: Mapping[str, Any], name: str) -> EmbeddingSpace | None:
+    """Read what ``dump_space`` wrote."""
+    written = metadata.get(SPACE)
+    if written is None:
+        return None
+    try:
+        return EmbeddingSpace.from_dict(json.loads(written))
+    except (ValueError, TypeError) as error:
+        raise StoreError(
+            f"Collection {name!r}: its metadata {SPACE!r} is damaged ({error}). Restore it, or "
+            "remove it and open the collection with adopt=True."
+        ) from None

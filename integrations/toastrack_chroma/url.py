@@ -1,0 +1,65 @@
+"""Open the store that a URL names: a server, or a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import chromadb
+
+from toastrack.embedder import Embedder
+from toastrack.errors import StoreError
+from toastrack.space import EmbeddingSpace
+from toastrack_chroma.store import ChromaStore, recorded_space
+
+_FORMS = "chroma+http://host:8000/collection or chroma:DIR/collection"
+
+
+@contextmanager
+def open_url(
+    url: str, choose: Callable[[EmbeddingSpace | None], Embedder], *, create: bool
+) -> Iterator[ChromaStore]:
+    """Open the store of a URL with the embedder that ``choose`` picks for its recorded space."""
+    client, collection = _client(url, create=create)
+    recorded = recorded_space(client, collection)
+    with ChromaStore(client, collection, embedder=choose(recorded), create=create) as store:
+        yield store
+
+
+def _client(url: str, *, create: bool) -> tuple[Any, str]:
+    scheme, _, rest = url.partition(":")
+    if scheme == "chroma":
+        folder, collection = _folder(rest)
+        if not create and not (folder / "chroma.sqlite3").exists():
+            raise StoreError(
+                f"There is no Chroma database in {str(folder)!r}. Ingest into it first."
+            )
+        return chromadb.PersistentClient(str(folder)), collection
+    parts = urlsplit(url.removeprefix("chroma+"))
+    collection = unquote(parts.path.strip("/"))
+    if not parts.hostname or not collection or "/" in collection or parts.query:
+        raise StoreError(f"This is not a Chroma URL. Write {_FORMS}.")
+    if parts.username or parts.password:
+        raise StoreError(
+            "Chroma servers know no users, so its URLs have no user and password. Use a "
+            "ChromaStore over a client with headers= for what stands before it."
+        )
+    secure = parts.scheme == "https"
+    port = parts.port or (443 if secure else 8000)
+    try:
+        return chromadb.HttpClient(host=parts.hostname, port=port, ssl=secure), collection
+    except ValueError as error:
+        raise StoreError(
+            f"No Chroma server answers at {parts.hostname}:{port}. Start one: "
+            f"chroma run --path DIR --port {port}"
+        ) from error
+
+
+def _folder(rest: str) -> tuple[Path, str]:
+    folder, _, collection = unquote(rest).rpartition("/")
+    if not folder or not collection:
+        raise StoreError(f"This URL names no folder and collection. Write {_FORMS}.")
+    return Path(folder).expanduser(), collection

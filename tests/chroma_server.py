@@ -1,0 +1,66 @@
+"""A real Chroma server, from the program that the chromadb package brings."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+_SECONDS_TO_START = 30
+
+
+@contextmanager
+def running_chroma(folder: Path) -> Iterator[int]:
+    """Run a server over a folder and yield its port."""
+    process, port = start_chroma(folder)
+    try:
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def start_chroma(folder: Path, port: int | None = None) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a server on loopback and wait until it answers."""
+    port = port or _free_port()
+    program = Path(sys.executable).with_name("chroma")
+    process = subprocess.Popen(
+        [str(program), "run", "--path", str(folder), "--host", "127.0.0.1", "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    end = time.monotonic() + _SECONDS_TO_START
+    while True:
+        try:
+            urlopen(f"http://127.0.0.1:{port}/api/v2/heartbeat", timeout=5).close()
+            return process, port
+        except (URLError, OSError):
+            if process.poll() is not None or time.monotonic() > end:
+                process.kill()
+                process.wait()
+                raise RuntimeError(f"{program} did not start on port {port}.") from None
+            time.sleep(0.05)
+
+
+def close_client(client: Any) -> None:
+    """Close a client and its connections, which Chroma leaves to the garbage collector."""
+    if hasattr(client, "close"):
+        client.close()
+    for owner in (client, getattr(client, "_admin_client", None)):
+        session = getattr(getattr(owner, "_server", None), "_session", None)
+        if session is not None:
+            session.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
