@@ -34,7 +34,6 @@ from toastrack_postgres.base import (
     DEFAULT_TABLE,
     RETRIES,
     PostgresStoreBase,
-    check_conninfo,
     check_idle,
     check_search,
     delete_operation,
@@ -44,7 +43,9 @@ from toastrack_postgres.base import (
     search_operation,
 )
 from toastrack_postgres.codec import VectorType, register_parameters
+from toastrack_postgres.conninfo import check_conninfo, with_timeout
 from toastrack_postgres.operations import Call, Query, Rows, Steps, Table
+from toastrack_postgres.reconnecting import Outage, connecting, noticing_loss
 
 if TYPE_CHECKING:
     from toastrack.records import Vector
@@ -92,6 +93,7 @@ class AsyncPostgresStore(PostgresStoreBase):
             table, embedder=embedder, schema=schema, create=create, adopt=adopt, storage=storage
         )
         self._given = connection
+        self._connected = False
         self._loops: dict[asyncio.AbstractEventLoop, _Loop] = {}
 
     async def __aenter__(self) -> AsyncPostgresStore:
@@ -191,15 +193,17 @@ class AsyncPostgresStore(PostgresStoreBase):
         operation = search_operation(
             vector, table, k=k, filter=filter, exact=exact, where=where, params=params
         )
-        return await self._run(operation, undo=True)
+        return await self._run(operation, undo=True, patient=False)
 
     async def get(self, ids: Iterable[str]) -> list[Record | None]:
         """Return records in the order asked, None for an id that is not there."""
-        return await self._run(partial(operations.get, ids=listed("ids", ids)), undo=True)
+        operation = partial(operations.get, ids=listed("ids", ids))
+        return await self._run(operation, undo=True, patient=False)
 
     async def count(self, documents: bool = False) -> int:
         """Count the records, or the documents they belong to."""
-        return await self._run(partial(operations.count, documents=documents), undo=True)
+        operation = partial(operations.count, documents=documents)
+        return await self._run(operation, undo=True, patient=False)
 
     async def document_ids(self) -> AsyncIterator[str]:
         """Yield the id of every document, in the order of their bytes."""
@@ -227,10 +231,14 @@ class AsyncPostgresStore(PostgresStoreBase):
             concurrently=concurrently,
         )
         if concurrently:
-            table = await self._opened()
-            async with self._connection() as connection, _autocommit(connection):
-                return await drive(connection, build(table))
+            return await self._reconnecting(partial(self._outside, build))
         return await self._run(build)
+
+    async def _outside(self, operation: Callable[[Table], Steps[T]]) -> T:
+        """Run an operation that Postgres refuses inside a transaction."""
+        table = await self._opened()
+        async with self._connection() as connection, _autocommit(connection):
+            return await drive(connection, operation(table))
 
     # -- the connection -------------------------------------------------------------------------
 
@@ -249,6 +257,9 @@ class AsyncPostgresStore(PostgresStoreBase):
 
     async def _ready(self) -> Table:
         """The table, known to be of the embedder's space: asked before each write and search."""
+        return await self._reconnecting(self._compared)
+
+    async def _compared(self) -> Table:
         table = await self._opened()
         async with self._here().opening:
             if not table.checked:
@@ -264,10 +275,27 @@ class AsyncPostgresStore(PostgresStoreBase):
         table = await self._opened()
         if table.checked or (await asyncio.to_thread(lambda: self.embedder.known_space)) is None:
             return table
-        return await self._ready()
+        return await self._compared()
 
-    async def _run(self, operation: Callable[[Table], Steps[T]], *, undo: bool = False) -> T:
+    async def _run(
+        self, operation: Callable[[Table], Steps[T]], *, undo: bool = False, patient: bool = True
+    ) -> T:
         """Run one operation in one transaction; ``undo`` one that only reads."""
+        work = partial(self._transact, operation, undo=undo)
+        return await self._reconnecting(work, patient=patient)
+
+    async def _reconnecting(self, work: Callable[[], Awaitable[T]], *, patient: bool = True) -> T:
+        """Do work, and again on another connection if the server went away meanwhile."""
+        outage = Outage(own=not isinstance(self._given, psycopg.AsyncConnection), patient=patient)
+        while True:
+            try:
+                return await work()
+            except psycopg.OperationalError as error:
+                await asyncio.sleep(outage.pause(error))
+            if callable(check := getattr(self._given, "check", None)):
+                await check()  # a pool gives its other dead connections up
+
+    async def _transact(self, operation: Callable[[Table], Steps[T]], *, undo: bool) -> T:
         table = await self._known()
         for attempt in range(RETRIES + 1):
             async with self._connection() as connection:
@@ -290,15 +318,22 @@ class AsyncPostgresStore(PostgresStoreBase):
             here = self._here()
             async with here.using:
                 if here.own is None or here.own.closed:
-                    here.own = await psycopg.AsyncConnection.connect(given, autocommit=True)
-                yield here.own
+                    with connecting(again=self._connected):
+                        here.own = await psycopg.AsyncConnection.connect(
+                            with_timeout(given), autocommit=True
+                        )
+                    self._connected = True
+                with noticing_loss(here.own):
+                    yield here.own
         elif isinstance(given, psycopg.AsyncConnection):
             # Two tasks on one connection would end each other's transactions.
             async with self._here().using:
-                yield given
+                with noticing_loss(given):
+                    yield given
         else:
             async with given.connection() as connection:
-                yield connection
+                with noticing_loss(connection):
+                    yield connection
 
     def _here(self) -> _Loop:
         """What belongs to the running event loop; what belonged to a closed one is given back."""

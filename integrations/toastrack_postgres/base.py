@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-import psycopg.conninfo
 from psycopg import errors, sql
 
 from toastrack.embedder import Embedder
@@ -27,12 +26,6 @@ if TYPE_CHECKING:
     from toastrack.records import Vector
 
 DEFAULT_TABLE = "toastrack_documents"
-
-MALFORMED = (
-    "This is not a Postgres URL or conninfo, or it has a parameter that libpq does not know. Write "
-    "postgresql://user@host:5432/database with the special characters of a password "
-    "percent-encoded, and name the table with table=."
-)
 
 # How often a transaction is run again that another writer's made impossible.
 RETRIES = 5
@@ -141,14 +134,6 @@ def is_inside_transaction(
 ) -> bool:
     """Tell whether somebody else's transaction is open on a connection."""
     return connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
-
-
-def check_conninfo(conninfo: str) -> None:
-    """Raise ``StoreError`` for a malformed one: libpq's own error repeats it, password and all."""
-    try:
-        psycopg.conninfo.conninfo_to_dict(conninfo)
-    except psycopg.ProgrammingError:
-        raise StoreError(MALFORMED) from None
 
 
 def check_idle(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:

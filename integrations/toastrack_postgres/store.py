@@ -26,7 +26,6 @@ from toastrack_postgres.base import (
     DEFAULT_TABLE,
     RETRIES,
     PostgresStoreBase,
-    check_conninfo,
     check_idle,
     check_search,
     delete_operation,
@@ -36,7 +35,9 @@ from toastrack_postgres.base import (
     search_operation,
 )
 from toastrack_postgres.codec import VectorType, register_parameters
+from toastrack_postgres.conninfo import check_conninfo, with_timeout
 from toastrack_postgres.operations import Call, Query, Rows, Settings, Steps, Table
+from toastrack_postgres.reconnecting import Outage, connecting, noticing_loss
 
 if TYPE_CHECKING:
     from toastrack.records import Vector
@@ -92,6 +93,7 @@ class PostgresStore(PostgresStoreBase):
         )
         self._given = connection
         self._own: Connection | None = None
+        self._connected = False
         self._lock = RLock()
 
     def __enter__(self) -> PostgresStore:
@@ -200,15 +202,17 @@ class PostgresStore(PostgresStoreBase):
         operation = search_operation(
             vector, table, k=k, filter=filter, exact=exact, where=where, params=params
         )
-        return self._run(operation, undo=True)
+        return self._run(operation, undo=True, patient=False)
 
     def get(self, ids: Iterable[str]) -> list[Record | None]:
         """Return records in the order asked, None for an id that is not there."""
-        return self._run(partial(operations.get, ids=listed("ids", ids)), undo=True)
+        operation = partial(operations.get, ids=listed("ids", ids))
+        return self._run(operation, undo=True, patient=False)
 
     def count(self, documents: bool = False) -> int:
         """Count the records, or the documents they belong to."""
-        return self._run(partial(operations.count, documents=documents), undo=True)
+        operation = partial(operations.count, documents=documents)
+        return self._run(operation, undo=True, patient=False)
 
     def document_ids(self) -> Iterator[str]:
         """Yield the id of every document, in the order of their bytes."""
@@ -246,10 +250,14 @@ class PostgresStore(PostgresStoreBase):
             concurrently=concurrently,
         )
         if concurrently:
-            table = self._opened()
-            with self._connection() as connection, _autocommit(connection):
-                return drive(connection, build(table))
+            return self._reconnecting(partial(self._outside, build))
         return self._run(build)
+
+    def _outside(self, operation: Callable[[Table], Steps[T]]) -> T:
+        """Run an operation that Postgres refuses inside a transaction."""
+        table = self._opened()
+        with self._connection() as connection, _autocommit(connection):
+            return drive(connection, operation(table))
 
     # -- the connection -------------------------------------------------------------------------
 
@@ -268,6 +276,9 @@ class PostgresStore(PostgresStoreBase):
 
     def _ready(self) -> Table:
         """The table, known to be of the embedder's space: asked before each write and search."""
+        return self._reconnecting(self._compared)
+
+    def _compared(self) -> Table:
         with self._lock:
             table = self._opened()
             if not table.checked:
@@ -283,13 +294,29 @@ class PostgresStore(PostgresStoreBase):
         table = self._opened()
         if table.checked or self.embedder.known_space is None:
             return table
-        return self._ready()
+        return self._compared()
 
-    def _run(self, operation: Callable[[Table], Steps[T]], *, undo: bool = False) -> T:
+    def _run(
+        self, operation: Callable[[Table], Steps[T]], *, undo: bool = False, patient: bool = True
+    ) -> T:
         """Run one operation in one transaction; ``undo`` one that only reads.
 
         Rolling back what only read puts back the settings it changed, also in a savepoint.
         """
+        return self._reconnecting(partial(self._transact, operation, undo=undo), patient=patient)
+
+    def _reconnecting(self, work: Callable[[], T], *, patient: bool = True) -> T:
+        """Do work, and again on another connection if the server went away meanwhile."""
+        outage = Outage(own=not isinstance(self._given, psycopg.Connection), patient=patient)
+        while True:
+            try:
+                return work()
+            except psycopg.OperationalError as error:
+                time.sleep(outage.pause(error))
+            if callable(check := getattr(self._given, "check", None)):
+                check()  # a pool gives its other dead connections up
+
+    def _transact(self, operation: Callable[[Table], Steps[T]], *, undo: bool) -> T:
         table = self._known()
         for attempt in range(RETRIES + 1):
             with self._connection() as connection:
@@ -311,14 +338,17 @@ class PostgresStore(PostgresStoreBase):
         if isinstance(given, str):
             with self._lock:
                 if self._own is None or self._own.closed:
-                    self._own = psycopg.connect(given, autocommit=True)
-                yield self._own
+                    with connecting(again=self._connected):
+                        self._own = psycopg.connect(with_timeout(given), autocommit=True)
+                    self._connected = True
+                with noticing_loss(self._own):
+                    yield self._own
         elif isinstance(given, psycopg.Connection):
             # Two threads on one connection would end each other's transactions.
-            with self._lock:
+            with self._lock, noticing_loss(given):
                 yield given
         else:
-            with given.connection() as connection:
+            with given.connection() as connection, noticing_loss(connection):
                 yield connection
 
 

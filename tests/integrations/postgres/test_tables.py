@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from threading import Barrier
 from typing import Any
 from uuid import uuid4
 
 # ruff: noqa: E402
 import pytest
+from at_once import at_once
 
 psycopg = pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
 
@@ -654,18 +653,6 @@ def test_a_writer_needs_not_own_the_table(
 
 
 # -- two at once --------------------------------------------------------------------------------
-
-
-def at_once(*calls: Callable[[], Any]) -> list[Any]:
-    """Start calls in threads at the same moment."""
-    barrier = Barrier(len(calls))
-
-    def start(call: Callable[[], Any]) -> Any:
-        barrier.wait()
-        return call()
-
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return list(pool.map(start, calls))
 
 
 def test_two_creators_at_once(make: Make, connection: Any, schema: str) -> None:
