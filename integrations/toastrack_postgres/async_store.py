@@ -45,6 +45,7 @@ from toastrack_postgres.base import (
 from toastrack_postgres.codec import VectorType, register_parameters
 from toastrack_postgres.conninfo import check_conninfo, with_timeout
 from toastrack_postgres.operations import Call, Query, Rows, Steps, Table
+from toastrack_postgres.progress import OnProgress, awatched
 from toastrack_postgres.reconnecting import Outage, connecting, noticing_loss
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ Item = TypeVar("Item")
 class AsyncConnectionPool(Protocol):
     """What we use of ``psycopg_pool.AsyncConnectionPool``."""
 
-    def connection(self) -> AbstractAsyncContextManager[AsyncConnection]:
+    def connection(
+        self, timeout: float | None = None
+    ) -> AbstractAsyncContextManager[AsyncConnection]:
         """Lend a connection."""
         ...
 
@@ -220,9 +223,13 @@ class AsyncPostgresStore(PostgresStoreBase):
         ef_construction: int = 64,
         concurrently: bool = False,
         maintenance_work_mem: str | None = None,
+        on_progress: OnProgress | None = None,
     ) -> bool:
-        """Build the HNSW index; see ``PostgresStore.build_index``."""
-        await self._ready()
+        """Build the HNSW index; see ``PostgresStore.build_index``.
+
+        ``on_progress`` is called on the event loop.
+        """
+        table = await self._ready()
         build = partial(
             operations.build_index,
             m=m,
@@ -230,9 +237,14 @@ class AsyncPostgresStore(PostgresStoreBase):
             memory=maintenance_work_mem,
             concurrently=concurrently,
         )
-        if concurrently:
-            return await self._reconnecting(partial(self._outside, build))
-        return await self._run(build)
+        async with awatched(table.oid, self._given, on_progress):
+            if concurrently:
+                return await self._reconnecting(partial(self._outside, build))
+            return await self._run(build)
+
+    async def check_index(self) -> None:
+        """Raise ``UnsupportedError`` if ``build_index`` could not build one over this table."""
+        operations.check_index(await self._ready())
 
     async def _outside(self, operation: Callable[[Table], Steps[T]]) -> T:
         """Run an operation that Postgres refuses inside a transaction."""

@@ -8,6 +8,7 @@ generator, so an operation can add the reader's next step.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -436,6 +437,8 @@ def search(
     matches = [
         Match(id, text, float(score), json.loads(metadata or "{}"), document, chunk)
         for id, text, metadata, document, chunk, score in rows
+        # A row of zeros has no cosine. It stands behind all others, and is in no HNSW index.
+        if not math.isnan(score)
     ]
     # A relaxed index scan may swap neighbours; equal scores stand in the order of their ids.
     return sorted(matches, key=lambda match: (-match.score, match.id))
@@ -487,13 +490,7 @@ def build_index(
     A concurrent build runs outside of a transaction: ``table`` must be settled, and what the
     session is given it gives back.
     """
-    limit = _MAX_HNSW_DIMENSIONS[table.kind]
-    if table.dimensions > limit:
-        raise UnsupportedError(
-            f"pgvector's HNSW index takes {table.kind} of up to {limit} dimensions and table "
-            f"{table.label!r} has {table.dimensions}. Use Embedder(..., dimensions=) for fewer, "
-            "or search without an index."
-        )
+    check_index(table)
     local = not concurrently
     take = statements.TRY_BUILD_LOCK if local else statements.TRY_SESSION_BUILD_LOCK
     # Waiting inside one statement would hold a snapshot that a concurrent build waits for.
@@ -510,6 +507,17 @@ def build_index(
     if concurrently:
         yield Query(statements.SESSION_BUILD_UNLOCK, [table.oid])
     return built
+
+
+def check_index(table: Table) -> None:
+    """Raise ``UnsupportedError`` for a table that no index can be built on."""
+    limit = _MAX_HNSW_DIMENSIONS[table.kind]
+    if table.dimensions > limit:
+        raise UnsupportedError(
+            f"pgvector's HNSW index takes {table.kind} of up to {limit} dimensions and table "
+            f"{table.label!r} has {table.dimensions}. Use Embedder(..., dimensions=) for fewer, "
+            "or search without an index (--no-index)."
+        )
 
 
 def _build_index(

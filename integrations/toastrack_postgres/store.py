@@ -37,6 +37,7 @@ from toastrack_postgres.base import (
 from toastrack_postgres.codec import VectorType, register_parameters
 from toastrack_postgres.conninfo import check_conninfo, with_timeout
 from toastrack_postgres.operations import Call, Query, Rows, Settings, Steps, Table
+from toastrack_postgres.progress import OnProgress, watched
 from toastrack_postgres.reconnecting import Outage, connecting, noticing_loss
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ T = TypeVar("T")
 class ConnectionPool(Protocol):
     """What we use of ``psycopg_pool.ConnectionPool``."""
 
-    def connection(self) -> AbstractContextManager[Connection]:
+    def connection(self, timeout: float | None = None) -> AbstractContextManager[Connection]:
         """Lend a connection."""
         ...
 
@@ -230,6 +231,7 @@ class PostgresStore(PostgresStoreBase):
         ef_construction: int = 64,
         concurrently: bool = False,
         maintenance_work_mem: str | None = None,
+        on_progress: OnProgress | None = None,
     ) -> bool:
         """Build the HNSW index, best after the load; True if one was built, False if it is there.
 
@@ -240,8 +242,11 @@ class PostgresStore(PostgresStoreBase):
                 inside a transaction.
             maintenance_work_mem: Memory for the build, e.g. "1GB"; None leaves the server's.
                 Parallel builds take it from /dev/shm, which containers often keep at 64 MB.
+            on_progress: Called about twice a second, on another thread, with the share that is
+                built. Asked over a second connection: of our own, or the pool's while it has one
+                to spare; a caller's own connection has none, and nothing is reported.
         """
-        self._ready()
+        table = self._ready()
         build = partial(
             operations.build_index,
             m=m,
@@ -249,9 +254,14 @@ class PostgresStore(PostgresStoreBase):
             memory=maintenance_work_mem,
             concurrently=concurrently,
         )
-        if concurrently:
-            return self._reconnecting(partial(self._outside, build))
-        return self._run(build)
+        with watched(table.oid, self._given, on_progress):
+            if concurrently:
+                return self._reconnecting(partial(self._outside, build))
+            return self._run(build)
+
+    def check_index(self) -> None:
+        """Raise ``UnsupportedError`` if ``build_index`` could not build one over this table."""
+        operations.check_index(self._ready())
 
     def _outside(self, operation: Callable[[Table], Steps[T]]) -> T:
         """Run an operation that Postgres refuses inside a transaction."""

@@ -124,6 +124,19 @@ def test_bad_input_is_exit_code_2_and_a_clear_line(
     assert "Traceback" not in err
 
 
+def test_a_model_too_wide_for_an_index_is_refused_before_the_load(
+    run: Run, docs: Path, url: str, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toastrack_postgres.operations._MAX_HNSW_DIMENSIONS", {"halfvec": 31})
+    words = ("ingest", docs, "--to", url, "--model", tiny_folder)
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert "up to 31 dimensions" in err
+    assert "--no-index" in err
+    code, out, _ = run(*words, "--no-index")
+    assert (code, "2 embedded, 0 unchanged" in out) == (0, True)
+
+
 @pytest.mark.parametrize(
     "words", [["ingest", "DOCS", "--to", "URL"], ["search", "x", "--in", "URL"]], ids=lambda w: w[0]
 )

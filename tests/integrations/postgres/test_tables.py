@@ -550,6 +550,22 @@ def test_rows_with_nulls_are_read_and_count_as_changed(
     assert len(store.search("rye")) == 3
 
 
+def test_rows_without_a_direction_are_never_found(make: Make, connection: Any, schema: str) -> None:
+    """Their cosine would be NaN; an HNSW index leaves them out, and so does every search."""
+    store = make(connection=connection)
+    store.upsert([A, B])
+    zeros = str([0.0] * DIMENSIONS)
+    connection.execute(f"insert into {schema}.docs (id, embedding) values ('zero', %s)", [zeros])
+    for _ in range(2):
+        for exact in (False, True):
+            for k in (2, 3, 10):
+                found = store.search("rye", k=k, exact=exact)
+                assert sorted(match.id for match in found) == ["a", "b"]
+        store.build_index()
+        connection.execute("set enable_seqscan = off; set enable_sort = off")
+    assert store.count() == 3
+
+
 # -- the extension ------------------------------------------------------------------------------
 
 
