@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -509,6 +512,68 @@ def test_a_newer_version_may_write_more(make: Make, connection: Any, schema: str
     quoted = sql.Literal(text).as_string(connection)
     connection.execute(f"comment on column {schema}.docs.embedding is {quoted}")
     assert make().upsert([A]).unchanged == 1
+
+
+def test_a_copy_with_comments_keeps_the_space_and_one_without_does_not(
+    make: Make, connection: Any, schema: str, embedder: Embedder
+) -> None:
+    make().upsert([A])
+    connection.execute(
+        f"""
+        create table {schema}.whole (like {schema}.docs including all);
+        create table {schema}.bare (like {schema}.docs including indexes);
+        insert into {schema}.whole select * from {schema}.docs;
+        insert into {schema}.bare select * from {schema}.docs;
+        """
+    )
+    assert make("whole").upsert([A]).unchanged == 1
+    with pytest.raises(SpaceMismatchError, match="query prompt"):
+        make("whole", embedder=Embedder(embedder.model, query_prompt="")).open()
+    with pytest.raises(SpaceMismatchError, match="adopt=True"):
+        make("bare").open()
+
+
+def dump_program(connection: Any, name: str) -> str:
+    """A client program, which must not be older than the server."""
+    program = shutil.which(name)
+    if program is None:
+        pytest.skip(f"there is no {name} on the PATH")
+    shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    numbers = re.search(r"(\d+)(\.\d+)?", shown.stdout)
+    major = int(numbers[1]) if numbers else 0
+    if major < connection.info.server_version // 10_000:
+        pytest.skip(f"{name} is of version {major}, older than the server")
+    return program
+
+
+def test_a_dump_brings_the_space_along(
+    make: Make,
+    connection: Any,
+    schema: str,
+    embedder: Embedder,
+    postgres_dsn: str,
+    new_database: str,
+) -> None:
+    dump, restore = dump_program(connection, "pg_dump"), dump_program(connection, "psql")
+    store = make()
+    store.upsert([A, B])
+    store.build_index()
+    expected = store.search("rye")
+    with psycopg.connect(new_database) as target:
+        target.execute("create extension vector")
+
+    words = [dump, f"--schema={schema}", f"--dbname={postgres_dsn}"]
+    script = subprocess.run(words, capture_output=True, check=True).stdout
+    words = [restore, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--dbname={new_database}"]
+    subprocess.run(words, input=script, capture_output=True, check=True)
+
+    restored = make(connection=new_database, create=False)
+    assert restored.space == store.space == embedder.space
+    assert restored.upsert([A, B]).unchanged == 2
+    assert restored.search("rye") == expected
+    assert restored.build_index() is False
+    with pytest.raises(SpaceMismatchError, match="query prompt"):
+        make(connection=new_database, embedder=Embedder(embedder.model, query_prompt="")).open()
 
 
 # -- rows that somebody else wrote --------------------------------------------------------------
