@@ -20,7 +20,7 @@ from toastrack.embedder import Embedder
 from toastrack.filters import Filter
 from toastrack.records import Match, Record, Report, unit_vector
 from toastrack.steps import Steps, aask, arun_steps
-from toastrack.store import Document
+from toastrack.store import Document, OnProgress
 from toastrack.truncation import Truncation
 from toastrack.writing import WINDOW, State, Window, Write, document_windows, record_windows, writes
 
@@ -128,11 +128,13 @@ class AsyncStore(BaseStore[C]):
     async def get(self, ids: Iterable[str]) -> list[Record | None]:
         """Return records in the order asked, None for an id that is not there."""
         wanted = listed("ids", ids)
-        return await self._run(lambda collection: collection.get(wanted), reads=True)
+        return await self._run(lambda collection: collection.get(wanted), reads=True, patient=False)
 
     async def count(self, documents: bool = False) -> int:
         """Count the records, or the documents they belong to."""
-        return await self._run(lambda collection: collection.count(documents), reads=True)
+        return await self._run(
+            lambda collection: collection.count(documents), reads=True, patient=False
+        )
 
     async def document_ids(self) -> AsyncIterator[str]:
         """Yield the id of every document, in pages, in no promised order."""
@@ -160,7 +162,19 @@ class AsyncStore(BaseStore[C]):
             return []
         vector = await self.embedder.aembed_query(query) if isinstance(query, str) else query
         vector = unit_vector(vector, "The query vector", dimensions)
-        return await self._run(lambda collection: find(collection, vector), reads=True)
+        return await self._run(
+            lambda collection: find(collection, vector), reads=True, patient=False
+        )
+
+    # -- the index ------------------------------------------------------------------------------
+
+    async def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
+        """Do nothing and return False: this host keeps its index by itself."""
+        await self._ready()
+        return False
+
+    async def check_index(self) -> None:
+        """Do nothing: there is an index."""
 
     # -- the collection -------------------------------------------------------------------------
 
@@ -172,6 +186,9 @@ class AsyncStore(BaseStore[C]):
 
     async def _ready(self) -> C:
         """The collection, known to be of the embedder's space: asked before each write and search."""
+        return await self._compared()
+
+    async def _compared(self) -> C:
         collection = await self._opened()
         async with self._opening_lock():
             if not collection.checked:
@@ -187,10 +204,18 @@ class AsyncStore(BaseStore[C]):
             or (await asyncio.to_thread(lambda: self.embedder.known_space)) is None
         ):
             return collection
-        return await self._ready()
+        return await self._compared()
 
-    async def _run(self, operation: Callable[[C], Steps[T]], *, reads: bool = False) -> T:
-        """Run one operation; ``reads`` says that it changes nothing."""
+    async def _run(
+        self, operation: Callable[[C], Steps[T]], *, reads: bool = False, patient: bool = True
+    ) -> T:
+        """Run one operation.
+
+        Args:
+            operation: What to do with the collection.
+            reads: It changes nothing.
+            patient: Nobody waits for the answer, so a host that went away is waited for.
+        """
         return await arun_steps(operation(await self._known()), aask)
 
     def _opening_lock(self) -> asyncio.Lock:

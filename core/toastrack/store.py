@@ -96,6 +96,13 @@ class Store(Protocol):
         """Yield the id of every document, in pages, in no promised order."""
         ...
 
-    def build_index(self) -> bool:
-        """Build the search index if the host needs to be told; True if one was built."""
+    def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
+        """Build the search index if the host needs to be told; True if one was built.
+
+        ``on_progress`` is called with the share that is done, 0 to 1, by a host that knows it.
+        """
+        ...
+
+    def check_index(self) -> None:
+        """Raise ``UnsupportedError`` if ``build_index`` could not build one here."""
         ...

@@ -13,7 +13,7 @@ from toastrack.filters import Filter
 from toastrack.records import Match, Record, Report, unit_vector
 from toastrack.space import EmbeddingSpace
 from toastrack.steps import Steps, ask, run_steps
-from toastrack.store import Document, OnWrite
+from toastrack.store import Document, OnProgress, OnWrite
 from toastrack.truncation import Truncation
 from toastrack.writing import State, Window, Write, document_windows, record_windows, writes
 
@@ -115,11 +115,11 @@ class SyncStore(BaseStore[C]):
     def get(self, ids: Iterable[str]) -> list[Record | None]:
         """Return records in the order asked, None for an id that is not there."""
         wanted = listed("ids", ids)
-        return self._run(lambda collection: collection.get(wanted), reads=True)
+        return self._run(lambda collection: collection.get(wanted), reads=True, patient=False)
 
     def count(self, documents: bool = False) -> int:
         """Count the records, or the documents they belong to."""
-        return self._run(lambda collection: collection.count(documents), reads=True)
+        return self._run(lambda collection: collection.count(documents), reads=True, patient=False)
 
     def document_ids(self) -> Iterator[str]:
         """Yield the id of every document, in pages, in no promised order."""
@@ -146,7 +146,17 @@ class SyncStore(BaseStore[C]):
             return []
         vector = self.embedder.embed_query(query) if isinstance(query, str) else query
         vector = unit_vector(vector, "The query vector", dimensions)
-        return self._run(lambda collection: find(collection, vector), reads=True)
+        return self._run(lambda collection: find(collection, vector), reads=True, patient=False)
+
+    # -- the index ------------------------------------------------------------------------------
+
+    def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
+        """Do nothing and return False: this host keeps its index by itself."""
+        self._ready()
+        return False
+
+    def check_index(self) -> None:
+        """Do nothing: there is an index."""
 
     # -- the collection -------------------------------------------------------------------------
 
@@ -158,6 +168,9 @@ class SyncStore(BaseStore[C]):
 
     def _ready(self) -> C:
         """The collection, known to be of the embedder's space: asked before each write and search."""
+        return self._compared()
+
+    def _compared(self) -> C:
         with self._lock:
             collection = self._opened()
             if not collection.checked:
@@ -170,8 +183,16 @@ class SyncStore(BaseStore[C]):
         collection = self._opened()
         if collection.checked or self.embedder.known_space is None:
             return collection
-        return self._ready()
+        return self._compared()
 
-    def _run(self, operation: Callable[[C], Steps[T]], *, reads: bool = False) -> T:
-        """Run one operation; ``reads`` says that it changes nothing."""
+    def _run(
+        self, operation: Callable[[C], Steps[T]], *, reads: bool = False, patient: bool = True
+    ) -> T:
+        """Run one operation.
+
+        Args:
+            operation: What to do with the collection.
+            reads: It changes nothing.
+            patient: Nobody waits for the answer, so a host that went away is waited for.
+        """
         return run_steps(operation(self._known()), ask)

@@ -11,7 +11,6 @@ from toastrack.async_store import AsyncStore
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
 from toastrack.records import Match
-from toastrack.store import OnProgress
 from toastrack_chroma.base import DEFAULT_COLLECTION, ChromaBase, find
 from toastrack_chroma.collection import ChromaCollection, Where
 from toastrack_chroma.opening import Settings
@@ -63,11 +62,6 @@ class AsyncChromaStore(ChromaBase, AsyncStore[ChromaCollection]):
     ) -> list[Match]:
         """Return the best ``min(k, matching)`` records; see ``ChromaStore.search``."""
         return await self._search(query, k, filter, find(k, filter, exact, where, where_document))
-
-    async def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
-        """Do nothing and return False: Chroma keeps its index itself."""
-        await self._ready()
-        return False
 
     async def audit(self) -> list[str]:
         """Return the ids whose stored vector is not the one that was written."""

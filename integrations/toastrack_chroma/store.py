@@ -12,7 +12,6 @@ from toastrack.filters import Filter
 from toastrack.records import Match
 from toastrack.space import EmbeddingSpace
 from toastrack.steps import ask, run_steps
-from toastrack.store import OnProgress
 from toastrack.sync_store import SyncStore
 from toastrack_chroma.base import DEFAULT_COLLECTION, ChromaBase, find
 from toastrack_chroma.collection import ChromaCollection, Where
@@ -91,11 +90,6 @@ class ChromaStore(ChromaBase, SyncStore[ChromaCollection]):
             where_document: A condition on the text, e.g. ``{"$contains": "rye"}``.
         """
         return self._search(query, k, filter, find(k, filter, exact, where, where_document))
-
-    def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
-        """Do nothing and return False: Chroma keeps its index itself."""
-        self._ready()
-        return False
 
     def audit(self) -> list[str]:
         """Return the ids whose stored vector is not the one that was written.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
@@ -18,19 +18,23 @@ from toastrack.embedder import Embedder
 from toastrack.filters import Filter
 from toastrack.records import Match
 from toastrack.steps import Steps, arun_steps
+from toastrack.store import OnProgress
 from toastrack_postgres.base import (
     DEFAULT_TABLE,
     RETRIES,
     PostgresBase,
-    check_conninfo,
     check_idle,
     find,
     is_inside_transaction,
     may_retry,
 )
 from toastrack_postgres.codec import VectorType, register_parameters
+from toastrack_postgres.conninfo import check_conninfo, with_timeout
 from toastrack_postgres.index import build_index as build_index_steps
+from toastrack_postgres.index import check_index
 from toastrack_postgres.opening import check_table, open_table
+from toastrack_postgres.progress import awatched
+from toastrack_postgres.reconnecting import Outage, connecting, noticing_loss
 from toastrack_postgres.table import Query, Rows, Table
 
 if TYPE_CHECKING:
@@ -44,7 +48,9 @@ T = TypeVar("T")
 class AsyncConnectionPool(Protocol):
     """What we use of ``psycopg_pool.AsyncConnectionPool``."""
 
-    def connection(self) -> AbstractAsyncContextManager[AsyncConnection]:
+    def connection(
+        self, timeout: float | None = None
+    ) -> AbstractAsyncContextManager[AsyncConnection]:
         """Lend a connection."""
         ...
 
@@ -75,6 +81,7 @@ class AsyncPostgresStore(PostgresBase, AsyncStore[Table]):
         super().__init__(table, embedder=embedder)
         self._set(table, schema=schema, create=create, adopt=adopt, storage=storage)
         self._given = connection
+        self._connected = False
         self._loops: dict[asyncio.AbstractEventLoop, _Loop] = {}
 
     async def close(self) -> None:
@@ -104,9 +111,13 @@ class AsyncPostgresStore(PostgresBase, AsyncStore[Table]):
         ef_construction: int = 64,
         concurrently: bool = False,
         maintenance_work_mem: str | None = None,
+        on_progress: OnProgress | None = None,
     ) -> bool:
-        """Build the HNSW index; see ``PostgresStore.build_index``."""
-        await self._ready()
+        """Build the HNSW index; see ``PostgresStore.build_index``.
+
+        ``on_progress`` is called on the event loop.
+        """
+        table = await self._ready()
         build = partial(
             build_index_steps,
             m=m,
@@ -114,11 +125,20 @@ class AsyncPostgresStore(PostgresBase, AsyncStore[Table]):
             memory=maintenance_work_mem,
             concurrently=concurrently,
         )
-        if concurrently:
-            table = await self._opened()
-            async with self._connection() as connection, _autocommit(connection):
-                return await arun_steps(build(table), partial(execute, connection))
-        return await self._run(build)
+        async with awatched(table.oid, self._given, on_progress):
+            if concurrently:
+                return await self._reconnecting(partial(self._outside, build))
+            return await self._run(build)
+
+    async def check_index(self) -> None:
+        """Raise ``UnsupportedError`` if ``build_index`` could not build one over this table."""
+        check_index(await self._ready())
+
+    async def _outside(self, operation: Callable[[Table], Steps[T]]) -> T:
+        """Run an operation that Postgres refuses inside a transaction."""
+        table = await self._opened()
+        async with self._connection() as connection, _autocommit(connection):
+            return await arun_steps(operation(table), partial(execute, connection))
 
     # -- the connection -------------------------------------------------------------------------
 
@@ -137,6 +157,9 @@ class AsyncPostgresStore(PostgresBase, AsyncStore[Table]):
             return table
 
     async def _ready(self) -> Table:
+        return await self._reconnecting(self._compared)
+
+    async def _compared(self) -> Table:
         table = await self._opened()
         async with self._opening_lock():
             if not table.checked:
@@ -149,8 +172,25 @@ class AsyncPostgresStore(PostgresBase, AsyncStore[Table]):
                     table.unsettled = table.unsettled or (inside and table.changed)
         return table
 
-    async def _run(self, operation: Callable[[Table], Steps[T]], *, reads: bool = False) -> T:
+    async def _run(
+        self, operation: Callable[[Table], Steps[T]], *, reads: bool = False, patient: bool = True
+    ) -> T:
         """Run one operation in one transaction, which is rolled back if it only ``reads``."""
+        work = partial(self._transact, operation, reads=reads)
+        return await self._reconnecting(work, patient=patient)
+
+    async def _reconnecting(self, work: Callable[[], Awaitable[T]], *, patient: bool = True) -> T:
+        """Do work, and again on another connection if the server went away meanwhile."""
+        outage = Outage(own=not isinstance(self._given, psycopg.AsyncConnection), patient=patient)
+        while True:
+            try:
+                return await work()
+            except psycopg.OperationalError as error:
+                await asyncio.sleep(outage.pause(error))
+            if callable(check := getattr(self._given, "check", None)):
+                await check()  # a pool gives its other dead connections up
+
+    async def _transact(self, operation: Callable[[Table], Steps[T]], *, reads: bool) -> T:
         table = await self._known()
         for attempt in range(RETRIES + 1):
             async with self._connection() as connection:
@@ -173,15 +213,22 @@ class AsyncPostgresStore(PostgresBase, AsyncStore[Table]):
             here = self._here()
             async with here.using:
                 if here.own is None or here.own.closed:
-                    here.own = await psycopg.AsyncConnection.connect(given, autocommit=True)
-                yield here.own
+                    with connecting(again=self._connected):
+                        here.own = await psycopg.AsyncConnection.connect(
+                            with_timeout(given), autocommit=True
+                        )
+                    self._connected = True
+                with noticing_loss(here.own):
+                    yield here.own
         elif isinstance(given, psycopg.AsyncConnection):
             # Two tasks on one connection would end each other's transactions.
             async with self._here().using:
-                yield given
+                with noticing_loss(given):
+                    yield given
         else:
             async with given.connection() as connection:
-                yield connection
+                with noticing_loss(connection):
+                    yield connection
 
     def _here(self) -> _Loop:
         """What belongs to the running event loop; what belonged to a closed one is given back."""

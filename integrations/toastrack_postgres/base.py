@@ -7,11 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-import psycopg.conninfo
 from psycopg import errors, sql
 
 from toastrack.base_store import BaseStore
-from toastrack.errors import StoreError
 from toastrack.filters import Filter, checked_filter
 from toastrack.records import Match, Record
 from toastrack.steps import Steps
@@ -25,12 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DEFAULT_TABLE = "toastrack_documents"
-
-MALFORMED = (
-    "This is not a Postgres URL or conninfo, or it has a parameter that libpq does not know. Write "
-    "postgresql://user@host:5432/database with the special characters of a password "
-    "percent-encoded, and name the table with table=."
-)
 
 # How often a transaction is run again that another writer's made impossible.
 RETRIES = 5
@@ -90,14 +82,6 @@ def is_inside_transaction(
 ) -> bool:
     """Tell whether somebody else's transaction is open on a connection."""
     return connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
-
-
-def check_conninfo(conninfo: str) -> None:
-    """Raise ``StoreError`` for a malformed one: libpq's own error repeats it, password and all."""
-    try:
-        psycopg.conninfo.conninfo_to_dict(conninfo)
-    except psycopg.ProgrammingError:
-        raise StoreError(MALFORMED) from None
 
 
 def check_idle(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:

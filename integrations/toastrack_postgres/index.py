@@ -19,13 +19,7 @@ def build_index(
     A concurrent build runs outside of a transaction: ``table`` must be settled, and what the
     session is given it gives back.
     """
-    limit = _MAX_HNSW_DIMENSIONS[table.kind]
-    if table.dimensions > limit:
-        raise UnsupportedError(
-            f"pgvector's HNSW index takes {table.kind} of up to {limit} dimensions and table "
-            f"{table.label!r} has {table.dimensions}. Use Embedder(..., dimensions=) for fewer, "
-            "or search without an index."
-        )
+    check_index(table)
     local = not concurrently
     take = statements.TRY_BUILD_LOCK if local else statements.TRY_SESSION_BUILD_LOCK
     # Waiting inside one statement would hold a snapshot that a concurrent build waits for.
@@ -42,6 +36,17 @@ def build_index(
     if concurrently:
         yield Query(statements.SESSION_BUILD_UNLOCK, [table.oid])
     return built
+
+
+def check_index(table: Table) -> None:
+    """Raise ``UnsupportedError`` for a table that no index can be built on."""
+    limit = _MAX_HNSW_DIMENSIONS[table.kind]
+    if table.dimensions > limit:
+        raise UnsupportedError(
+            f"pgvector's HNSW index takes {table.kind} of up to {limit} dimensions and table "
+            f"{table.label!r} has {table.dimensions}. Use Embedder(..., dimensions=) for fewer, "
+            "or search without an index (--no-index)."
+        )
 
 
 def _build_index(

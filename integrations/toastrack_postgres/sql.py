@@ -102,6 +102,12 @@ RESTORE_SETTINGS = """
     select set_config('statement_timeout', %s, %s), set_config('maintenance_work_mem', %s, %s)
 """
 
+# The share of the table's blocks that are in the index: https://github.com/pgvector/pgvector#indexing-progress
+INDEX_PROGRESS = """
+    select blocks_done::float8 / nullif(blocks_total, 0) from pg_stat_progress_create_index
+    where relid = %s and phase like 'building index%%'
+"""
+
 # Only one session at a time creates or records: "create ... if not exists" itself can race.
 CREATION_LOCK = "select pg_advisory_xact_lock(hashtextextended('toastrack', 0))"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -17,20 +18,24 @@ from toastrack.filters import Filter
 from toastrack.records import Match
 from toastrack.space import EmbeddingSpace
 from toastrack.steps import Steps, run_steps
+from toastrack.store import OnProgress
 from toastrack.sync_store import SyncStore
 from toastrack_postgres.base import (
     DEFAULT_TABLE,
     RETRIES,
     PostgresBase,
-    check_conninfo,
     check_idle,
     find,
     is_inside_transaction,
     may_retry,
 )
 from toastrack_postgres.codec import VectorType, register_parameters
+from toastrack_postgres.conninfo import check_conninfo, with_timeout
 from toastrack_postgres.index import build_index as build_index_steps
+from toastrack_postgres.index import check_index
 from toastrack_postgres.opening import Settings, check_table, open_table, read_space
+from toastrack_postgres.progress import watched
+from toastrack_postgres.reconnecting import Outage, connecting, noticing_loss
 from toastrack_postgres.table import Query, Rows, Table
 
 if TYPE_CHECKING:
@@ -44,7 +49,7 @@ T = TypeVar("T")
 class ConnectionPool(Protocol):
     """What we use of ``psycopg_pool.ConnectionPool``."""
 
-    def connection(self) -> AbstractContextManager[Connection]:
+    def connection(self, timeout: float | None = None) -> AbstractContextManager[Connection]:
         """Lend a connection."""
         ...
 
@@ -86,6 +91,7 @@ class PostgresStore(PostgresBase, SyncStore[Table]):
         self._set(table, schema=schema, create=create, adopt=adopt, storage=storage)
         self._given = connection
         self._own: Connection | None = None
+        self._connected = False
 
     def close(self) -> None:
         """Close the connection if it was made from a conninfo."""
@@ -126,6 +132,7 @@ class PostgresStore(PostgresBase, SyncStore[Table]):
         ef_construction: int = 64,
         concurrently: bool = False,
         maintenance_work_mem: str | None = None,
+        on_progress: OnProgress | None = None,
     ) -> bool:
         """Build the HNSW index, best after the load; True if one was built, False if it is there.
 
@@ -136,8 +143,11 @@ class PostgresStore(PostgresBase, SyncStore[Table]):
                 inside a transaction.
             maintenance_work_mem: Memory for the build, e.g. "1GB"; None leaves the server's.
                 Parallel builds take it from /dev/shm, which containers often keep at 64 MB.
+            on_progress: Called about twice a second, on another thread, with the share that is
+                built. Asked over a second connection: of our own, or the pool's while it has one
+                to spare; a caller's own connection has none, and nothing is reported.
         """
-        self._ready()
+        table = self._ready()
         build = partial(
             build_index_steps,
             m=m,
@@ -145,11 +155,20 @@ class PostgresStore(PostgresBase, SyncStore[Table]):
             memory=maintenance_work_mem,
             concurrently=concurrently,
         )
-        if concurrently:
-            table = self._opened()
-            with self._connection() as connection, _autocommit(connection):
-                return run_steps(build(table), partial(execute, connection))
-        return self._run(build)
+        with watched(table.oid, self._given, on_progress):
+            if concurrently:
+                return self._reconnecting(partial(self._outside, build))
+            return self._run(build)
+
+    def check_index(self) -> None:
+        """Raise ``UnsupportedError`` if ``build_index`` could not build one over this table."""
+        check_index(self._ready())
+
+    def _outside(self, operation: Callable[[Table], Steps[T]]) -> T:
+        """Run an operation that Postgres refuses inside a transaction."""
+        table = self._opened()
+        with self._connection() as connection, _autocommit(connection):
+            return run_steps(operation(table), partial(execute, connection))
 
     # -- the connection -------------------------------------------------------------------------
 
@@ -168,6 +187,9 @@ class PostgresStore(PostgresBase, SyncStore[Table]):
             return table
 
     def _ready(self) -> Table:
+        return self._reconnecting(self._compared)
+
+    def _compared(self) -> Table:
         with self._lock:
             table = self._opened()
             if not table.checked:
@@ -178,11 +200,27 @@ class PostgresStore(PostgresBase, SyncStore[Table]):
                     table.unsettled = table.unsettled or (inside and table.changed)
             return table
 
-    def _run(self, operation: Callable[[Table], Steps[T]], *, reads: bool = False) -> T:
+    def _run(
+        self, operation: Callable[[Table], Steps[T]], *, reads: bool = False, patient: bool = True
+    ) -> T:
         """Run one operation in one transaction, which is rolled back if it only ``reads``.
 
         Rolling back what only read puts back the settings it changed, also in a savepoint.
         """
+        return self._reconnecting(partial(self._transact, operation, reads=reads), patient=patient)
+
+    def _reconnecting(self, work: Callable[[], T], *, patient: bool = True) -> T:
+        """Do work, and again on another connection if the server went away meanwhile."""
+        outage = Outage(own=not isinstance(self._given, psycopg.Connection), patient=patient)
+        while True:
+            try:
+                return work()
+            except psycopg.OperationalError as error:
+                time.sleep(outage.pause(error))
+            if callable(check := getattr(self._given, "check", None)):
+                check()  # a pool gives its other dead connections up
+
+    def _transact(self, operation: Callable[[Table], Steps[T]], *, reads: bool) -> T:
         table = self._known()
         for attempt in range(RETRIES + 1):
             with self._connection() as connection:
@@ -204,14 +242,17 @@ class PostgresStore(PostgresBase, SyncStore[Table]):
         if isinstance(given, str):
             with self._lock:
                 if self._own is None or self._own.closed:
-                    self._own = psycopg.connect(given, autocommit=True)
-                yield self._own
+                    with connecting(again=self._connected):
+                        self._own = psycopg.connect(with_timeout(given), autocommit=True)
+                    self._connected = True
+                with noticing_loss(self._own):
+                    yield self._own
         elif isinstance(given, psycopg.Connection):
             # Two threads on one connection would end each other's transactions.
-            with self._lock:
+            with self._lock, noticing_loss(given):
                 yield given
         else:
-            with given.connection() as connection:
+            with given.connection() as connection, noticing_loss(connection):
                 yield connection
 
 

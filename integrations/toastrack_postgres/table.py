@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -178,6 +179,8 @@ class Table:
         matches = [
             Match(id, text, float(score), json.loads(metadata or "{}"), document, chunk)
             for id, text, metadata, document, chunk, score in rows
+            # A row of zeros has no cosine. It stands behind all others, and is in no HNSW index.
+            if not math.isnan(score)
         ]
         # A relaxed index scan may swap neighbours; equal scores stand in the order of their ids.
         return sorted(matches, key=lambda match: (-match.score, match.id))

@@ -12,7 +12,8 @@ import psycopg
 from toastrack.embedder import Embedder
 from toastrack.errors import StoreError
 from toastrack.space import EmbeddingSpace
-from toastrack_postgres.base import DEFAULT_TABLE, MALFORMED, check_conninfo
+from toastrack_postgres.base import DEFAULT_TABLE
+from toastrack_postgres.conninfo import MALFORMED, check_conninfo, with_timeout
 from toastrack_postgres.embedded import EmbeddedPostgres
 from toastrack_postgres.store import PostgresStore, recorded_space
 
@@ -82,14 +83,14 @@ def _open(
     *,
     create: bool,
 ) -> Iterator[PostgresStore]:
-    with psycopg.connect(conninfo, autocommit=True) as connection:
+    with psycopg.connect(with_timeout(conninfo), autocommit=True) as connection:
         recorded = recorded_space(connection, address.table, schema=address.schema)
-        store = PostgresStore(
-            connection,
-            address.table,
-            schema=address.schema,
-            embedder=choose(recorded),
-            create=create,
-        )
-        with store:
-            yield store
+    # Over a conninfo, not this connection, so that it can connect again.
+    with PostgresStore(
+        conninfo,
+        address.table,
+        schema=address.schema,
+        embedder=choose(recorded),
+        create=create,
+    ) as store:
+        yield store

@@ -124,12 +124,40 @@ def test_bad_input_is_exit_code_2_and_a_clear_line(
     assert "Traceback" not in err
 
 
-def test_a_server_that_is_not_there_is_one_line_without_the_password(run: Run, docs: Path) -> None:
-    code, _, err = run("ingest", docs, "--to", "postgresql://me:hunter2@127.0.0.1:9/db")
-    assert code == 1
+def test_a_model_too_wide_for_an_index_is_refused_before_the_load(
+    run: Run, docs: Path, url: str, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toastrack_postgres.index._MAX_HNSW_DIMENSIONS", {"halfvec": 31})
+    words = ("ingest", docs, "--to", url, "--model", tiny_folder)
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert "up to 31 dimensions" in err
+    assert "--no-index" in err
+    code, out, _ = run(*words, "--no-index")
+    assert (code, "2 embedded, 0 unchanged" in out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "words", [["ingest", "DOCS", "--to", "URL"], ["search", "x", "--in", "URL"]], ids=lambda w: w[0]
+)
+def test_a_server_that_is_not_there_is_one_line_without_the_password(
+    run: Run, docs: Path, words: list[str]
+) -> None:
+    values = {"DOCS": str(docs), "URL": "postgresql://me:hunter2@127.0.0.1:9/db"}
+    code, out, err = run(*(values.get(word, word) for word in words))
+    assert (code, out) == (1, "")
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: connection failed: ")
     assert "127.0.0.1" in err
     assert "hunter2" not in err
-    assert "Traceback" not in err
+
+
+def test_doctor_tells_of_a_server_that_is_not_there(run: Run) -> None:
+    code, out, _ = run("doctor", "--in", "postgresql://me:hunter2@127.0.0.1:9/db")
+    (line,) = (line for line in out.splitlines() if "store" in line)
+    assert code == 1
+    assert line.startswith("!!  store: connection failed: ")
+    assert "hunter2" not in out
 
 
 def test_doctor_describes_the_model_and_the_store(

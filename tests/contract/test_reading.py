@@ -457,6 +457,7 @@ HOSTILE_KEYS = [
     "it's",
     'say "hi"',
     "two words",
+    "my-key",
     "ключ",
     "🍞",
     "'; drop table x; --",

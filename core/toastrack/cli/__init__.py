@@ -58,5 +58,6 @@ def main() -> None:
 def _fail(error: Exception, code: int) -> None:
     if os.environ.get("TOASTRACK_DEBUG"):
         raise error
-    typer.secho(f"error: {str(error).strip() or type(error).__name__}", fg="red", err=True)
+    message = str(error).strip() if code == 2 else " ".join(str(error).split())
+    typer.secho(f"error: {message or type(error).__name__}", fg="red", err=True)
     sys.exit(code)

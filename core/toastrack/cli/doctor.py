@@ -16,7 +16,7 @@ import typer
 from toastrack.cli.addresses import URL_HELP, open_store
 from toastrack.cli.options import Device, Json, Model, choose_embedder
 from toastrack.embedder import Embedder
-from toastrack.errors import INSTALL_COMMAND
+from toastrack.errors import INSTALL_COMMAND, ToastrackError
 from toastrack.space import EmbeddingSpace
 
 State = Literal["ok", "absent", "wrong"]
@@ -132,7 +132,9 @@ def _store(url: str, *, model: str | None, device: str | None) -> Iterator[Findi
         with open_store(url, choose, create=False) as store:
             message = f"{store.count():,} records of {store.count(documents=True):,} documents"
             yield Finding("store", "ok", f"{message}, space {store.space.digest[:12]}")
+    except ToastrackError as error:
+        yield Finding("store", "wrong", str(error))
     except Exception as error:
-        yield Finding("store", "wrong", str(error).strip())
+        yield Finding("store", "wrong", " ".join(str(error).split()) or type(error).__name__)
     for embedder in chosen[:1]:
         yield from _model(embedder)

@@ -11,7 +11,7 @@ import typer
 
 from toastrack.cli.addresses import DEFAULT_URL, URL_HELP, open_store
 from toastrack.cli.options import Device, Json, Model, choose_embedder
-from toastrack.cli.output import progress_bar, summary, working
+from toastrack.cli.output import progress_bar, share_bar, summary
 from toastrack.ingestion import ingest
 
 
@@ -80,6 +80,8 @@ def ingest_command(
     choose = partial(choose_embedder, model=model, device=device, create=True)
     try:
         with open_store(to, choose, create=True) as store:
+            if index:
+                store.check_index()  # hours of embedding would go before
             with progress_bar("embedding") as on_progress:
                 report = ingest(
                     sources,
@@ -98,8 +100,8 @@ def ingest_command(
                 )
             built = False
             if index:
-                with working("building the index"):
-                    built = store.build_index()
+                with share_bar("building the index") as on_share:
+                    built = store.build_index(on_progress=on_share)
     except KeyboardInterrupt:
         typer.echo(
             "Stopped. What was written stays; run the same command again to go on from there.",

@@ -5,36 +5,19 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from toastrack.ingestion import Progress
 from toastrack.records import Match, Report
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
 
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[Progress], None]]:
     """Show a bar that the callback moves: bytes of the sources, and what became of them."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        SpinnerColumn,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import (
-        Progress as Bar,
-    )
-
-    console = Console(stderr=True)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[done]}"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+    with _bar("{task.fields[done]}") as bar:
         task = bar.add_task(label, total=None, done="loading the model")
 
         def move(progress: Progress) -> None:
@@ -46,16 +29,41 @@ def progress_bar(label: str) -> Iterator[Callable[[Progress], None]]:
 
 
 @contextmanager
+def share_bar(label: str) -> Iterator[Callable[[float], None]]:
+    """Show that something is going on, and the share that is done once the callback is told."""
+    with _bar() as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda share: bar.update(task, completed=share, total=1.0)
+
+
+@contextmanager
 def working(label: str) -> Iterator[None]:
     """Show that something of unknown length is going on."""
+    with share_bar(label):
+        yield
+
+
+def _bar(*texts: str) -> Bar:
     from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        SpinnerColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield
-        return
-    with console.status(label):
-        yield
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        *map(TextColumn, texts),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 def summary(report: Report, *, index_built: bool) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from threading import Barrier
 from typing import Any
 from uuid import uuid4
 
 # ruff: noqa: E402
 import pytest
+from at_once import at_once
 
 psycopg = pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
 
@@ -513,6 +515,68 @@ def test_a_newer_version_may_write_more(make: Make, connection: Any, schema: str
     assert make().upsert([A]).unchanged == 1
 
 
+def test_a_copy_with_comments_keeps_the_space_and_one_without_does_not(
+    make: Make, connection: Any, schema: str, embedder: Embedder
+) -> None:
+    make().upsert([A])
+    connection.execute(
+        f"""
+        create table {schema}.whole (like {schema}.docs including all);
+        create table {schema}.bare (like {schema}.docs including indexes);
+        insert into {schema}.whole select * from {schema}.docs;
+        insert into {schema}.bare select * from {schema}.docs;
+        """
+    )
+    assert make("whole").upsert([A]).unchanged == 1
+    with pytest.raises(SpaceMismatchError, match="query prompt"):
+        make("whole", embedder=Embedder(embedder.model, query_prompt="")).open()
+    with pytest.raises(SpaceMismatchError, match="adopt=True"):
+        make("bare").open()
+
+
+def dump_program(connection: Any, name: str) -> str:
+    """A client program, which must not be older than the server."""
+    program = shutil.which(name)
+    if program is None:
+        pytest.skip(f"there is no {name} on the PATH")
+    shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    numbers = re.search(r"(\d+)(\.\d+)?", shown.stdout)
+    major = int(numbers[1]) if numbers else 0
+    if major < connection.info.server_version // 10_000:
+        pytest.skip(f"{name} is of version {major}, older than the server")
+    return program
+
+
+def test_a_dump_brings_the_space_along(
+    make: Make,
+    connection: Any,
+    schema: str,
+    embedder: Embedder,
+    postgres_dsn: str,
+    new_database: str,
+) -> None:
+    dump, restore = dump_program(connection, "pg_dump"), dump_program(connection, "psql")
+    store = make()
+    store.upsert([A, B])
+    store.build_index()
+    expected = store.search("rye")
+    with psycopg.connect(new_database) as target:
+        target.execute("create extension vector")
+
+    words = [dump, f"--schema={schema}", f"--dbname={postgres_dsn}"]
+    script = subprocess.run(words, capture_output=True, check=True).stdout
+    words = [restore, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--dbname={new_database}"]
+    subprocess.run(words, input=script, capture_output=True, check=True)
+
+    restored = make(connection=new_database, create=False)
+    assert restored.space == store.space == embedder.space
+    assert restored.upsert([A, B]).unchanged == 2
+    assert restored.search("rye") == expected
+    assert restored.build_index() is False
+    with pytest.raises(SpaceMismatchError, match="query prompt"):
+        make(connection=new_database, embedder=Embedder(embedder.model, query_prompt="")).open()
+
+
 # -- rows that somebody else wrote --------------------------------------------------------------
 
 
@@ -550,6 +614,22 @@ def test_rows_with_nulls_are_read_and_count_as_changed(
     assert store.replace("bare", []).deleted == 1
     assert store.delete(documents=["text"]) == 1
     assert len(store.search("rye")) == 3
+
+
+def test_rows_without_a_direction_are_never_found(make: Make, connection: Any, schema: str) -> None:
+    """Their cosine would be NaN; an HNSW index leaves them out, and so does every search."""
+    store = make(connection=connection)
+    store.upsert([A, B])
+    zeros = str([0.0] * DIMENSIONS)
+    connection.execute(f"insert into {schema}.docs (id, embedding) values ('zero', %s)", [zeros])
+    for _ in range(2):
+        for exact in (False, True):
+            for k in (2, 3, 10):
+                found = store.search("rye", k=k, exact=exact)
+                assert sorted(match.id for match in found) == ["a", "b"]
+        store.build_index()
+        connection.execute("set enable_seqscan = off; set enable_sort = off")
+    assert store.count() == 3
 
 
 # -- the extension ------------------------------------------------------------------------------
@@ -655,18 +735,6 @@ def test_a_writer_needs_not_own_the_table(
 
 
 # -- two at once --------------------------------------------------------------------------------
-
-
-def at_once(*calls: Callable[[], Any]) -> list[Any]:
-    """Start calls in threads at the same moment."""
-    barrier = Barrier(len(calls))
-
-    def start(call: Callable[[], Any]) -> Any:
-        barrier.wait()
-        return call()
-
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return list(pool.map(start, calls))
 
 
 def test_two_creators_at_once(make: Make, connection: Any, schema: str) -> None:

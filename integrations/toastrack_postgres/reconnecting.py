@@ -1,0 +1,95 @@
+"""How long a store waits for a server that went away, and what counts as gone.
+
+A transaction that was under way is run again on a new connection. Whether its commit came through
+is not known then, and does not matter: every write here may be done twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import errors
+
+# Seconds before each try. The first connection of a pool to fail is often one of several that
+# died together, so the next try comes at once.
+PATIENT = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0, 2.0, 2.0)
+# Somebody waits for the answer to a question: only a server that is back already is asked again.
+BRIEF = (0.0, 0.1, 0.3)
+
+# No further try begins later than this after the loss, however long connecting took.
+_MAX_SECONDS = 15.0
+
+# The server says goodbye before the connection shows that it is closed.
+# https://www.postgresql.org/docs/current/errcodes-appendix.html, class 57
+_GOODBYES = (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow)
+
+
+class ConnectionLostError(psycopg.OperationalError):
+    """The connection to the server broke, or could not be made again."""
+
+
+@contextmanager
+def noticing_loss(
+    connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any],
+) -> Iterator[None]:
+    """Turn an error after which the connection is gone into ``ConnectionLostError``."""
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        if connection.closed or isinstance(error, _GOODBYES):
+            raise ConnectionLostError(_first_line(error)) from error
+        raise
+
+
+@contextmanager
+def connecting(*, again: bool) -> Iterator[None]:
+    """Turn a failure to connect into ``ConnectionLostError`` where it worked before.
+
+    At the first time it is the user's mistake or nobody there, and passes through.
+    """
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        if again:
+            raise ConnectionLostError(_first_line(error)) from error
+        raise
+
+
+class Outage:
+    """The tries of one piece of work while the server is away."""
+
+    def __init__(self, *, own: bool, patient: bool) -> None:
+        self._own = own
+        self._pauses = iter(PATIENT if patient else BRIEF)
+        self._began: float | None = None
+
+    def pause(self, error: psycopg.OperationalError) -> float:
+        """Return the seconds to wait before the next try, or raise what ends the work."""
+        lost = isinstance(error, ConnectionLostError)
+        if not lost and (self._began is None or error.sqlstate is not None):
+            raise error
+        if not self._own:
+            raise ConnectionLostError(
+                f"The connection that this store was given is lost ({error}). What was committed "
+                "stays. Give the store a new connection, or a conninfo or a pool, over which it "
+                "connects again by itself."
+            ) from error.__cause__
+        now = time.monotonic()
+        self._began = self._began or now
+        pause = next(self._pauses, None)
+        away = now - self._began
+        if pause is None or away + pause > _MAX_SECONDS:
+            raise ConnectionLostError(
+                f"The connection to Postgres was lost and could not be made again within "
+                f"{away:.0f} s ({_first_line(error)}). What was written stays: run the same again "
+                "when the server is back."
+            ) from (error.__cause__ or error)
+        return pause
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
