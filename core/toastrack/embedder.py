@@ -9,8 +9,10 @@ from pathlib import Path
 from threading import Event, RLock
 from typing import TYPE_CHECKING, get_args
 
+from toastrack import arrays
 from toastrack.digests import weights_digest
 from toastrack.engines import EngineName, Precision, shared_worker
+from toastrack.engines.base import Engine
 from toastrack.engines.worker import EngineWorker, FutureJob, Job
 from toastrack.errors import ModelError, UnsupportedError
 from toastrack.model_config import PROMPTS_FILE, ModelConfig, read_json
@@ -28,14 +30,7 @@ from toastrack.tokens import Tokenizer, Tokens, check_unicode
 from toastrack.truncation import OnTruncate, Truncation
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from toastrack.engines.base import Engine
-
-    FloatMatrix = NDArray[np.float32]
-    FloatVector = NDArray[np.float32]
-    Part = tuple[list[int], FloatMatrix]
+    Part = tuple[list[int], arrays.FloatMatrix]
 
 DEFAULT_MODEL = "mixedbread-ai/mxbai-embed-large-v1"
 
@@ -156,18 +151,18 @@ class Embedder:
 
     # -- what is embedded -------------------------------------------------------------------
 
-    def embed_query(self, text: str) -> FloatVector:
+    def embed_query(self, text: str) -> arrays.FloatVector:
         """Embed one search query: float32 of shape ``(dimensions,)``, unit length."""
         if not isinstance(text, str):
             raise TypeError(f"embed_query takes one str, not {type(text).__name__}.")
-        vector: FloatVector = self._embed([text], "query", "embed_query")[0]
+        vector: arrays.FloatVector = self._embed([text], "query", "embed_query")[0]
         return vector
 
-    def embed_queries(self, texts: Iterable[str]) -> FloatMatrix:
+    def embed_queries(self, texts: Iterable[str]) -> arrays.FloatMatrix:
         """Embed search queries: float32 of shape ``(n, dimensions)``, unit rows, order kept."""
         return self._embed(texts, "query", "embed_queries")
 
-    def embed_documents(self, texts: Iterable[str]) -> FloatMatrix:
+    def embed_documents(self, texts: Iterable[str]) -> arrays.FloatMatrix:
         """Embed texts to be found: float32 of shape ``(n, dimensions)``, unit rows, order kept."""
         return self._embed(texts, "document", "embed_documents")
 
@@ -176,18 +171,18 @@ class Embedder:
         self._worker()
         return self
 
-    async def aembed_query(self, text: str) -> FloatVector:
+    async def aembed_query(self, text: str) -> arrays.FloatVector:
         """``embed_query``, awaited; the model runs on a thread, never on the event loop."""
         if not isinstance(text, str):
             raise TypeError(f"aembed_query takes one str, not {type(text).__name__}.")
-        vector: FloatVector = (await self._aembed([text], "query", "aembed_query"))[0]
+        vector: arrays.FloatVector = (await self._aembed([text], "query", "aembed_query"))[0]
         return vector
 
-    async def aembed_queries(self, texts: Iterable[str]) -> FloatMatrix:
+    async def aembed_queries(self, texts: Iterable[str]) -> arrays.FloatMatrix:
         """``embed_queries``, awaited; the model runs on a thread, never on the event loop."""
         return await self._aembed(texts, "query", "aembed_queries")
 
-    async def aembed_documents(self, texts: Iterable[str]) -> FloatMatrix:
+    async def aembed_documents(self, texts: Iterable[str]) -> arrays.FloatMatrix:
         """``embed_documents``, awaited; the model runs on a thread, never on the event loop."""
         return await self._aembed(texts, "document", "aembed_documents")
 
@@ -308,7 +303,7 @@ class Embedder:
 
     # -- how it is done ---------------------------------------------------------------------
 
-    def _embed(self, texts: Iterable[str], role: Role, caller: str) -> FloatMatrix:
+    def _embed(self, texts: Iterable[str], role: Role, caller: str) -> arrays.FloatMatrix:
         checked = _check_texts(texts, caller)
         truncation = Truncation(self.on_truncate)
         result = _collect(
@@ -317,7 +312,7 @@ class Embedder:
         truncation.warn()
         return result
 
-    async def _aembed(self, texts: Iterable[str], role: Role, caller: str) -> FloatMatrix:
+    async def _aembed(self, texts: Iterable[str], role: Role, caller: str) -> arrays.FloatMatrix:
         import asyncio
 
         checked = _check_texts(texts, caller)
@@ -350,7 +345,7 @@ class Embedder:
 
     def embed_in_batches(
         self, texts: Sequence[str], role: Role, truncation: Truncation
-    ) -> Iterator[tuple[list[int], FloatMatrix]]:
+    ) -> Iterator[tuple[list[int], arrays.FloatMatrix]]:
         """Yield ``(positions, unit vectors)`` of each engine batch as soon as it is done.
 
         For code that writes vectors away while the next ones are computed. What was cut is
@@ -471,7 +466,9 @@ def _until(stopped: Event, parts: Iterator[Part]) -> Iterator[Part]:
         yield part
 
 
-def _collect(parts: Iterable[tuple[list[int], FloatMatrix]], rows: int, size: int) -> FloatMatrix:
+def _collect(
+    parts: Iterable[tuple[list[int], arrays.FloatMatrix]], rows: int, size: int
+) -> arrays.FloatMatrix:
     """Put batches back into the order of the texts: float32 of shape ``(rows, size)``."""
     import numpy as np
 
@@ -481,7 +478,7 @@ def _collect(parts: Iterable[tuple[list[int], FloatMatrix]], rows: int, size: in
     return result
 
 
-def _unit(vectors: FloatMatrix) -> FloatMatrix:
+def _unit(vectors: arrays.FloatMatrix) -> arrays.FloatMatrix:
     """Scale rows to length 1; a row that has no direction is an error, not a NaN."""
     import numpy as np
 
@@ -491,7 +488,7 @@ def _unit(vectors: FloatMatrix) -> FloatMatrix:
             "The model returned a vector that is zero or not finite. Its weights are damaged, or "
             "precision= is too low for it."
         )
-    unit: FloatMatrix = (vectors / norms).astype(np.float32)
+    unit: arrays.FloatMatrix = (vectors / norms).astype(np.float32)
     return unit
 
 

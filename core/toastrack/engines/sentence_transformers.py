@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from toastrack import arrays
 from toastrack.errors import ModelError, needs_extra
 from toastrack.tokens import Tokenizer, Tokens
-
-if TYPE_CHECKING:
-    from toastrack.engines.base import FloatMatrix
 
 # Small batches stay in the processor's cache; a GPU wants its units filled.
 _CPU_BATCH_TOKENS = 2_048
@@ -57,7 +55,7 @@ class SentenceTransformersEngine:
         """Tokenise texts and cut them at ``max_tokens``."""
         return self.tokenizer.encode(texts, max_tokens)
 
-    def run(self, batch: Sequence[Tokens], *, prompt: str) -> FloatMatrix:
+    def run(self, batch: Sequence[Tokens], *, prompt: str) -> arrays.FloatMatrix:
         """Return one raw vector a text."""
         torch = self._torch
         longest = max(len(tokens.ids) for tokens in batch)
@@ -77,7 +75,7 @@ class SentenceTransformersEngine:
             features["prompt_length"] = len(self.tokenizer.ids(prompt)) - 1
         with torch.inference_mode():
             vectors = self._model(features)["sentence_embedding"]
-        result: FloatMatrix = vectors.float().cpu().numpy()
+        result: arrays.FloatMatrix = vectors.float().cpu().numpy()
         return result
 
 
