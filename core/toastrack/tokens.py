@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING
 
 from toastrack.errors import ModelError, needs_extra
@@ -35,7 +34,6 @@ class Tokenizer:
         self._uncut.no_padding()
         self._specials: int = self._uncut.num_special_tokens_to_add(False)
         self._cutting: dict[int, tokenizers.Tokenizer] = {}
-        self._lock = Lock()
 
     @classmethod
     def from_folder(cls, folder: Path, *, lower_case: bool = False) -> Tokenizer:
@@ -125,12 +123,12 @@ class Tokenizer:
 
     def _cut_at(self, max_tokens: int) -> tokenizers.Tokenizer:
         # Switching truncation on a shared tokenizer breaks whoever is using it in another thread.
-        with self._lock:
-            if max_tokens not in self._cutting:
-                cutting = _copy(self._uncut)
-                cutting.enable_truncation(max_tokens)
-                self._cutting[max_tokens] = cutting
-            return self._cutting[max_tokens]
+        cutting = self._cutting.get(max_tokens)
+        if cutting is None:
+            cutting = _copy(self._uncut)
+            cutting.enable_truncation(max_tokens)
+            self._cutting[max_tokens] = cutting
+        return cutting
 
 
 def encode_batch(

@@ -205,7 +205,7 @@ def test_a_lone_surrogate_is_named_by_its_position(embedder: Embedder) -> None:
 def test_a_lone_surrogate_far_down_the_list_is_named_by_its_position(
     embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toastrack.embedder._WINDOW", 4)
+    monkeypatch.setattr("toastrack.embedding._WINDOW", 4)
     with pytest.raises(ValueError, match="text 9 holds a lone surrogate"):
         embedder.embed_documents(["bread"] * 9 + ["\udfff"])
 
@@ -262,7 +262,7 @@ def test_the_size_of_batches_does_not_change_a_vector(
 def test_windows_do_not_change_a_vector(quiet: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = prose(30, longest=80, seed=2)
     expected = quiet.embed_documents(texts)
-    monkeypatch.setattr("toastrack.embedder._WINDOW", 7)
+    monkeypatch.setattr("toastrack.embedding._WINDOW", 7)
     assert_equal_vectors(quiet.embed_documents(texts), expected)
 
 
@@ -810,6 +810,37 @@ if not child:
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     assert run(code) == "0\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_locks_that_another_thread_holds_do_not_hang_a_forked_child(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    code = f"""
+import os, signal, sys, threading
+from toastrack import Embedder, digests, engines
+embedder = Embedder({str(tiny_folder)!r}, device="cpu")
+worker = Embedder({str(tiny_folder)!r}, device="cpu").load()._worker()
+held, done = threading.Event(), threading.Event()
+def hold():
+    with embedder._lock, embedder._model._lock, digests._lock, engines._lock, worker._changed:
+        held.set()
+        done.wait()
+holder = threading.Thread(target=hold)
+holder.start()
+held.wait()
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    embedder.embed_query("bread")
+    worker = None
+    os._exit(0)
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+done.set()
+holder.join()
+print(status)
+"""
+    assert run(code, XDG_CACHE_HOME=str(tmp_path)) == "0\n"
 
 
 # -- a model that is only partly there, or brings code ------------------------------------------

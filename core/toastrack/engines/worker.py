@@ -236,8 +236,15 @@ def _stop_all() -> None:
         worker.stop()
 
 
-def forget_all() -> None:
-    """In a forked child: the parent's threads are not here to be waited for."""
+_of_parent: list[EngineWorker] = []
+
+
+def leave_to_parent() -> None:
+    """In a forked child: neither stop the parent's workers nor take them apart.
+
+    Their threads are not here to be waited for, which is what an engine's own end may do.
+    """
+    _of_parent.extend(_running)
     _running.clear()
 
 
