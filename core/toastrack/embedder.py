@@ -10,12 +10,19 @@ from typing import get_args
 from weakref import WeakSet
 
 from toastrack import arrays
-from toastrack.arguments import check_choice, check_positive, check_text, checked_texts
+from toastrack.arguments import (
+    check_choice,
+    check_count,
+    check_positive,
+    check_setting,
+    check_text,
+    checked_texts,
+)
 from toastrack.embedding import Embedding
 from toastrack.engines import EngineName, Precision, shared_worker
 from toastrack.engines.base import Engine
 from toastrack.engines.worker import EngineWorker
-from toastrack.errors import UnsupportedError
+from toastrack.errors import ModelError, UnsupportedError
 from toastrack.forks import after_fork
 from toastrack.model import Model
 from toastrack.model_config import ModelConfig
@@ -67,6 +74,10 @@ class Embedder:
         check_choice("engine", engine, get_args(EngineName))
         check_choice("precision", precision, get_args(Precision))
         check_choice("on_truncate", on_truncate, get_args(OnTruncate))
+        check_setting("revision", revision, none="the newest", example="'main'")
+        check_setting("device", device, none="the best one here", example="'cuda:0' or 'cpu'")
+        check_setting("query_prompt", query_prompt, none="the model's own", example="'query: '")
+        check_setting("document_prompt", document_prompt, none="the model's own", example="''")
         check_positive("dimensions", dimensions)
         check_positive("max_tokens", max_tokens)
         self.model = model_name(model)
@@ -238,6 +249,8 @@ class Embedder:
 
         Nothing is cut, so a count over ``max_tokens`` says that the text does not fit.
         """
+        check_choice("role", role, get_args(Role))
+        check_text(text, "count_tokens")
         return self.tokenizer.count(add_prompt(self.prompts.of(role), text))
 
     def split(self, text: str, max_tokens: int | None = None, overlap: int = 0) -> list[str]:
@@ -248,8 +261,10 @@ class Embedder:
             max_tokens: The limit of a chunk, specials and document prompt counted.
             overlap: How many tokens of one chunk are repeated at the start of the next.
         """
+        check_text(text, "split")
+        check_positive("max_tokens", max_tokens)
+        check_count("overlap", overlap)
         limit = self.max_tokens if max_tokens is None else max_tokens
-        check_positive("max_tokens", limit)
         if limit > self.max_tokens:
             raise ValueError(f"max_tokens={limit} is over this embedder's {self.max_tokens}.")
         return self.tokenizer.split(
@@ -314,14 +329,21 @@ class Embedder:
             raise UnsupportedError(
                 f"engine={self.engine!r} is not part of this version. Leave it at 'auto'."
             )
-        space = self.space
-        return shared_worker(
+        space, config = self.space, self._model.config
+        worker = shared_worker(
             self._model.files.folder(),
-            identity=f"{space.weights} {space.tokenizer} {space.pooling}",
+            identity=f"{space.weights} {space.tokenizer} {space.pooling} {config.run_digest()}",
             engine=self.engine,
             device=self.device,
             precision=self.precision,
         )
+        if worker.engine.dimensions != config.dimensions:
+            raise ModelError(
+                f"{self.model!r} says that its vectors have {config.dimensions} numbers, and makes "
+                f"{worker.engine.dimensions}. Its configuration belongs to another model; get the "
+                "model anew."
+            )
+        return worker
 
 
 _embedders: WeakSet[Embedder] = WeakSet()
