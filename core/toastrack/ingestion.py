@@ -87,7 +87,7 @@ def ingest(
     )
     if prune and skip_bad:
         raise ValueError(
-            "prune and skip_bad cannot go together: a document that cannot be read today would be "
+            "prune=True and skip_bad=True cannot go together: a document that cannot be read today would be "
             "deleted from the store."
         )
     files, records = _sort_sources(sources)
