@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -43,7 +43,8 @@ def checked_texts(texts: Iterable[str], caller: str) -> list[str]:
     """Return a list of texts, or raise ``TypeError`` naming the position of what is none."""
     if isinstance(texts, str):
         raise TypeError(f"{caller} takes a list of texts and was given one str. Write [text].")
-    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
+    # Of a mapping it would be the keys, which is hardly ever meant.
+    if isinstance(texts, (bytes, Mapping)) or not isinstance(texts, Iterable):
         raise TypeError(
             f"{caller} takes a list of texts, not {type(texts).__name__}: {texts!r:.40}."
             f"{_decode(texts)}"

@@ -75,10 +75,9 @@ class Tokenizer:
         cutting = self._cut_at(max_tokens)
         result = []
         for encoding in encode_batch(cutting, texts):
-            uncut = len(encoding.ids) + sum(
-                len(rest.ids) - self._specials for rest in encoding.overflowing
-            )
-            result.append(Tokens(encoding.ids, uncut))
+            ids = encoding.ids  # each look makes a new list
+            uncut = len(ids) + sum(len(rest) - self._specials for rest in encoding.overflowing)
+            result.append(Tokens(ids, uncut))
         return result
 
     def count(self, text: str) -> int:

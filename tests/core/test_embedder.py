@@ -216,7 +216,7 @@ def test_a_lone_surrogate_in_a_query_is_refused(embedder: Embedder) -> None:
 
 
 @pytest.mark.parametrize("method", ["embed_queries", "embed_documents"])
-@pytest.mark.parametrize("value", [None, 5, b"bread"])
+@pytest.mark.parametrize("value", [None, 5, b"bread", {"a": "bread"}])
 def test_what_is_no_list_of_texts_is_named(embedder: Embedder, method: str, value: Any) -> None:
     with pytest.raises(
         TypeError, match=f"{method} takes a list of texts, not {type(value).__name__}"

@@ -73,7 +73,7 @@ class SentenceTransformersEngine:
         for row, tokens in enumerate(batch):
             size = len(tokens.ids)
             columns = slice(longest - size, None) if self._pad["left"] else slice(size)
-            ids[row, columns] = torch.tensor(list(tokens.ids), dtype=torch.long)
+            ids[row, columns] = torch.tensor(tokens.ids, dtype=torch.long)
             mask[row, columns] = 1
         features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         if "token_type_ids" in self._inputs:
