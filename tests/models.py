@@ -8,7 +8,7 @@ from typing import Any
 
 MXBAI_PROMPT = "Represent this sentence for searching relevant passages: "
 
-_WORDS = [
+WORDS = [
     "represent",
     "this",
     "sentence",
@@ -88,7 +88,7 @@ def save_tiny_bert(
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys([*_WORDS, *_PIECES])]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys([*WORDS, *_PIECES])]
     vocabulary = {word: number for number, word in enumerate(words)}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)

@@ -11,8 +11,18 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
+from toastrack.forks import after_fork
+
 _CHUNK = 1 << 20
 _lock = Lock()
+
+
+def _start_anew() -> None:
+    global _lock
+    _lock = Lock()
+
+
+after_fork(_start_anew)
 
 
 def weights_digest(files: Sequence[Path]) -> str:

@@ -4,48 +4,35 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
-from threading import Event, RLock
-from typing import TYPE_CHECKING, get_args
+from threading import RLock
+from typing import get_args
+from weakref import WeakSet
 
-from toastrack.digests import weights_digest
-from toastrack.engines import EngineName, Precision, shared_worker
-from toastrack.engines.worker import EngineWorker, FutureJob, Job
-from toastrack.errors import ModelError, UnsupportedError
-from toastrack.model_config import PROMPTS_FILE, ModelConfig, read_json
-from toastrack.model_files import ModelFiles, looks_like_path, model_name, weight_files
-from toastrack.prompts import (
-    Prompts,
-    Role,
-    add_prompt,
-    known_prompts,
-    resolve_prompts,
-    saved_prompts,
+from toastrack import arrays
+from toastrack.arguments import (
+    check_choice,
+    check_count,
+    check_positive,
+    check_setting,
+    check_text,
+    checked_texts,
 )
+from toastrack.embedding import Embedding
+from toastrack.engines import EngineName, Precision, shared_worker
+from toastrack.engines.base import Engine
+from toastrack.engines.worker import EngineWorker
+from toastrack.errors import ModelError, UnsupportedError
+from toastrack.forks import after_fork
+from toastrack.model import Model
+from toastrack.model_config import ModelConfig
+from toastrack.model_files import looks_like_path, model_name
+from toastrack.prompts import Prompts, Role, add_prompt
 from toastrack.space import EmbeddingSpace
-from toastrack.tokens import Tokenizer, Tokens, check_unicode
+from toastrack.tokens import Tokenizer
 from toastrack.truncation import OnTruncate, Truncation
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from toastrack.engines.base import Engine
-
-    FloatMatrix = NDArray[np.float32]
-    FloatVector = NDArray[np.float32]
-    Part = tuple[list[int], FloatMatrix]
-
 DEFAULT_MODEL = "mixedbread-ai/mxbai-embed-large-v1"
-
-# Texts that are tokenised and sorted together: enough that batches hold equal lengths, few
-# enough that their tokens stay small beside the model.
-_WINDOW = 4_096
-
-# Calls of up to this many texts are tokenised by the worker, so that any number of them can be
-# awaited at once; larger ones take a thread while they last.
-_SHARED = 64
 
 
 class Embedder:
@@ -84,11 +71,15 @@ class Embedder:
         max_tokens: int | None = None,
         on_truncate: OnTruncate = "warn",
     ) -> None:
-        _check_choice("engine", engine, get_args(EngineName))
-        _check_choice("precision", precision, get_args(Precision))
-        _check_choice("on_truncate", on_truncate, get_args(OnTruncate))
-        _check_positive("dimensions", dimensions)
-        _check_positive("max_tokens", max_tokens)
+        check_choice("engine", engine, get_args(EngineName))
+        check_choice("precision", precision, get_args(Precision))
+        check_choice("on_truncate", on_truncate, get_args(OnTruncate))
+        check_setting("revision", revision, none="the newest", example="'main'")
+        check_setting("device", device, none="the best one here", example="'cuda:0' or 'cpu'")
+        check_setting("query_prompt", query_prompt, none="the model's own", example="'query: '")
+        check_setting("document_prompt", document_prompt, none="the model's own", example="''")
+        check_positive("dimensions", dimensions)
+        check_positive("max_tokens", max_tokens)
         self.model = model_name(model)
         self.revision = revision
         self.engine: EngineName = engine
@@ -103,20 +94,24 @@ class Embedder:
             # A relative folder would be another one after a change of directory.
             self.model = str(Path(self.model).expanduser().absolute())
         self._start()
+        _embedders.add(self)
         folder = Path(self.model).expanduser()
-        if dimensions is not None and self._files.is_local and folder.is_dir():
+        if dimensions is not None and self._model.files.is_local and folder.is_dir():
             # The size is known already, so a wrong one is an error here and not at the first text.
-            self._check_dimensions(ModelConfig(folder))
+            self._model.check_dimensions(ModelConfig(folder))
 
     def _start(self) -> None:
-        self._files = ModelFiles(self.model, self.revision)
+        self._model = Model(
+            self.model,
+            revision=self.revision,
+            query_prompt=self._query_prompt,
+            document_prompt=self._document_prompt,
+            dimensions=self._dimensions,
+            max_tokens=self._max_tokens,
+        )
         self._lock = RLock()
-        self._prompts: Prompts | None = None
-        self._tokenizer: Tokenizer | None = None
-        self._space: EmbeddingSpace | None = None
-        self._roomy: set[Role] = set()
-        self._model_config: ModelConfig | None = None
-        self._loaded: tuple[int, EngineWorker] | None = None
+        self._loaded: EngineWorker | None = None
+        self._embeddings: dict[Role, Embedding] = {}
 
     def __repr__(self) -> str:
         settings = {name: value for name, value in self._settings().items() if value is not None}
@@ -156,40 +151,49 @@ class Embedder:
 
     # -- what is embedded -------------------------------------------------------------------
 
-    def embed_query(self, text: str) -> FloatVector:
+    def embed_query(self, text: str) -> arrays.FloatVector:
         """Embed one search query: float32 of shape ``(dimensions,)``, unit length."""
-        if not isinstance(text, str):
-            raise TypeError(f"embed_query takes one str, not {type(text).__name__}.")
-        vector: FloatVector = self._embed([text], "query", "embed_query")[0]
+        check_text(text, "embed_query")
+        vector: arrays.FloatVector = self._embed([text], "query")[0]
         return vector
 
-    def embed_queries(self, texts: Iterable[str]) -> FloatMatrix:
+    def embed_queries(self, texts: Iterable[str]) -> arrays.FloatMatrix:
         """Embed search queries: float32 of shape ``(n, dimensions)``, unit rows, order kept."""
-        return self._embed(texts, "query", "embed_queries")
+        return self._embed(checked_texts(texts, "embed_queries"), "query")
 
-    def embed_documents(self, texts: Iterable[str]) -> FloatMatrix:
+    def embed_documents(self, texts: Iterable[str]) -> arrays.FloatMatrix:
         """Embed texts to be found: float32 of shape ``(n, dimensions)``, unit rows, order kept."""
-        return self._embed(texts, "document", "embed_documents")
+        return self._embed(checked_texts(texts, "embed_documents"), "document")
+
+    def embed_in_batches(
+        self, texts: Sequence[str], role: Role, truncation: Truncation
+    ) -> Iterator[tuple[list[int], arrays.FloatMatrix]]:
+        """Yield ``(positions, unit vectors)`` of each engine batch as soon as it is done.
+
+        For code that writes vectors away while the next ones are computed. What was cut is
+        counted in ``truncation``.
+        """
+        if texts:
+            yield from self._embedding(role).batches(texts, truncation)
 
     def load(self) -> Embedder:
         """Load the model now instead of at the first text."""
         self._worker()
         return self
 
-    async def aembed_query(self, text: str) -> FloatVector:
+    async def aembed_query(self, text: str) -> arrays.FloatVector:
         """``embed_query``, awaited; the model runs on a thread, never on the event loop."""
-        if not isinstance(text, str):
-            raise TypeError(f"aembed_query takes one str, not {type(text).__name__}.")
-        vector: FloatVector = (await self._aembed([text], "query", "aembed_query"))[0]
+        check_text(text, "aembed_query")
+        vector: arrays.FloatVector = (await self._aembed([text], "query"))[0]
         return vector
 
-    async def aembed_queries(self, texts: Iterable[str]) -> FloatMatrix:
+    async def aembed_queries(self, texts: Iterable[str]) -> arrays.FloatMatrix:
         """``embed_queries``, awaited; the model runs on a thread, never on the event loop."""
-        return await self._aembed(texts, "query", "aembed_queries")
+        return await self._aembed(checked_texts(texts, "aembed_queries"), "query")
 
-    async def aembed_documents(self, texts: Iterable[str]) -> FloatMatrix:
+    async def aembed_documents(self, texts: Iterable[str]) -> arrays.FloatMatrix:
         """``embed_documents``, awaited; the model runs on a thread, never on the event loop."""
-        return await self._aembed(texts, "document", "aembed_documents")
+        return await self._aembed(checked_texts(texts, "aembed_documents"), "document")
 
     async def aload(self) -> Embedder:
         """Load the model now, without blocking the event loop."""
@@ -203,13 +207,7 @@ class Embedder:
     @property
     def prompts(self) -> Prompts:
         """Both prompts and where each came from; known without the model's weights."""
-        with self._lock:
-            if self._prompts is None:
-                prompts = self._resolve_prompts()
-                if self._files.cached_folder() is None:
-                    return prompts  # the model itself may say otherwise once it is here
-                self._prompts = prompts
-            return self._prompts
+        return self._model.prompts
 
     @property
     def query_prompt(self) -> str:
@@ -224,47 +222,22 @@ class Embedder:
     @property
     def max_tokens(self) -> int:
         """How many tokens of a text are read, specials and prompt counted."""
-        limit = self._config().max_tokens
-        if self._max_tokens is None:
-            if limit is None:
-                raise ModelError(
-                    f"{self.model!r} does not say how many tokens it reads. Give max_tokens=."
-                )
-            return limit
-        if limit is not None and self._max_tokens > limit:
-            raise ValueError(
-                f"max_tokens={self._max_tokens} is over the {limit} of {self.model!r}."
-            )
-        return self._max_tokens
+        return self._model.max_tokens
 
     @property
     def dimensions(self) -> int:
         """The size of every vector."""
-        return self._check_dimensions(self._config())
+        return self._model.dimensions
 
     @property
     def space(self) -> EmbeddingSpace:
         """The identity of this embedder's vectors; takes the weights, but does not load them."""
-        if self._space is None:
-            with self._lock:
-                folder = self._files.folder()
-                config = ModelConfig(folder)
-                self._space = EmbeddingSpace(
-                    weights=weights_digest(weight_files(folder)),
-                    tokenizer=config.tokenizer_digest(),
-                    pooling=config.pooling_digest(),
-                    query_prompt=self.query_prompt,
-                    document_prompt=self.document_prompt,
-                    dimensions=self.dimensions,
-                    model=self.model,
-                    revision=self._files.commit(),
-                )
-        return self._space
+        return self._model.space
 
     @property
     def known_space(self) -> EmbeddingSpace | None:
         """The space, or None while it would take a download to know it."""
-        return self.space if self._space or self._files.cached_folder() else None
+        return self._model.known_space
 
     @property
     def running_on(self) -> str:
@@ -276,6 +249,8 @@ class Embedder:
 
         Nothing is cut, so a count over ``max_tokens`` says that the text does not fit.
         """
+        check_choice("role", role, get_args(Role))
+        check_text(text, "count_tokens")
         return self.tokenizer.count(add_prompt(self.prompts.of(role), text))
 
     def split(self, text: str, max_tokens: int | None = None, overlap: int = 0) -> list[str]:
@@ -286,8 +261,10 @@ class Embedder:
             max_tokens: The limit of a chunk, specials and document prompt counted.
             overlap: How many tokens of one chunk are repeated at the start of the next.
         """
+        check_text(text, "split")
+        check_positive("max_tokens", max_tokens)
+        check_count("overlap", overlap)
         limit = self.max_tokens if max_tokens is None else max_tokens
-        _check_positive("max_tokens", limit)
         if limit > self.max_tokens:
             raise ValueError(f"max_tokens={limit} is over this embedder's {self.max_tokens}.")
         return self.tokenizer.split(
@@ -297,107 +274,52 @@ class Embedder:
     @property
     def tokenizer(self) -> Tokenizer:
         """The model's own tokenizer; known without its weights in memory."""
-        if self._worker_here is not None:
-            return self._worker_here.engine.tokenizer
-        if self._tokenizer is None:
-            with self._lock:
-                self._tokenizer = Tokenizer.from_folder(
-                    self._files.folder(), lower_case=self._config().lower_cases
-                )
-        return self._tokenizer
+        worker = self._loaded
+        return self._model.tokenizer if worker is None else worker.engine.tokenizer
 
     # -- how it is done ---------------------------------------------------------------------
 
-    def _embed(self, texts: Iterable[str], role: Role, caller: str) -> FloatMatrix:
-        checked = _check_texts(texts, caller)
+    def _embed(self, texts: Sequence[str], role: Role) -> arrays.FloatMatrix:
+        if not texts:
+            return self._nothing()
         truncation = Truncation(self.on_truncate)
-        result = _collect(
-            self.embed_in_batches(checked, role, truncation), len(checked), self.dimensions
-        )
+        vectors = self._embedding(role).matrix(texts, truncation)
         truncation.warn()
-        return result
+        return vectors
 
-    async def _aembed(self, texts: Iterable[str], role: Role, caller: str) -> FloatMatrix:
+    async def _aembed(self, texts: Sequence[str], role: Role) -> arrays.FloatMatrix:
         import asyncio
 
-        checked = _check_texts(texts, caller)
+        if not texts:
+            return await asyncio.to_thread(self._nothing)
+        embedding = self._embeddings.get(role)
+        if embedding is None:
+            embedding = await asyncio.to_thread(self._embedding, role)
         truncation = Truncation(self.on_truncate)
-        if self._worker_here is None:
-            await asyncio.to_thread(self._worker)
-        if len(checked) > _SHARED:
-            stopped = Event()
-            parts = _until(stopped, self.embed_in_batches(checked, role, truncation))
-            try:
-                result = await asyncio.to_thread(
-                    lambda: _collect(parts, len(checked), self.dimensions)
-                )
-            except asyncio.CancelledError:
-                stopped.set()
-                raise
-        else:
-            job = FutureJob(
-                lambda: self._prepare(checked, role, truncation, first=0),
-                prompt=self.prompts.of(role),
-            )
-            self._worker().submit(job, urgent=role == "query")
-            done = await asyncio.wrap_future(job.future)
-            size = self.dimensions
-            result = _collect(
-                ((positions, _unit(raw[:, :size])) for positions, raw in done), len(checked), size
-            )
+        vectors = await embedding.amatrix(texts, truncation)
         truncation.warn()
-        return result
+        return vectors
 
-    def embed_in_batches(
-        self, texts: Sequence[str], role: Role, truncation: Truncation
-    ) -> Iterator[tuple[list[int], FloatMatrix]]:
-        """Yield ``(positions, unit vectors)`` of each engine batch as soon as it is done.
+    def _nothing(self) -> arrays.FloatMatrix:
+        """Return no vectors, of the right size; that takes no engine."""
+        import numpy as np
 
-        For code that writes vectors away while the next ones are computed. What was cut is
-        counted in ``truncation``.
-        """
-        size = self.dimensions
-        for start in range(0, len(texts), _WINDOW):
-            prepared = self._prepare(texts[start : start + _WINDOW], role, truncation, first=start)
-            job = Job(partial(list, prepared), prompt=self.prompts.of(role))
-            self._worker().submit(job, urgent=role == "query")
-            for positions, raw in job.results():
-                yield [start + position for position in positions], _unit(raw[:, :size])
+        return np.empty((0, self.dimensions), dtype=np.float32)
 
-    def _prepare(
-        self, texts: Sequence[str], role: Role, truncation: Truncation, *, first: int
-    ) -> list[Tokens]:
-        prompt, limit = self.prompts.of(role), self.max_tokens
-        if role not in self._roomy:
-            used = self.tokenizer.count(prompt)
-            if used >= limit:
-                raise ValueError(
-                    f"max_tokens={limit} leaves no room for text: the prompt and the special "
-                    f"tokens of a {role} take {used}."
-                )
-            self._roomy.add(role)
-        prompted = [add_prompt(prompt, text) for text in texts]
-        try:
-            prepared = self._engine().prepare(prompted, limit)
-        except ValueError:
-            for position, text in enumerate(texts, start=first):
-                check_unicode(text, f"text {position}")
-            raise
-        truncation.add([tokens.uncut for tokens in prepared], limit, first=first)
-        return prepared
-
-    @property
-    def _worker_here(self) -> EngineWorker | None:
-        """The worker, if it was made in this process: threads do not survive a fork."""
-        return self._loaded[1] if self._loaded and self._loaded[0] == os.getpid() else None
+    def _embedding(self, role: Role) -> Embedding:
+        embedding = self._embeddings.get(role)
+        if embedding is None:
+            # What is wrong with the settings is said before the weights are loaded.
+            prompt, limit, size = self.prompts.of(role), self.max_tokens, self.dimensions
+            embedding = Embedding(self._worker(), role, prompt=prompt, limit=limit, size=size)
+            self._embeddings[role] = embedding
+        return embedding
 
     def _worker(self) -> EngineWorker:
-        worker = self._worker_here
-        if worker is None:
-            with self._lock:
-                worker = self._worker_here or self._load()
-                self._loaded = (os.getpid(), worker)
-        return worker
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = self._load()
+            return self._loaded
 
     def _engine(self) -> Engine:
         return self._worker().engine
@@ -407,99 +329,29 @@ class Embedder:
             raise UnsupportedError(
                 f"engine={self.engine!r} is not part of this version. Leave it at 'auto'."
             )
-        self._check_dimensions(self._config())
-        space = self.space
-        return shared_worker(
-            self._files.folder(),
-            identity=f"{space.weights} {space.tokenizer} {space.pooling}",
+        space, config = self.space, self._model.config
+        worker = shared_worker(
+            self._model.files.folder(),
+            identity=f"{space.weights} {space.tokenizer} {space.pooling} {config.run_digest()}",
             engine=self.engine,
             device=self.device,
             precision=self.precision,
         )
-
-    def _config(self) -> ModelConfig:
-        if self._model_config is None:
-            self._model_config = ModelConfig(self._files.folder())
-        return self._model_config
-
-    def _check_dimensions(self, config: ModelConfig) -> int:
-        size = config.dimensions
-        if self._dimensions is None:
-            return size
-        if self._dimensions > size:
-            raise ValueError(
-                f"dimensions={self._dimensions} is more than the {size} that {self.model!r} makes."
+        if worker.engine.dimensions != config.dimensions:
+            raise ModelError(
+                f"{self.model!r} says that its vectors have {config.dimensions} numbers, and makes "
+                f"{worker.engine.dimensions}. Its configuration belongs to another model; get the "
+                "model anew."
             )
-        return self._dimensions
-
-    def _resolve_prompts(self) -> Prompts:
-        saved = None
-        if self._query_prompt is None or self._document_prompt is None:
-            saved = self._saved_prompts()
-        return resolve_prompts(
-            # A folder may be named like a well-known model and be another.
-            "" if self._files.is_local else self.model,
-            query=self._query_prompt,
-            document=self._document_prompt,
-            saved=saved,
-        )
-
-    def _saved_prompts(self) -> dict[Role, str] | None:
-        if self._files.cached_folder() is None and known_prompts(self.model):
-            return None  # what the table says needs no network
-        path = self._files.small_file(PROMPTS_FILE)
-        return None if path is None else saved_prompts(read_json(path))
+        return worker
 
 
-def _check_texts(texts: Iterable[str], caller: str) -> list[str]:
-    if isinstance(texts, str):
-        raise TypeError(f"{caller} takes a list of texts and was given one str. Write [text].")
-    checked = list(texts)
-    for position, text in enumerate(checked):
-        if not isinstance(text, str):
-            raise TypeError(
-                f"{caller} takes str, but text {position} is {type(text).__name__}: {text!r:.40}."
-            )
-    return checked
+_embedders: WeakSet[Embedder] = WeakSet()
 
 
-def _until(stopped: Event, parts: Iterator[Part]) -> Iterator[Part]:
-    """Pass parts on until somebody has stopped waiting for them."""
-    for part in parts:
-        if stopped.is_set():
-            return
-        yield part
+def _start_anew() -> None:
+    for embedder in list(_embedders):
+        embedder._start()
 
 
-def _collect(parts: Iterable[tuple[list[int], FloatMatrix]], rows: int, size: int) -> FloatMatrix:
-    """Put batches back into the order of the texts: float32 of shape ``(rows, size)``."""
-    import numpy as np
-
-    result = np.empty((rows, size), dtype=np.float32)
-    for positions, vectors in parts:
-        result[positions] = vectors
-    return result
-
-
-def _unit(vectors: FloatMatrix) -> FloatMatrix:
-    """Scale rows to length 1; a row that has no direction is an error, not a NaN."""
-    import numpy as np
-
-    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    if not np.isfinite(norms).all() or not norms.all():
-        raise ModelError(
-            "The model returned a vector that is zero or not finite. Its weights are damaged, or "
-            "precision= is too low for it."
-        )
-    unit: FloatMatrix = (vectors / norms).astype(np.float32)
-    return unit
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}.")
-
-
-def _check_positive(name: str, value: int | None) -> None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise ValueError(f"{name}={value!r} must be a whole number of at least 1.")
+after_fork(_start_anew)

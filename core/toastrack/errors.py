@@ -20,10 +20,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from toastrack.space import EmbeddingSpace
+# Of the package, because importing the space itself would be a circle.
+import toastrack
 
 # The one place that knows how an extra is installed; it changes when the package is on PyPI.
 INSTALL_COMMAND = "pip install '.[{extra}]'"
@@ -70,8 +69,8 @@ class SpaceMismatchError(ToastrackError):
         self,
         message: str,
         *,
-        stored: EmbeddingSpace | None = None,
-        ours: EmbeddingSpace | None = None,
+        stored: toastrack.EmbeddingSpace | None = None,
+        ours: toastrack.EmbeddingSpace | None = None,
         differences: Mapping[str, tuple[object, object]] | None = None,
     ) -> None:
         super().__init__(message)

@@ -17,7 +17,7 @@ from toastrack.seen import SeenIds
 from toastrack.sources import SourceFile, find_files
 from toastrack.store import Document, Store
 
-Path = str | os.PathLike[str]
+StrPath = str | os.PathLike[str]
 
 _DELETE_PAGE = 1_000
 
@@ -32,7 +32,7 @@ class Progress:
 
 
 def ingest(
-    sources: Path | Iterable[Path | Record],
+    sources: StrPath | Iterable[StrPath | Record],
     store: Store,
     *,
     prune: bool = False,
@@ -87,7 +87,7 @@ def ingest(
     )
     if prune and skip_bad:
         raise ValueError(
-            "prune and skip_bad cannot go together: a document that cannot be read today would be "
+            "prune=True and skip_bad=True cannot go together: a document that cannot be read today would be "
             "deleted from the store."
         )
     files, records = _sort_sources(sources)
@@ -195,7 +195,7 @@ class _Run:
 
 
 def _sort_sources(
-    sources: Path | Iterable[Path | Record],
+    sources: StrPath | Iterable[StrPath | Record],
 ) -> tuple[list[SourceFile], Iterator[Record]]:
     """Return the files to read, or the stream of records; a stream is not read ahead."""
     if isinstance(sources, (str, os.PathLike)):
@@ -206,7 +206,7 @@ def _sort_sources(
         raise SourceError("There is nothing to ingest: no source was given.")
     if isinstance(first, Record):
         return [], _records(first, items)
-    paths: list[Path] = []
+    paths: list[StrPath] = []
     for item in (first, *items):
         if isinstance(item, Record):
             raise TypeError("ingest takes paths or records, not both in one call.")
@@ -214,7 +214,7 @@ def _sort_sources(
     return find_files(paths), iter(())
 
 
-def _records(first: Record, others: Iterable[Path | Record]) -> Iterator[Record]:
+def _records(first: Record, others: Iterable[StrPath | Record]) -> Iterator[Record]:
     for record in chain([first], others):
         if not isinstance(record, Record):
             raise TypeError("ingest takes paths or records, not both in one call.")

@@ -23,6 +23,9 @@ _POOLING_SWITCHES = (
     "lasttoken",
 )
 
+# What transformers writes down for people, and the type in which the weights happen to be saved.
+_NOTES = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
+
 PROMPTS_FILE = "config_sentence_transformers.json"
 
 # Position numbers of these start behind the padding token's, so two of them are never used:
@@ -108,6 +111,20 @@ class ModelConfig:
                 steps.append({key: config[key] for key in sorted(config)})
         # Without modules.json sentence-transformers takes the mean.
         return _digest(steps or [{"pooling": ["mean"], "include_prompt": True}])
+
+    def run_digest(self) -> str:
+        """Return a digest of what else decides how the weights run: layers and padding.
+
+        Two models with the same weights may differ in it, for instance in their activation.
+        """
+        layers = read_json(self.folder / "config.json")
+        padding = read_json(self.folder / "tokenizer_config.json")
+        return _digest(
+            [
+                {name: layers[name] for name in layers if name not in _NOTES},
+                [padding.get(name) for name in ("pad_token", "padding_side", "model_input_names")],
+            ]
+        )
 
     def tokenizer_digest(self) -> str:
         """Return a digest of the tokenizer, without the truncation and padding of its last user."""

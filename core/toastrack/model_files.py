@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from socket import gaierror
+from typing import Any
 
 from toastrack.errors import ModelError, needs_extra
 from toastrack.model_config import PROMPTS_FILE, read_modules
@@ -175,17 +177,16 @@ class ModelFiles:
     @contextmanager
     def _hub_errors(self) -> Iterator[None]:
         """Say in one sentence what the hub's own errors mean and what to do."""
-        from huggingface_hub import constants
         from huggingface_hub.errors import (
             GatedRepoError,
             HfHubHTTPError,
             HFValidationError,
-            LocalEntryNotFoundError,
-            OfflineModeIsEnabled,
             RepositoryNotFoundError,
             RevisionNotFoundError,
         )
 
+        # Its bases are the errors of the HTTP library that this version of the hub's client uses.
+        client_errors: tuple[type[Any], ...] = (OSError, *HfHubHTTPError.__bases__)
         try:
             yield
         except GatedRepoError:
@@ -208,21 +209,45 @@ class ModelFiles:
                 f"{self.model!r} is neither a folder nor a hub name such as "
                 "'mixedbread-ai/mxbai-embed-large-v1'."
             ) from None
-        except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
-            why = (
-                "HF_HUB_OFFLINE is set"
-                if constants.HF_HUB_OFFLINE
-                else f"the hub cannot be reached ({getattr(error, 'reason', error)})"
-            )
-            raise ModelError(
-                f"{self.model!r} is not in the local cache and {why}. Connect once to download "
-                "it, or give a local folder."
-            ) from error
+        except client_errors as error:
+            raise ModelError(f"{self.model!r} {_what_happened(error)}") from error
+
+
+def _what_happened(error: BaseException) -> str:
+    """Say what stands between us and the hub's files, and what to do about it."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    not_here = isinstance(error, LocalEntryNotFoundError)
+    cause = error.__cause__ if not_here and error.__cause__ is not None else error
+    reason = getattr(cause, "reason", cause)  # a URLError wraps what happened
+    network = not isinstance(reason, OSError) or isinstance(
+        reason, (ConnectionError, TimeoutError, gaierror)
+    )
+    response = getattr(cause, "response", None)
+    if not network and isinstance(reason, OSError) and reason.errno is not None:
+        return (
+            f"cannot be kept in or read from the hub's cache: {reason}. Mend that, or set HF_HOME "
+            "to another folder."
+        )
+    if constants.HF_HUB_OFFLINE:
+        why = "HF_HUB_OFFLINE is set"
+    elif response is not None:
+        return (
+            f"is not in the local cache and the hub answered {response.status_code}. Try again "
+            "later, or give a local folder."
+        )
+    elif network or not_here:
+        why = f"the hub cannot be reached ({reason})"
+    else:
+        return f"cannot be downloaded: {reason}. Try again, or give a local folder."
+    return (
+        f"is not in the local cache and {why}. Connect once to download it, or give a local folder."
+    )
 
 
 def _check_reachable() -> None:
     """Raise ``OSError`` at once where there is no network: the hub's client retries for 23 s."""
-    from socket import gaierror
     from urllib.error import URLError
     from urllib.request import Request, urlopen
 
@@ -268,6 +293,8 @@ def weight_files(folder: Path) -> list[Path]:
 
 def model_name(model: str | os.PathLike[str]) -> str:
     """Turn a name or path into the text that names the model."""
+    if not isinstance(model, (str, os.PathLike)) or not isinstance(os.fspath(model), str):
+        raise TypeError(f"model={model!r:.60} must be a hub name or the path of a local folder.")
     name = os.fspath(model)
     if not name.strip():
         raise ValueError("The model's name is empty. Give a hub name or a local folder.")

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from toastrack import arrays
 from toastrack.errors import RecordError
 from toastrack.tokens import check_unicode
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Vector = Sequence[float] | NDArray[np.floating[Any]]
-
+    from toastrack.arrays import Vector as Vector
 
 # Python refuses to write more than 4,300 digits: https://docs.python.org/3/library/stdtypes.html#int-max-str-digits
 _MAX_INT_BITS = 14_000
@@ -38,9 +35,12 @@ class Record:
     id: str
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    vector: Vector | None = field(default=None, compare=False, repr=False)
+    vector: arrays.Vector | None = field(default=None, compare=False, repr=False)
     document_id: str | None = None
     chunk: int | None = None
+
+    # For those who put records into a pydantic model: it knows no arrays by itself.
+    __pydantic_config__: ClassVar[dict[str, bool]] = {"arbitrary_types_allowed": True}
 
     def __post_init__(self) -> None:
         if self.document_id is None:
@@ -140,7 +140,7 @@ def last_of_each_id(records: Iterable[Record]) -> list[Record]:
     return list({record.id: record for record in records}.values())
 
 
-def unit_vector(vector: Vector, what: str, dimensions: int | None) -> NDArray[np.float32]:
+def unit_vector(vector: arrays.Vector, what: str, dimensions: int | None) -> arrays.FloatVector:
     """Return a vector at length 1: float32 of shape ``(dimensions,)``.
 
     Raises ``RecordError``, starting with ``what``, for another size, NaN, infinity or zero.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING
 
 from toastrack.errors import ModelError, needs_extra
@@ -35,7 +34,6 @@ class Tokenizer:
         self._uncut.no_padding()
         self._specials: int = self._uncut.num_special_tokens_to_add(False)
         self._cutting: dict[int, tokenizers.Tokenizer] = {}
-        self._lock = Lock()
 
     @classmethod
     def from_folder(cls, folder: Path, *, lower_case: bool = False) -> Tokenizer:
@@ -77,10 +75,9 @@ class Tokenizer:
         cutting = self._cut_at(max_tokens)
         result = []
         for encoding in encode_batch(cutting, texts):
-            uncut = len(encoding.ids) + sum(
-                len(rest.ids) - self._specials for rest in encoding.overflowing
-            )
-            result.append(Tokens(encoding.ids, uncut))
+            ids = encoding.ids  # each look makes a new list
+            uncut = len(ids) + sum(len(rest) - self._specials for rest in encoding.overflowing)
+            result.append(Tokens(ids, uncut))
         return result
 
     def count(self, text: str) -> int:
@@ -125,12 +122,12 @@ class Tokenizer:
 
     def _cut_at(self, max_tokens: int) -> tokenizers.Tokenizer:
         # Switching truncation on a shared tokenizer breaks whoever is using it in another thread.
-        with self._lock:
-            if max_tokens not in self._cutting:
-                cutting = _copy(self._uncut)
-                cutting.enable_truncation(max_tokens)
-                self._cutting[max_tokens] = cutting
-            return self._cutting[max_tokens]
+        cutting = self._cutting.get(max_tokens)
+        if cutting is None:
+            cutting = _copy(self._uncut)
+            cutting.enable_truncation(max_tokens)
+            self._cutting[max_tokens] = cutting
+        return cutting
 
 
 def encode_batch(

@@ -20,12 +20,18 @@ _FORMS = "chroma+http://host:8000/collection or chroma:DIR/collection"
 
 @contextmanager
 def open_url(
-    url: str, choose: Callable[[EmbeddingSpace | None], Embedder], *, create: bool
+    url: str,
+    choose: Callable[[EmbeddingSpace | None], Embedder],
+    *,
+    create: bool,
+    adopt: bool = False,
 ) -> Iterator[ChromaStore]:
     """Open the store of a URL with the embedder that ``choose`` picks for its recorded space."""
     client, collection = _client(url, create=create)
     recorded = recorded_space(client, collection)
-    with ChromaStore(client, collection, embedder=choose(recorded), create=create) as store:
+    with ChromaStore(
+        client, collection, embedder=choose(recorded), create=create, adopt=adopt
+    ) as store:
         yield store
 
 

@@ -60,17 +60,21 @@ def _is_ours(field: str) -> bool:
 
 @contextmanager
 def open_url(
-    url: str, choose: Callable[[EmbeddingSpace | None], Embedder], *, create: bool
+    url: str,
+    choose: Callable[[EmbeddingSpace | None], Embedder],
+    *,
+    create: bool,
+    adopt: bool = False,
 ) -> Iterator[PostgresStore]:
     """Open the store of a URL with the embedder that ``choose`` picks for its recorded space."""
     address = parse_url(url)
     if address.conninfo is not None:
-        with _open(address.conninfo, address, choose, create=create) as store:
+        with _open(address.conninfo, address, choose, create=create, adopt=adopt) as store:
             yield store
         return
     with (
         EmbeddedPostgres(address.folder) as server,
-        _open(server.conninfo, address, choose, create=create) as store,
+        _open(server.conninfo, address, choose, create=create, adopt=adopt) as store,
     ):
         yield store
 
@@ -82,6 +86,7 @@ def _open(
     choose: Callable[[EmbeddingSpace | None], Embedder],
     *,
     create: bool,
+    adopt: bool,
 ) -> Iterator[PostgresStore]:
     with psycopg.connect(with_timeout(conninfo), autocommit=True) as connection:
         recorded = recorded_space(connection, address.table, schema=address.schema)
@@ -92,5 +97,6 @@ def _open(
         schema=address.schema,
         embedder=choose(recorded),
         create=create,
+        adopt=adopt,
     ) as store:
         yield store

@@ -102,21 +102,34 @@ def test_another_model_is_refused_in_one_message(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["search", "x", "--in", "URL"], "Nothing is stored there yet"),
+        (["search", "x", "--in", "URL"], "No model is recorded there"),
         (["ingest", "nowhere", "--to", "URL", "--model", "MODEL"], "nowhere: there is no such"),
         (["ingest", "DOCS", "--to", "mysql://u:secret@h/d"], "'mysql' is not a kind of store"),
         (["ingest", "DOCS", "--to", "nonsense"], "This is not a kind of store"),
         (["ingest", "DOCS", "--to", "URL&colour=red"], "know table and schema, not 'colour'"),
         (["ingest", "DOCS", "--to", "URL", "--model", "./nowhere"], "There is no folder"),
         (["search", "x", "--in", "URL", "--filter", "novalue"], "KEY=VALUE"),
+        (
+            ["search", "x", "--in", "URL", "--filter", "a=1", "--filter", "a=2"],
+            "'a' is given twice",
+        ),
+        (["ingest", "ROWS", "--to", "URL", "--model", "MODEL"], "or use --id-from content."),
         (["search", "x", "--in", "URL", "-k", "0"], "greater than or equal to 1"),
         (["bake"], "No such command 'bake'"),
     ],
 )
 def test_bad_input_is_exit_code_2_and_a_clear_line(
-    run: Run, docs: Path, url: str, tiny_folder: Path, words: list[str], says: str
+    run: Run,
+    docs: Path,
+    url: str,
+    tiny_folder: Path,
+    tmp_path: Path,
+    words: list[str],
+    says: str,
 ) -> None:
-    values = {"DOCS": str(docs), "URL": url, "MODEL": str(tiny_folder)}
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "rye"}')
+    values = {"DOCS": str(docs), "URL": url, "MODEL": str(tiny_folder), "ROWS": str(rows)}
     code, _, err = run(*(values.get(w, w.replace("URL", url)) for w in words))
     assert code == 2
     assert says in " ".join(err.split())
@@ -160,6 +173,33 @@ def test_doctor_tells_of_a_server_that_is_not_there(run: Run) -> None:
     assert "hunter2" not in out
 
 
+def test_a_store_that_names_no_model_is_adopted_on_request(
+    run: Run, docs: Path, url: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    ingest = ("ingest", docs, "--to", url, "--model", tiny_folder)
+    run(*ingest)
+    with (
+        EmbeddedPostgres(tmp_path / "pg") as server,
+        psycopg.connect(server.conninfo, autocommit=True) as connection,
+    ):
+        connection.execute("comment on column docs.embedding is null")
+        for words in (("search", "bread", "--in", url), ("doctor", "--in", url)):
+            code, out, err = run(*words)
+            assert code == (2 if words[0] == "search" else 1)
+            assert "If rows are, say which model embedded them: " in out + err
+            assert "--model MODEL --adopt" in out + err
+        search: tuple[str | Path, ...] = ("search", "bread", "--in", url, "--model", tiny_folder)
+        for command in (search, ingest):
+            code, _, err = run(*command)
+            assert (code, "adopt=True" in err) == (2, False)
+            assert "open it with toastrack ingest --adopt: that records" in err
+
+        code, out, _ = run(*ingest, "--adopt")
+        assert (code, "0 embedded, 2 unchanged" in out) == (0, True)
+        code, out, _ = run("search", "bread", "--in", url, "--json")
+        assert (code, len(json.loads(out))) == (0, 2)
+
+
 def test_doctor_describes_the_model_and_the_store(
     run: Run, docs: Path, url: str, tiny_folder: Path
 ) -> None:
@@ -170,7 +210,11 @@ def test_doctor_describes_the_model_and_the_store(
     assert "ok  store: 2 records of 2 documents" in out
     assert "32 dimensions, reads 64 tokens" in out
     assert "query prompt: 'Represent this sentence for searching relevant passages: '" in out
-    assert "(saved with the model)" in out or "(argument)" in out
+    assert out.count("(recorded in the store)") == 2
+
+    code, out, _ = run("doctor", "--in", url, "--model", tiny_folder)
+    assert code == 0
+    assert out.count("(saved with the model)") == 2
     assert "sentence-transformers on cpu in float32" in out
 
 

@@ -16,27 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models import embed_in_another_process
+from models import WORDS, embed_in_another_process
 
 from toastrack import Embedder
 from toastrack.engines.sentence_transformers import SentenceTransformersEngine
 from toastrack.errors import TruncationError, TruncationWarning
-
-WORDS = [
-    "bread",
-    "rye",
-    "flour",
-    "water",
-    "salt",
-    "yeast",
-    "dough",
-    "oven",
-    "crust",
-    "starter",
-    "warm",
-    "cold",
-    "sour",
-]
 
 
 def texts(count: int, seed: int = 0) -> list[str]:

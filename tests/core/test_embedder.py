@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
 from toastrack import Embedder
-from toastrack.engines.sentence_transformers import SentenceTransformersEngine
+from toastrack.engines.sentence_transformers import SentenceTransformersEngine, one_name
 from toastrack.errors import ModelError, UnsupportedError
 from toastrack.truncation import Truncation
 
@@ -205,7 +205,7 @@ def test_a_lone_surrogate_is_named_by_its_position(embedder: Embedder) -> None:
 def test_a_lone_surrogate_far_down_the_list_is_named_by_its_position(
     embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toastrack.embedder._WINDOW", 4)
+    monkeypatch.setattr("toastrack.embedding._WINDOW", 4)
     with pytest.raises(ValueError, match="text 9 holds a lone surrogate"):
         embedder.embed_documents(["bread"] * 9 + ["\udfff"])
 
@@ -213,6 +213,51 @@ def test_a_lone_surrogate_far_down_the_list_is_named_by_its_position(
 def test_a_lone_surrogate_in_a_query_is_refused(embedder: Embedder) -> None:
     with pytest.raises(ValueError, match="lone surrogate"):
         embedder.embed_query("\ud83c")
+
+
+@pytest.mark.parametrize("method", ["embed_queries", "embed_documents"])
+@pytest.mark.parametrize("value", [None, 5, b"bread", {"a": "bread"}])
+def test_what_is_no_list_of_texts_is_named(embedder: Embedder, method: str, value: Any) -> None:
+    with pytest.raises(
+        TypeError, match=f"{method} takes a list of texts, not {type(value).__name__}"
+    ) as e:
+        getattr(embedder, method)(value)
+    assert repr(value) in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda embedder: embedder.embed_query(b"bread"),
+        lambda embedder: embedder.embed_documents(["rye", b"bread"]),
+        lambda embedder: embedder.embed_documents(b"bread"),
+        lambda embedder: embedder.count_tokens(b"bread"),
+        lambda embedder: embedder.split(b"bread"),
+        lambda embedder: asyncio.run(embedder.aembed_query(b"bread")),
+    ],
+)
+def test_bytes_are_to_be_decoded_first(
+    embedder: Embedder, ask: Callable[[Embedder], object]
+) -> None:
+    with pytest.raises(TypeError, match=r"bytes: b'bread'\. Decode it first: \.decode\('utf-8'\)"):
+        ask(embedder)
+
+
+def test_a_role_that_is_none_is_refused(embedder: Embedder) -> None:
+    with pytest.raises(ValueError, match="role='qery' is not one of 'query', 'document'"):
+        embedder.count_tokens("bread", role="qery")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["count_tokens", "split"])
+def test_what_is_counted_and_split_is_one_text(embedder: Embedder, method: str) -> None:
+    with pytest.raises(TypeError, match=f"{method} takes one str, not NoneType: None"):
+        getattr(embedder, method)(None)
+
+
+@pytest.mark.parametrize("overlap", [-1, 1.5, "2", True, None])
+def test_an_overlap_is_a_whole_number(embedder: Embedder, overlap: Any) -> None:
+    with pytest.raises(ValueError, match=f"overlap={overlap!r} must be a whole number"):
+        embedder.split("bread", overlap=overlap)
 
 
 # -- the same numbers as sentence-transformers ----------------------------------------------
@@ -262,7 +307,7 @@ def test_the_size_of_batches_does_not_change_a_vector(
 def test_windows_do_not_change_a_vector(quiet: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = prose(30, longest=80, seed=2)
     expected = quiet.embed_documents(texts)
-    monkeypatch.setattr("toastrack.embedder._WINDOW", 7)
+    monkeypatch.setattr("toastrack.embedding._WINDOW", 7)
     assert_equal_vectors(quiet.embed_documents(texts), expected)
 
 
@@ -392,6 +437,50 @@ def test_models_that_differ_in_the_order_of_their_poolings_do_not_share_an_engin
     for embedder in embedders:
         texts = ["bread", "my starter rises"]
         assert_equal_vectors(embedder.embed_documents(texts), plain(Path(embedder.model), texts))
+
+
+def changed_json(folder: Path, target: Path, name: str, change: dict[str, Any]) -> Path:
+    """A copy of a model with other values in one of its files."""
+    shutil.copytree(folder, target)
+    content = json.loads((target / name).read_text(encoding="utf-8"))
+    (target / name).write_text(json.dumps(content | change), encoding="utf-8")
+    return target
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config.json", {"hidden_act": "relu"}),
+        ("config.json", {"layer_norm_eps": 0.1}),
+        ("tokenizer_config.json", {"padding_side": "left"}),
+    ],
+)
+def test_models_that_differ_in_how_they_run_do_not_share_an_engine(
+    quiet: Embedder, tiny_folder: Path, tmp_path: Path, name: str, change: dict[str, Any]
+) -> None:
+    folder = changed_json(tiny_folder, tmp_path / "m", name, change)
+    other = Embedder(folder, device="cpu", on_truncate="ignore")
+    texts = ["bread", "my starter rises"]
+    expected = plain(folder, texts)
+    assert np.abs(expected - quiet.embed_documents(texts)).max() > 1e-4
+    assert_equal_vectors(other.embed_documents(texts), expected)
+
+
+def test_what_a_model_notes_for_people_does_not_keep_it_from_sharing_an_engine(
+    embedder: Embedder, tiny_folder: Path, tmp_path: Path
+) -> None:
+    notes = {"transformers_version": "9.9", "_name_or_path": "elsewhere", "dtype": "float32"}
+    folder = changed_json(tiny_folder, tmp_path / "m", "config.json", notes)
+    assert Embedder(folder, device="cpu")._engine() is embedder._engine()
+
+
+def test_a_size_that_the_model_does_not_make_is_an_error(
+    embedder: Embedder, tiny_folder: Path, tmp_path: Path
+) -> None:
+    size = {"embedding_dimension": 48}
+    folder = changed_json(tiny_folder, tmp_path / "m", "1_Pooling/config.json", size)
+    with pytest.raises(ModelError, match=r"says that its vectors have 48 numbers, and makes 32\."):
+        Embedder(folder, device="cpu").embed_query("bread")
 
 
 # -- weights --------------------------------------------------------------------------------
@@ -557,6 +646,20 @@ def test_a_typo_is_refused_with_the_choices(name: str, value: Any, choices: str)
         Embedder("x/y", **settings)
 
 
+@pytest.mark.parametrize("name", ["query_prompt", "document_prompt", "device", "revision"])
+@pytest.mark.parametrize("value", [5, b"cpu", torch.device("cpu")])
+def test_a_setting_that_is_no_str_is_refused_at_once(name: str, value: Any) -> None:
+    settings: dict[str, Any] = {name: value}
+    with pytest.raises(TypeError, match=re.escape(f"{name}={value!r} must be a str such as ")):
+        Embedder("x/y", **settings)
+
+
+@pytest.mark.parametrize("model", [5, b"x/y", None])
+def test_a_model_that_is_no_name_is_refused_at_once(model: Any) -> None:
+    with pytest.raises(TypeError, match=re.escape(f"model={model!r} must be a hub name")):
+        Embedder(model)
+
+
 def test_an_unknown_argument_is_refused() -> None:
     settings: dict[str, Any] = {"prompt": "query: "}
     with pytest.raises(TypeError, match="prompt"):
@@ -572,11 +675,31 @@ def test_an_engine_that_is_not_here_yet_says_so(
         embedder.embed_query("bread")
 
 
-@pytest.mark.parametrize("device", ["banana", "cuda:99", ""])
+@pytest.mark.parametrize("device", ["banana", "cuda:99", "", "meta", "hpu:0"])
 def test_a_device_that_is_not_here_is_named(tiny_folder: Path, device: str) -> None:
     embedder = Embedder(tiny_folder, device=device)
     with pytest.raises(ModelError, match=rf"device='{device}' cannot be used here: .*Leave it out"):
         embedder.embed_query("bread")
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        ("cuda", "cuda:1"),
+        ("cuda:1", "cuda:1"),
+        ("cuda:0", "cuda:0"),
+        ("cpu", "cpu"),
+        ("cpu:0", "cpu"),
+        ("mps:0", "mps"),
+        ("xpu:1", "xpu:1"),
+    ],
+)
+def test_every_device_has_one_name(device: str, name: str) -> None:
+    assert one_name(device, current=1) == name
+
+
+def test_two_names_of_one_device_share_an_engine(embedder: Embedder, tiny_folder: Path) -> None:
+    assert Embedder(tiny_folder, device="cpu:0")._engine() is embedder._engine()
 
 
 def test_the_message_about_a_device_is_short(tiny_folder: Path) -> None:
@@ -649,6 +772,19 @@ def test_pickled_weights_are_not_loaded(tiny_folder: Path, tmp_path: Path) -> No
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"no \.safetensors.*does not load pickles.*Save"):
         Embedder(folder).embed_query("bread")
+
+
+@pytest.mark.parametrize("kept", [0, 100, -10])
+def test_weights_that_were_not_copied_whole_are_named(
+    shards_folder: Path, tmp_path: Path, kept: int
+) -> None:
+    folder = shutil.copytree(shards_folder, tmp_path / "m")
+    shard = sorted(folder.glob("model-*.safetensors"))[1]
+    shard.write_bytes(shard.read_bytes()[:kept])
+    with pytest.raises(ModelError) as caught:
+        Embedder(folder, device="cpu").embed_query("bread")
+    assert str(caught.value).startswith(f"{str(shard)!r} is damaged or was not copied whole (")
+    assert str(caught.value).endswith("Delete it and get the model anew.")
 
 
 def test_a_missing_shard_is_noticed(shards_folder: Path, tmp_path: Path) -> None:
@@ -810,6 +946,37 @@ if not child:
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     assert run(code) == "0\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_locks_that_another_thread_holds_do_not_hang_a_forked_child(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    code = f"""
+import os, signal, sys, threading
+from toastrack import Embedder, digests, engines
+embedder = Embedder({str(tiny_folder)!r}, device="cpu")
+worker = Embedder({str(tiny_folder)!r}, device="cpu").load()._worker()
+held, done = threading.Event(), threading.Event()
+def hold():
+    with embedder._lock, embedder._model._lock, digests._lock, engines._lock, worker._changed:
+        held.set()
+        done.wait()
+holder = threading.Thread(target=hold)
+holder.start()
+held.wait()
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    embedder.embed_query("bread")
+    worker = None
+    os._exit(0)
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+done.set()
+holder.join()
+print(status)
+"""
+    assert run(code, XDG_CACHE_HOME=str(tmp_path)) == "0\n"
 
 
 # -- a model that is only partly there, or brings code ------------------------------------------

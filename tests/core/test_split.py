@@ -260,7 +260,7 @@ def test_a_limit_that_the_prompt_fills_is_refused(tiny_folder: Path) -> None:
 def test_an_overlap_that_a_chunk_cannot_hold_is_refused(
     embedder: Embedder, overlap: int, text: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"overlap={overlap} must be at least 0 and below"):
+    with pytest.raises(ValueError, match=f"overlap={overlap} must be "):
         embedder.split(text, max_tokens=16, overlap=overlap)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from toastrack import __version__
 from toastrack.cli.doctor import doctor_command
+from toastrack.cli.flags import with_flags
 from toastrack.cli.ingest import ingest_command
 from toastrack.cli.search import search_command
 from toastrack.errors import ToastrackError
@@ -59,5 +60,5 @@ def _fail(error: Exception, code: int) -> None:
     if os.environ.get("TOASTRACK_DEBUG"):
         raise error
     message = str(error).strip() if code == 2 else " ".join(str(error).split())
-    typer.secho(f"error: {message or type(error).__name__}", fg="red", err=True)
+    typer.secho(f"error: {with_flags(message) or type(error).__name__}", fg="red", err=True)
     sys.exit(code)

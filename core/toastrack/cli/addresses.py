@@ -36,13 +36,15 @@ class Adapter(Protocol):
     """What a module in the table offers."""
 
     def open_url(
-        self, url: str, choose: ChooseEmbedder, *, create: bool
+        self, url: str, choose: ChooseEmbedder, *, create: bool, adopt: bool
     ) -> AbstractContextManager[Store]:
         """Open the store that a URL names, and close it and all that was started for it."""
         ...
 
 
-def open_store(url: str, choose: ChooseEmbedder, *, create: bool) -> AbstractContextManager[Store]:
+def open_store(
+    url: str, choose: ChooseEmbedder, *, create: bool, adopt: bool = False
+) -> AbstractContextManager[Store]:
     """Open the store that a URL names."""
     scheme = url.partition(":")[0]
     module = _ADAPTERS.get(scheme)
@@ -51,4 +53,4 @@ def open_store(url: str, choose: ChooseEmbedder, *, create: bool) -> AbstractCon
         raise StoreError(
             f"{repr(scheme) if ':' in url else 'This'} is not a kind of store. Known: {URL_HELP}."
         )
-    return cast(Adapter, import_module(module)).open_url(url, choose, create=create)
+    return cast(Adapter, import_module(module)).open_url(url, choose, create=create, adopt=adopt)

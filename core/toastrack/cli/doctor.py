@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import typer
 
 from toastrack.cli.addresses import URL_HELP, open_store
+from toastrack.cli.flags import with_flags
 from toastrack.cli.options import Device, Json, Model, choose_embedder
 from toastrack.embedder import Embedder
 from toastrack.errors import INSTALL_COMMAND, ToastrackError
@@ -95,8 +96,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _model(embedder: Embedder) -> Iterator[Finding]:
-    """Describe a model as far as that takes no download."""
+def _model(embedder: Embedder, *, recorded: bool = False) -> Iterator[Finding]:
+    """Describe a model as far as that takes no download; ``recorded`` is one that a store names."""
     subject = f"model {embedder.model}"
     try:
         space = embedder.known_space
@@ -110,31 +111,36 @@ def _model(embedder: Embedder) -> Iterator[Finding]:
                 f"space {space.digest[:12]}"
             )
             yield Finding(subject, "ok", message)
-        yield Finding("query prompt", "ok", f"{prompts.query!r} ({prompts.query_source})")
-        yield Finding("document prompt", "ok", f"{prompts.document!r} ({prompts.document_source})")
+        for role, prompt, source in (
+            ("query", prompts.query, prompts.query_source),
+            ("document", prompts.document, prompts.document_source),
+        ):
+            said_by = "recorded in the store" if recorded else source
+            yield Finding(f"{role} prompt", "ok", f"{prompt!r} ({said_by})")
         if space is not None:
             embedder.load()
             yield Finding("engine", "ok", f"{embedder.running_on}")
     except Exception as error:
-        yield Finding(subject, "wrong", str(error))
+        yield Finding(subject, "wrong", with_flags(str(error)))
 
 
 def _store(url: str, *, model: str | None, device: str | None) -> Iterator[Finding]:
     """Describe a store, and the model that belongs to it."""
-    chosen: list[Embedder] = []
+    chosen: list[tuple[Embedder, bool]] = []
 
     def choose(recorded: EmbeddingSpace | None) -> Embedder:
         pick = partial(choose_embedder, model=model, device=device, create=False)
-        chosen.append(pick(recorded))
-        return chosen[-1]
+        embedder = pick(recorded)
+        chosen.append((embedder, model is None))
+        return embedder
 
     try:
         with open_store(url, choose, create=False) as store:
             message = f"{store.count():,} records of {store.count(documents=True):,} documents"
             yield Finding("store", "ok", f"{message}, space {store.space.digest[:12]}")
     except ToastrackError as error:
-        yield Finding("store", "wrong", str(error))
+        yield Finding("store", "wrong", with_flags(str(error)))
     except Exception as error:
         yield Finding("store", "wrong", " ".join(str(error).split()) or type(error).__name__)
-    for embedder in chosen[:1]:
-        yield from _model(embedder)
+    for embedder, from_store in chosen[:1]:
+        yield from _model(embedder, recorded=from_store)

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from toastrack.cli.addresses import DEFAULT_URL, URL_HELP, open_store
+from toastrack.cli.flags import with_flags
 from toastrack.cli.options import Device, Json, Model, choose_embedder
 from toastrack.cli.output import progress_bar, share_bar, summary
 from toastrack.ingestion import ingest
@@ -34,6 +35,13 @@ def ingest_command(
     ] = DEFAULT_URL,
     model: Model = None,
     device: Device = None,
+    adopt: Annotated[
+        bool,
+        typer.Option(
+            "--adopt",
+            help="Take over a filled store that does not say which model embedded it: --model did.",
+        ),
+    ] = False,
     prune: Annotated[
         bool, typer.Option("--prune", help="Delete stored documents that the sources do not have.")
     ] = False,
@@ -79,7 +87,7 @@ def ingest_command(
     """
     choose = partial(choose_embedder, model=model, device=device, create=True)
     try:
-        with open_store(to, choose, create=True) as store:
+        with open_store(to, choose, create=True, adopt=adopt) as store:
             if index:
                 store.check_index()  # hours of embedding would go before
             with progress_bar("embedding") as on_progress:
@@ -96,7 +104,7 @@ def ingest_command(
                     metadata_columns=metadata_column or None,
                     column_types=dict(_column_type(text) for text in column_type or []),
                     on_progress=on_progress,
-                    on_bad=lambda message: typer.echo(f"left out: {message}", err=True),
+                    on_bad=lambda message: typer.echo(f"left out: {with_flags(message)}", err=True),
                 )
             built = False
             if index:

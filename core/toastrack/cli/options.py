@@ -35,6 +35,8 @@ def choose_embedder(
         return Embedder.from_space(recorded, device=device)
     if not create:
         raise StoreError(
-            "Nothing is stored there yet. Fill it with: toastrack ingest SOURCES --to URL"
+            "No model is recorded there. If nothing is stored yet, fill it: toastrack ingest SOURCES "
+            "--to URL. If rows are, say which model embedded them: toastrack ingest SOURCES --to URL "
+            "--model MODEL --adopt."
         )
     return Embedder(device=device)

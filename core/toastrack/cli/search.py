@@ -48,7 +48,14 @@ def search_command(
     The model is the one that the store was built with, and the question gets that model's query
     prompt.
     """
-    wanted = dict(_condition(text) for text in filter or [])
+    wanted: dict[str, Scalar] = {}
+    for text in filter or []:
+        key, value = _condition(text)
+        if key in wanted:
+            raise typer.BadParameter(
+                f"{key!r} is given twice, and a field has one value.", param_hint="--filter"
+            )
+        wanted[key] = value
     choose = partial(choose_embedder, model=model, device=device, create=False)
     with open_store(url, choose, create=False) as store:
         matches = store.search(query, k=k, filter=wanted, exact=exact)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from threading import Lock
 from typing import Literal
 from weakref import WeakValueDictionary
 
-from toastrack.engines.worker import EngineWorker, forget_all
+from toastrack.engines.worker import EngineWorker, leave_to_parent
+from toastrack.forks import after_fork
 
 EngineName = Literal["auto", "sentence-transformers", "openvino", "hosted"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -55,14 +55,12 @@ def shared_worker(
 
 
 def _start_anew() -> None:
-    """In a forked child: the parent's threads are not here, and its locks may be held for ever."""
     global _lock, _forked
     _lock = Lock()
     _forked = True
     _loading.clear()
     _workers.clear()
-    forget_all()
+    leave_to_parent()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew)
+after_fork(_start_anew)

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from toastrack import arrays
 from toastrack.tokens import Tokenizer, Tokens
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    FloatMatrix = NDArray[np.float32]
 
 
 class Engine(Protocol):
@@ -27,7 +22,7 @@ class Engine(Protocol):
         """Tokenise texts, prompt included, and cut them at ``max_tokens``."""
         ...
 
-    def run(self, batch: Sequence[Tokens], *, prompt: str) -> FloatMatrix:
+    def run(self, batch: Sequence[Tokens], *, prompt: str) -> arrays.FloatMatrix:
         """Return one raw vector a text: float32 of shape ``(len(batch), dimensions)``.
 
         ``prompt`` is already part of the texts; poolings that leave it out need to know it.

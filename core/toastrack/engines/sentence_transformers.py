@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from toastrack import arrays
 from toastrack.errors import ModelError, needs_extra
+from toastrack.model_files import weight_files
 from toastrack.tokens import Tokenizer, Tokens
-
-if TYPE_CHECKING:
-    from toastrack.engines.base import FloatMatrix
 
 # Small batches stay in the processor's cache; a GPU wants its units filled.
 _CPU_BATCH_TOKENS = 2_048
@@ -27,16 +26,24 @@ class SentenceTransformersEngine:
         with needs_extra("local", "sentence_transformers"):
             import sentence_transformers
         import torch
+        from safetensors import SafetensorError
 
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
-        with _quiet_loading():
-            # Weights saved as fp16 (mxbai's are) would run as fp16 on a CPU: slower and inexact.
-            model = sentence_transformers.SentenceTransformer(
-                str(folder),
-                device=device,
-                local_files_only=True,
-                model_kwargs={"use_safetensors": True, "torch_dtype": dtype},
-            )
+        try:
+            with _quiet_loading():
+                # Weights saved as fp16 (mxbai's are) would run as fp16 on a CPU: slow and inexact.
+                model = sentence_transformers.SentenceTransformer(
+                    str(folder),
+                    device=device,
+                    local_files_only=True,
+                    model_kwargs={"use_safetensors": True, "torch_dtype": dtype},
+                )
+        except SafetensorError as error:
+            damaged = " or ".join(repr(str(path)) for path in _damaged(folder)) or repr(str(folder))
+            raise ModelError(
+                f"{damaged} is damaged or was not copied whole ({error}). Delete it and get the "
+                "model anew."
+            ) from None
         self._model = model.to(dtype).eval()
         self._torch = torch
         self._device = torch.device(device)
@@ -57,7 +64,7 @@ class SentenceTransformersEngine:
         """Tokenise texts and cut them at ``max_tokens``."""
         return self.tokenizer.encode(texts, max_tokens)
 
-    def run(self, batch: Sequence[Tokens], *, prompt: str) -> FloatMatrix:
+    def run(self, batch: Sequence[Tokens], *, prompt: str) -> arrays.FloatMatrix:
         """Return one raw vector a text."""
         torch = self._torch
         longest = max(len(tokens.ids) for tokens in batch)
@@ -66,7 +73,7 @@ class SentenceTransformersEngine:
         for row, tokens in enumerate(batch):
             size = len(tokens.ids)
             columns = slice(longest - size, None) if self._pad["left"] else slice(size)
-            ids[row, columns] = torch.tensor(list(tokens.ids), dtype=torch.long)
+            ids[row, columns] = torch.tensor(tokens.ids, dtype=torch.long)
             mask[row, columns] = 1
         features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         if "token_type_ids" in self._inputs:
@@ -77,27 +84,53 @@ class SentenceTransformersEngine:
             features["prompt_length"] = len(self.tokenizer.ids(prompt)) - 1
         with torch.inference_mode():
             vectors = self._model(features)["sentence_embedding"]
-        result: FloatMatrix = vectors.float().cpu().numpy()
+        result: arrays.FloatMatrix = vectors.float().cpu().numpy()
         return result
 
 
+def _damaged(folder: Path) -> list[Path]:
+    """Return the weight files that cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    damaged = []
+    for path in weight_files(folder):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except SafetensorError:
+            damaged.append(path)
+    return damaged
+
+
 def pick_device(device: str | None) -> str:
-    """Return the device asked for, else the best one here: cuda, mps, cpu."""
+    """Return the device asked for, else the best one here (cuda, mps, cpu), by its one name."""
     with needs_extra("local", "torch"):
         import torch
 
     if device is None:
         if torch.cuda.is_available():
-            return "cuda"
+            return one_name("cuda", current=torch.cuda.current_device())
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # A "meta" device makes tensors without numbers in them.
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         reason = str(error).splitlines()[0].partition(". ")[0][:150].rstrip(".")
         raise ModelError(
             f"device={device!r} cannot be used here: {reason}. Leave it out for the best one."
         ) from None
-    return device
+    return one_name(device, current=torch.cuda.current_device() if "cuda" in device else 0)
+
+
+def one_name(device: str, *, current: int) -> str:
+    """Return the one name of a device that has several, with ``current`` the GPU in use.
+
+    "cuda" is that GPU; of "cpu" and "mps" there is only one, however it is numbered.
+    """
+    kind = device.partition(":")[0]
+    if device == "cuda":
+        return f"cuda:{current}"
+    return kind if kind in ("cpu", "mps") else device
 
 
 def _text_inputs(model: Any, folder: Path) -> tuple[list[str], dict[str, Any]]:

@@ -16,13 +16,12 @@ from queue import SimpleQueue
 from threading import Condition, Thread
 from typing import TYPE_CHECKING
 
+from toastrack import arrays
 from toastrack.engines.base import Engine
 from toastrack.tokens import Tokens
 
 if TYPE_CHECKING:
-    from toastrack.engines.base import FloatMatrix
-
-    Result = tuple[list[int], FloatMatrix]
+    Result = tuple[list[int], arrays.FloatMatrix]
 
 
 class Job:
@@ -75,7 +74,7 @@ class Job:
             batch.append(waiting.pop())
         return batch
 
-    def deliver(self, positions: list[int], vectors: FloatMatrix) -> None:
+    def deliver(self, positions: list[int], vectors: arrays.FloatMatrix) -> None:
         """Pass results on, and say so when they were the last."""
         self.keep((positions, vectors))
         self._open -= len(positions)
@@ -237,8 +236,15 @@ def _stop_all() -> None:
         worker.stop()
 
 
-def forget_all() -> None:
-    """In a forked child: the parent's threads are not here to be waited for."""
+_of_parent: list[EngineWorker] = []
+
+
+def leave_to_parent() -> None:
+    """In a forked child: neither stop the parent's workers nor take them apart.
+
+    Their threads are not here to be waited for, which is what an engine's own end may do.
+    """
+    _of_parent.extend(_running)
     _running.clear()
 
 

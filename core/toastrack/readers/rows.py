@@ -19,7 +19,7 @@ def row_input(row: Mapping[str, Any], columns: Columns, place: str) -> Input | B
     if columns.text not in fields:
         return Bad(
             f"{place}: there is no field {columns.text!r}, only {_names(row)}. Name the one that "
-            "holds the text with --text-column."
+            "holds the text with text_column=."
         )
     text = fields.pop(columns.text)
     if not isinstance(text, str):
@@ -31,7 +31,7 @@ def row_input(row: Mapping[str, Any], columns: Columns, place: str) -> Input | B
         if columns.id not in fields:
             return Bad(
                 f"{place}: there is no field {columns.id!r} to take the id from, only "
-                f"{_names(row)}. Name it with --id-column, or use --id-from content."
+                f"{_names(row)}. Name it with id_column=, or use id_from='content'."
             )
         found = fields.pop(columns.id)
         id = str(found) if isinstance(found, int) and not isinstance(found, bool) else found

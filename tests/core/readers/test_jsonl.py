@@ -61,9 +61,9 @@ def test_blank_lines_and_a_byte_order_mark_are_passed_over() -> None:
     [
         (b'{"id": "b", "text": ', "not JSON"),
         (b'["b"]', "must be a JSON object, not list"),
-        (b'{"id": "b", "body": "x"}', "no field 'text', only 'id', 'body'.*--text-column"),
+        (b'{"id": "b", "body": "x"}', "no field 'text', only 'id', 'body'.*with text_column="),
         (b'{"id": "b", "text": 3}', "'text' is int, not text"),
-        (b'{"text": "x"}', "no field 'id'.*--id-column.*--id-from content"),
+        (b'{"text": "x"}', "no field 'id'.*id_column=.*id_from='content'"),
         (b'{"id": 1.5, "text": "x"}', "the id 1.5 is not text or a whole number"),
         (b'{"id": "", "text": "x"}', "the id '' is not text"),
         (b'{"id": true, "text": "x"}', "the id True is not text"),

@@ -1,0 +1,32 @@
+"""The library's errors name arguments of Python; here they get the names of the command line."""
+
+from __future__ import annotations
+
+import re
+
+_FLAGS = {
+    "adopt": "toastrack ingest --adopt",  # the other commands only look
+    "column_types": "--column-type",
+    "device": "--device",
+    "id_column": "--id-column",
+    "id_from": "--id-from",
+    "metadata_columns": "--metadata-column",
+    "overlap": "--overlap",
+    "prune": "--prune",
+    "skip_bad": "--skip-bad",
+    "text_column": "--text-column",
+    "vector_column": "--vector-column",
+}
+_ARGUMENT = re.compile(
+    rf"\b({'|'.join(_FLAGS)})=(?:True\b|(?P<quote>['\"])(.*?)(?P=quote)|(-?\d+))?"
+)
+
+
+def with_flags(message: str) -> str:
+    """Write ``id_from='content'`` as ``--id-from content``, and so on."""
+    return _ARGUMENT.sub(_flag, message)
+
+
+def _flag(argument: re.Match[str]) -> str:
+    value = argument[3] or argument[4]
+    return f"{_FLAGS[argument[1]]} {value}" if value else _FLAGS[argument[1]]

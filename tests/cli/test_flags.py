@@ -1,0 +1,35 @@
+"""Errors of the library in the words of the command line."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import typer.main
+
+from toastrack.cli import app
+from toastrack.cli.flags import _FLAGS, with_flags
+
+
+@pytest.mark.parametrize(
+    ("python", "shell"),
+    [
+        ("Open it with adopt=True: that", "Open it with toastrack ingest --adopt: that"),
+        ("Name it with id_column=, or not.", "Name it with --id-column, or not."),
+        ("Use id_from='content'.", "Use --id-from content."),
+        ("overlap=-1 must be", "--overlap -1 must be"),
+        ("device='banana' cannot", "--device banana cannot"),
+        ("prune=True and skip_bad=True cannot", "--prune and --skip-bad cannot"),
+        ("Embedder('x', query_prompt='')", "Embedder('x', query_prompt='')"),
+        ("an overlap of 3", "an overlap of 3"),
+    ],
+)
+def test_arguments_become_flags(python: str, shell: str) -> None:
+    assert with_flags(python) == shell
+
+
+def test_every_flag_is_one_of_the_command() -> None:
+    command = typer.main.get_command(app)
+    ingest = command.get_command(None, "ingest")  # type: ignore[attr-defined]
+    known = {option for parameter in ingest.params for option in parameter.opts}
+    assert {re.sub(r".* ", "", flag) for flag in _FLAGS.values()} <= known
