@@ -131,13 +131,21 @@ def test_it_serves_as_the_settings_embed_model(embedding: ToastrackEmbedding) ->
 def test_a_dict_brings_the_same_vectors_back(
     embedding: ToastrackEmbedding, tiny_folder: Path
 ) -> None:
-    original = ToastrackEmbedding(tiny_folder, device="cpu", query_prompt="why: ", dimensions=16)
-    restored = ToastrackEmbedding.from_dict(original.to_dict())
+    original = ToastrackEmbedding(
+        tiny_folder,
+        device="cpu",
+        query_prompt="why: ",
+        document_prompt="it is: ",
+        dimensions=16,
+        max_tokens=32,
+    )
+    restored = ToastrackEmbedding.from_dict(original.to_dict(), device="cpu")
     assert restored.to_dict() == original.to_dict()
     assert ToastrackEmbedding.from_json(original.to_json()).to_dict() == original.to_dict()
     np.testing.assert_allclose(
         restored.get_query_embedding("bread"), original.get_query_embedding("bread"), atol=1e-5
     )
+    assert restored.embedder.settings() == original.embedder.settings()
 
 
 def test_a_dict_names_the_class_and_the_space(embedding: ToastrackEmbedding) -> None:

@@ -93,6 +93,21 @@ def test_templates_and_excluded_keys_are_measured_as_they_are_written(
     assert nodes[0].get_content(MetadataMode.EMBED).endswith("oven is cold and with bread")
 
 
+def test_a_chunk_that_merges_with_its_metadata_still_fits(
+    embedding: ToastrackEmbedding,
+) -> None:
+    document = Document(
+        text="bread " * 200,
+        metadata={"flour": "rye"},
+        text_template="{metadata_str}{content}",  # "ryebread" is more tokens than its parts
+    )
+    nodes = embedding.node_parser()([document])
+    count = embedding.embedder.count_tokens
+    apart = count("flour: rye") + count(nodes[0].get_content()) - count("")
+    assert sizes(embedding, nodes)[0] > apart
+    assert 55 < max(sizes(embedding, nodes)) <= 64
+
+
 def test_metadata_that_stays_off_the_nodes_takes_no_room(
     embedding: ToastrackEmbedding, guide: str
 ) -> None:
