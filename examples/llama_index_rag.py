@@ -33,8 +33,8 @@ class Quoting(CustomLLM):
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **_: Any) -> CompletionResponse:
         """Answer a prompt."""
-        _, _, passages = prompt.split(RULE)[1].partition("\n\n")  # after the first one's source
-        return CompletionResponse(text=passages.partition("\n\nsource: ")[0].strip())
+        first = prompt.split(RULE)[1].split("\n\nsource: ")[0]
+        return CompletionResponse(text=first.partition("\n\n")[2].strip())
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **options: Any) -> Any:
