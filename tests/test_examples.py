@@ -36,6 +36,49 @@ def test_the_demo_answers_and_embeds_nothing_the_second_time(
     assert " 0 embedded, " in demo()
 
 
+def run(name: str, *arguments: str) -> str:
+    result = subprocess.run(
+        [sys.executable, EXAMPLES / name, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+FRAMEWORKS = [
+    pytest.param("langchain", ["langchain_core", "langchain_text_splitters"], id="langchain"),
+    pytest.param("llama_index", ["llama_index.core"], id="llama-index"),
+]
+
+
+@pytest.mark.parametrize(("framework", "packages"), FRAMEWORKS)
+def test_a_frameworks_quickstart_finds_the_best_document_first(
+    framework: str, packages: list[str], minilm_folder: Path
+) -> None:
+    for package in packages:
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    first, second = run(f"{framework}_quickstart.py", str(minilm_folder)).splitlines()
+    assert first.endswith("Rye bread keeps for a week.")
+    assert second.endswith("A baguette is stale by the evening.")
+
+
+@pytest.mark.parametrize(("framework", "packages"), FRAMEWORKS)
+def test_a_frameworks_application_answers_with_its_sources(
+    framework: str, packages: list[str], minilm_folder: Path
+) -> None:
+    for package in packages:
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    question = "My bread smells like fruit salad and the middle pulls into slimy strings. Why?"
+    printed = run(f"{framework}_rag.py", question, str(minilm_folder))
+    assert printed.startswith(f"Question: {question}\nSources:  keeping/rope.md, ")
+    answer = printed.partition("Answer:")[2]
+    assert answer.strip().startswith("# Rope: bread that turns slimy")
+    assert "source:" not in answer
+
+
 def test_every_judged_passage_and_question_exists() -> None:
     questions = [line.split("\t") for line in read("handbook-questions.tsv")]
     judged = [line.split("\t") for line in read("handbook-qrels.tsv")]

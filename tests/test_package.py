@@ -51,25 +51,48 @@ def test_the_wheel_holds_every_package_typed(tmp_path: Path) -> None:
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    for package in ("toastrack", "toastrack_postgres"):
+    packages = {"toastrack", *(path.name for path in (ROOT / "integrations").glob("toastrack_*"))}
+    for package in packages:
         assert {f"{package}/__init__.py", f"{package}/py.typed"} <= names
     tops = {name.partition("/")[0] for name in names}
-    assert tops == {
-        "toastrack",
-        "toastrack_postgres",
-        f"toastrack-{toastrack.__version__}.dist-info",
-    }
+    assert tops == {*packages, f"toastrack-{toastrack.__version__}.dist-info"}
 
 
-def test_without_an_extra_the_error_is_the_command_that_installs_it() -> None:
+@pytest.mark.parametrize(
+    ("extra", "package"),
+    [
+        ("postgres", "psycopg"),
+        ("langchain", "langchain_core"),
+        ("llama-index", "llama_index"),
+        ("llama-index", "llama_index.core"),
+    ],
+)
+def test_without_an_extra_the_error_is_the_command_that_installs_it(
+    extra: str, package: str
+) -> None:
     code = (
-        "import sys; sys.modules['psycopg'] = None\n"
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, *rest):\n"
+        f"        if name == {package!r}: raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
         "import toastrack\n"
-        "try: import toastrack_postgres\n"
+        f"try: import toastrack_{extra.replace('-', '_')}\n"
         "except ImportError as error: print(type(error).__name__, error)"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert result.stdout.startswith("MissingExtraError 'psycopg' is not installed. Run: pip ")
-    assert "[postgres]" in result.stdout
+    assert result.stdout.startswith(f"MissingExtraError {package!r} is not installed. Run: pip ")
+    assert f"[{extra}]" in result.stdout
+
+
+@pytest.mark.parametrize("package", ["toastrack_langchain", "toastrack_llama_index"])
+def test_a_frameworks_adapter_brings_no_torch(package: str) -> None:
+    pytest.importorskip(package, reason=f"the extra of {package} is not installed")
+    code = f"import {package}, sys; print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    heavy = {"torch", "transformers", "sentence_transformers", "tokenizers", "huggingface_hub"}
+    assert not heavy & set(result.stdout.split())

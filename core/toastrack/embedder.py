@@ -114,16 +114,17 @@ class Embedder:
         self._embeddings: dict[Role, Embedding] = {}
 
     def __repr__(self) -> str:
-        settings = {name: value for name, value in self._settings().items() if value is not None}
+        settings = {name: value for name, value in self.settings().items() if value is not None}
         return f"Embedder({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
 
     def __getstate__(self) -> dict[str, object]:
-        return self._settings()
+        return self.settings()
 
     def __setstate__(self, settings: dict[str, object]) -> None:
         self.__init__(**settings)  # type: ignore[misc]
 
-    def _settings(self) -> dict[str, object]:
+    def settings(self) -> dict[str, object]:
+        """Return the arguments that build this embedder anew."""
         return {
             "model": self.model,
             "revision": self.revision,

@@ -1,0 +1,145 @@
+"""LangChain's Embeddings over the embedder."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.embeddings import Embeddings
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from toastrack import Embedder
+from toastrack.embedder import DEFAULT_MODEL
+from toastrack.engines import EngineName, Precision
+from toastrack.truncation import OnTruncate
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from toastrack_langchain.splitter import ToastrackTextSplitter
+
+_SETTINGS = tuple(inspect.signature(Embedder).parameters)
+
+
+class ToastrackEmbeddings(BaseModel, Embeddings):
+    """Embeddings whose queries and documents each get the prompt that the model wants.
+
+        embeddings = ToastrackEmbeddings()
+        store = InMemoryVectorStore(embeddings)
+
+    The settings are those of ``toastrack.Embedder``; ``model_name=`` is another spelling of
+    ``model=``. Or give ``embedder=`` alone, to share one that exists. Building one is free: the
+    model is loaded at the first text. Vectors are lists of float, unit length.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        # A setting changed later would not reach the embedder.
+        frozen=True,
+        # "model_" is pydantic's own, and model_name is LangChain's word.
+        protected_namespaces=(),
+        populate_by_name=True,
+        arbitrary_types_allowed=True,
+    )
+
+    model_name: str = Field(default=DEFAULT_MODEL, alias="model")
+    revision: str | None = None
+    engine: EngineName = "auto"
+    device: str | None = None
+    precision: Precision = "auto"
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+    dimensions: int | None = None
+    max_tokens: int | None = None
+    on_truncate: OnTruncate = "warn"
+    embedder: Embedder = Field(default_factory=Embedder, exclude=True, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _build_embedder(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Make the embedder of the settings, or read the settings off the embedder."""
+        values = dict(values)
+        if "model_name" in values:
+            if "model" in values:
+                raise ValueError("model= and model_name= are one setting. Give one of them.")
+            values["model"] = values.pop("model_name")
+        embedder = values.pop("embedder", None)
+        given = {name: values.pop(name) for name in _SETTINGS if name in values}
+        if embedder is None:
+            embedder = Embedder(**given)
+        elif not isinstance(embedder, Embedder):
+            raise ValueError(f"embedder={embedder!r} is not a toastrack.Embedder.")
+        elif given:
+            raise ValueError(
+                f"{embedder!r} has its settings, and {', '.join(given)} came beside it. Give "
+                "embedder= alone, or the settings of a new one."
+            )
+        return {**values, **embedder.settings(), "embedder": embedder}
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Embed texts to be found."""
+        vectors: list[list[float]] = self.embedder.embed_documents(texts).tolist()
+        return vectors
+
+    def embed_query(self, text: str) -> list[float]:
+        """Embed one search query."""
+        vector: list[float] = self.embedder.embed_query(text).tolist()
+        return vector
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """``embed_documents``, awaited; the model never runs on the event loop."""
+        vectors: list[list[float]] = (await self.embedder.aembed_documents(texts)).tolist()
+        return vectors
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """``embed_query``, awaited; the model never runs on the event loop."""
+        vector: list[float] = (await self.embedder.aembed_query(text)).tolist()
+        return vector
+
+    def splitter(
+        self,
+        chunk_size: int | None = None,
+        chunk_overlap: int = 0,
+        *,
+        add_start_index: bool = False,
+    ) -> ToastrackTextSplitter:
+        """Return a text splitter whose chunks fit the model; needs langchain-text-splitters.
+
+        Args:
+            chunk_size: The limit of a chunk in tokens, specials and prompt counted; None takes
+                all that the model reads.
+            chunk_overlap: How many tokens of one chunk are repeated at the start of the next.
+            add_start_index: Note in ``metadata["start_index"]`` where a chunk starts.
+        """
+        # langchain-text-splitters is a package of its own, and only splitting needs it.
+        from toastrack_langchain.splitter import ToastrackTextSplitter
+
+        return ToastrackTextSplitter(
+            self.embedder, chunk_size, chunk_overlap, add_start_index=add_start_index
+        )
+
+    @property
+    def cache_namespace(self) -> str:
+        """What ``CacheBackedEmbeddings`` must keep vectors apart by; takes the model's files.
+
+        It changes with the weights, the prompts, ``dimensions`` and ``max_tokens``. LangChain
+        keys both roles alike, so queries need a store of their own:
+
+            CacheBackedEmbeddings.from_bytes_store(
+                embeddings,
+                documents_store,
+                namespace=embeddings.cache_namespace,
+                query_embedding_cache=queries_store,  # True would answer with documents' vectors
+                key_encoder="blake2b",
+            )
+        """
+        return f"toastrack-{self.embedder.space.digest}-{self.embedder.max_tokens}-"
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy; changed settings make a new embedder, else both share one."""
+        if not update:
+            return super().model_copy(deep=deep)
+        if "embedder" in update:
+            return type(self)(**update)
+        return type(self)(**{**self.model_dump(), **update})

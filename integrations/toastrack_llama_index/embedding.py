@@ -1,0 +1,171 @@
+"""LlamaIndex' BaseEmbedding over the embedder."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
+
+from toastrack import Embedder
+from toastrack.embedder import DEFAULT_MODEL
+from toastrack.engines import EngineName, Precision
+from toastrack.truncation import OnTruncate
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from toastrack_llama_index.node_parser import ToastrackNodeParser
+
+T = TypeVar("T")
+
+_SETTINGS = tuple(inspect.signature(Embedder).parameters)
+# What to_dict writes beside the fields.
+_DERIVED = ("class_name", "space")
+# LlamaIndex cuts documents into these before we see them; its own default of 10 leaves nothing to
+# sort by length.
+BATCH_SIZE = 512
+
+
+class ToastrackEmbedding(BaseEmbedding):
+    """An embedding whose queries and documents each get the prompt that the model wants.
+
+        Settings.embed_model = ToastrackEmbedding()
+
+    The settings are those of ``toastrack.Embedder``. Or give ``embedder=`` alone, to share one
+    that exists. Building one is free: the model is loaded at the first text. ``to_dict`` holds
+    what decides about vectors, so that an ``IngestionPipeline`` computes anew when that changes.
+    """
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    # Frozen: a setting changed later would not reach the embedder.
+    model_name: str = Field(default=DEFAULT_MODEL, frozen=True)
+    revision: str | None = Field(default=None, frozen=True)
+    query_prompt: str | None = Field(default=None, frozen=True)
+    document_prompt: str | None = Field(default=None, frozen=True)
+    dimensions: int | None = Field(default=None, frozen=True)
+    max_tokens: int | None = Field(default=None, frozen=True)
+    # Excluded: none of these makes another vector, so none may empty a cache.
+    engine: EngineName = Field(default="auto", exclude=True, frozen=True)
+    device: str | None = Field(default=None, exclude=True, frozen=True)
+    precision: Precision = Field(default="auto", exclude=True, frozen=True)
+    on_truncate: OnTruncate = Field(default="warn", exclude=True, frozen=True)
+    embed_batch_size: int = Field(default=BATCH_SIZE, exclude=True, gt=0, le=2048)
+    num_workers: int | None = Field(default=None, exclude=True)
+    embeddings_cache: Any = Field(default=None, exclude=True, repr=False)
+
+    _embedder: Embedder = PrivateAttr()
+    _cache_checked: bool = PrivateAttr(default=False)
+
+    # LlamaIndex builds an embedding anew from its fields, and each release may bring new ones.
+    def __init__(
+        self,
+        model_name: str | os.PathLike[str] | None = None,
+        *,
+        embedder: Embedder | None = None,
+        **fields: Any,
+    ) -> None:
+        for name in _DERIVED:
+            fields.pop(name, None)
+        given = {name: fields.pop(name) for name in _SETTINGS if name in fields}
+        if model_name is not None:
+            given["model"] = model_name
+        if embedder is None:
+            embedder = Embedder(**given)
+        elif given:
+            raise ValueError(
+                f"{embedder!r} has its settings, and {', '.join(given)} came beside it. Give "
+                "embedder= alone, or the settings of a new one."
+            )
+        own: dict[str, Any] = embedder.settings()
+        super().__init__(model_name=own.pop("model"), **own, **fields)
+        self._embedder = embedder
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name that LlamaIndex keeps beside the settings."""
+        return "ToastrackEmbedding"
+
+    @property
+    def embedder(self) -> Embedder:
+        """The embedder that does the work."""
+        return self._embedder
+
+    def node_parser(
+        self, chunk_size: int | None = None, chunk_overlap: int = 0, **options: Any
+    ) -> ToastrackNodeParser:
+        """Return a node parser whose nodes fit the model, metadata included.
+
+        Args:
+            chunk_size: The limit of a node in tokens, with specials, prompt and the metadata that
+                LlamaIndex puts in front of the text; None takes all that the model reads.
+            chunk_overlap: How many tokens of one node are repeated at the start of the next.
+            options: What every ``NodeParser`` of LlamaIndex takes.
+        """
+        from toastrack_llama_index.node_parser import ToastrackNodeParser
+
+        return ToastrackNodeParser(
+            embedding=self, chunk_size=chunk_size, chunk_overlap=chunk_overlap, **options
+        )
+
+    def to_dict(self, **kwargs: Any) -> dict[str, Any]:
+        """Return what decides about the vectors: the settings, and the digest of the space.
+
+        ``IngestionPipeline`` keys its cache by this, so other weights behind the same name are
+        noticed. It takes the model's files: in a service, ``await embedder.aload()`` first.
+        """
+        return {**super().to_dict(**kwargs), "space": self._embedder.space.digest}
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy; changed settings make a new embedder, else both share one."""
+        if not update:
+            return super().model_copy(deep=deep)
+        fields = dict(self)
+        if "embedder" in update:
+            fields = {name: fields[name] for name in fields if name not in _SETTINGS}
+            del fields["model_name"]
+        return type(self)(**{**fields, **update})
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        vector: list[float] = self._embedder.embed_query(query).tolist()
+        return self._checked(vector)
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        vector: list[float] = (await self._embedder.aembed_query(query)).tolist()
+        return self._checked(vector)
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._get_text_embeddings([text])[0]
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return (await self._aget_text_embeddings([text]))[0]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        vectors: list[list[float]] = self._embedder.embed_documents(texts).tolist()
+        return self._checked(vectors)
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        vectors: list[list[float]] = (await self._embedder.aembed_documents(texts)).tolist()
+        return self._checked(vectors)
+
+    def _checked(self, vectors: T) -> T:
+        """Warn, once, of a cache that cannot tell a query from a document; pass vectors on.
+
+        After the first text and not before: then the prompts are known without a download.
+        """
+        if self.embeddings_cache is not None and not self._cache_checked:
+            self._cache_checked = True
+            if self._embedder.query_prompt != self._embedder.document_prompt:
+                warnings.warn(
+                    "embeddings_cache is keyed by the text alone: a query gets the cached vector "
+                    "of a document with the same text, and the other way round. Leave it out; "
+                    "an IngestionPipeline's own cache is safe.",
+                    UserWarning,
+                    stacklevel=3,
+                )
+        return vectors

@@ -1,0 +1,114 @@
+"""Awaited calls run the model elsewhere, on whatever event loop they are called."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from models import MXBAI_PROMPT, save_tiny_bert
+
+from toastrack import Embedder
+from toastrack.engines.sentence_transformers import SentenceTransformersEngine
+
+if TYPE_CHECKING:
+    from contract_embeddings.conftest import Adapter, Build, Face
+
+pytestmark = pytest.mark.usefixtures("asynchronous")
+
+# Longer than any machine needs to get through one step of the loop.
+PATIENCE = 30
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [lambda face: face.aquery("bread"), lambda face: face.adocuments(["bread", "rye"] * 50)],
+    ids=["query", "documents"],
+)
+def test_the_event_loop_runs_while_the_model_does(
+    build: Build,
+    loaded: Embedder,
+    tiny_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ask: Callable[[Face], Any],
+) -> None:
+    """The model waits for something that only a running loop can do."""
+    face = build(model=tiny_folder, device="cpu")
+    may_go_on = threading.Event()
+    run = SentenceTransformersEngine.run
+
+    async def main() -> None:
+        loop, running = asyncio.get_running_loop(), asyncio.Event()
+
+        def held(self: SentenceTransformersEngine, *args: Any, **options: Any) -> Any:
+            loop.call_soon_threadsafe(running.set)
+            assert may_go_on.wait(PATIENCE), "the event loop stands still"
+            return run(self, *args, **options)
+
+        monkeypatch.setattr(SentenceTransformersEngine, "run", held)
+        task = asyncio.ensure_future(ask(face))
+        waiting = asyncio.ensure_future(running.wait())
+        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        may_go_on.set()
+        await task
+        await waiting
+
+    asyncio.run(main())
+
+
+def test_the_model_is_loaded_off_the_event_loop(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_tiny_bert(tmp_path / "m", seed=11, prompts={"query": MXBAI_PROMPT})
+    threads = []
+    load = SentenceTransformersEngine.__init__
+
+    def noted(self: SentenceTransformersEngine, *args: Any, **options: Any) -> None:
+        threads.append(threading.get_ident())
+        load(self, *args, **options)
+
+    monkeypatch.setattr(SentenceTransformersEngine, "__init__", noted)
+    face = build(model=folder, device="cpu")
+    assert not threads
+
+    async def main() -> int:
+        await face.aquery("bread")
+        return threading.get_ident()
+
+    loop_thread = asyncio.run(main())
+    assert len(threads) == 1
+    assert loop_thread not in threads
+
+
+def test_three_event_loops_in_a_row(
+    adapter: Adapter, build: Build, embedder: Embedder, tiny_folder: Path
+) -> None:
+    face = build(model=tiny_folder, device="cpu")
+
+    async def both() -> list[float]:
+        await face.adocuments(["rye"])
+        return await face.aquery("bread")
+
+    expected = embedder.embed_query("bread")
+    for _ in range(3):
+        np.testing.assert_allclose(asyncio.run(both()), expected, rtol=0, atol=adapter.precision)
+
+
+def test_many_at_once_on_several_event_loops(
+    adapter: Adapter, build: Build, embedder: Embedder, tiny_folder: Path
+) -> None:
+    face = build(model=tiny_folder, device="cpu")
+    texts = ["bread", "rye flour", "my starter is sour", "why", "salt and water"]
+
+    async def all_of_them() -> list[list[float]]:
+        return await asyncio.gather(*(face.aquery(text) for text in texts))
+
+    expected = embedder.embed_queries(texts)
+    with ThreadPoolExecutor(3) as pool:
+        for vectors in pool.map(lambda _: asyncio.run(all_of_them()), range(3)):
+            np.testing.assert_allclose(vectors, expected, rtol=0, atol=adapter.precision)
