@@ -244,7 +244,7 @@ class AsyncPostgresStore(PostgresStoreBase):
 
     async def check_index(self) -> None:
         """Raise ``UnsupportedError`` if ``build_index`` could not build one over this table."""
-        operations.check_index(await self._ready())
+        operations.check_index(await self._opened())
 
     async def _outside(self, operation: Callable[[Table], Steps[T]]) -> T:
         """Run an operation that Postgres refuses inside a transaction."""
