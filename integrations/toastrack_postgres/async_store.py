@@ -132,7 +132,7 @@ class AsyncPostgresStore(PostgresBase, AsyncStore[Table]):
 
     async def check_index(self) -> None:
         """Raise ``UnsupportedError`` if ``build_index`` could not build one over this table."""
-        check_index(await self._ready())
+        check_index(await self._opened())
 
     async def _outside(self, operation: Callable[[Table], Steps[T]]) -> T:
         """Run an operation that Postgres refuses inside a transaction."""

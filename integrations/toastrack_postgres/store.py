@@ -65,6 +65,10 @@ class PostgresStore(PostgresBase, SyncStore[Table]):
     On a connection that is inside a transaction nothing is committed, and every setting that a
     search changes is put back.
 
+    A server that restarts is waited for, up to 15 s, and the transaction under way is done again;
+    a search, which somebody waits for, is only tried again at once. A connection of the caller's
+    is not replaced: ``ConnectionLostError``, a ``psycopg.OperationalError``, says so.
+
     Args:
         connection: A psycopg connection, a pool, or a conninfo string.
         table: The table's name, quoted as it is; at most 63 bytes.
@@ -162,7 +166,7 @@ class PostgresStore(PostgresBase, SyncStore[Table]):
 
     def check_index(self) -> None:
         """Raise ``UnsupportedError`` if ``build_index`` could not build one over this table."""
-        check_index(self._ready())
+        check_index(self._opened())
 
     def _outside(self, operation: Callable[[Table], Steps[T]]) -> T:
         """Run an operation that Postgres refuses inside a transaction."""

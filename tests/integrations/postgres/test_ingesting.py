@@ -27,7 +27,7 @@ from toastrack import Embedder, Record, ingest
 from toastrack_postgres import AsyncPostgresStore, PostgresStore
 
 DIMENSIONS = 32
-DOCUMENTS = 700
+DOCUMENTS = 550
 Make = Callable[..., PostgresStore]
 
 
@@ -129,7 +129,7 @@ def test_two_processes_that_ingest_the_same(
             for _ in range(2)
         ]
         try:
-            wait_until(connection, f"(select count(*) from pg_locks where not granted) = {2}")
+            wait_until(connection, "(select count(*) from pg_locks where not granted) = 2")
             locking.rollback()
             errors = [process.communicate(timeout=50)[1] for process in processes]
         finally:
