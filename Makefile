@@ -7,16 +7,28 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q -c constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fix clean
+.PHONY: help demo test test-containers images services services-down lint fix clean
 
 help:  ## Show this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 demo: $(VENV)/demo  ## From a folder of files to answers, in a Postgres of its own (.demo/)
 	@$(BIN)/python examples/demo.py .demo
 
 test: $(VENV)/dev  ## Run the test suite
 	@$(BIN)/python -m pytest
+
+test-containers: $(VENV)/dev  ## Run the store tests against databases in containers
+	@TOASTRACK_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/containers tests/contract
+
+images: $(BIN)/python  ## Build the Postgres and Chroma images, where no registry can be reached
+	@PYTHON=$(BIN)/python docker/build
+
+services:  ## Start Postgres, Qdrant and Chroma on loopback and wait until they serve
+	@docker compose -f docker/compose.yaml up --detach --wait
+
+services-down:  ## Stop them; their data stays (docker volume ls)
+	@docker compose -f docker/compose.yaml down
 
 lint: $(VENV)/dev  ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
