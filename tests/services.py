@@ -147,7 +147,7 @@ def running(name: str) -> Iterator[Running]:
 
 
 def _client() -> Any:
-    docker = pytest.importorskip("docker", reason="the package 'docker' is not installed")
+    pytest.importorskip("docker", reason="the package 'docker' is not installed")
     import docker.errors
 
     try:

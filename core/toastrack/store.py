@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from toastrack import arrays
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
 from toastrack.records import Match, Record, Report
 from toastrack.space import EmbeddingSpace
-
-if TYPE_CHECKING:
-    from toastrack.records import Vector
 
 Document = tuple[str, Sequence[Record]]
 """A document's id and all the records it consists of."""
@@ -70,7 +68,7 @@ class Store(Protocol):
 
     def search(
         self,
-        query: str | Vector,
+        query: str | arrays.Vector,
         k: int = 10,
         filter: Filter | None = None,
         exact: bool = False,

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 import toastrack
 from toastrack import Embedder, Match, Record, Report, arrays, errors
+from toastrack.store import Store
 
 
 def public_things() -> Iterator[Any]:
     """Everything with annotations that a user of the package can lay hands on."""
     owners = [getattr(toastrack, name) for name in toastrack.__all__]
+    owners.append(Store)
     owners += [value for value in vars(errors).values() if inspect.isclass(value)]
     for owner in owners:
         yield pytest.param(owner, id=owner.__qualname__)
