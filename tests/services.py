@@ -147,13 +147,13 @@ def running(name: str) -> Iterator[Running]:
 
 
 def _client() -> Any:
-    pytest.importorskip("docker", reason="the package 'docker' is not installed")
-    import docker.errors
+    docker: Any = pytest.importorskip("docker", reason="the package 'docker' is not installed")
+    from docker.errors import DockerException
 
     try:
         client = docker.from_env()
         client.ping()
-    except docker.errors.DockerException as error:
+    except DockerException as error:
         pytest.skip(f"no Docker engine answers: {error}")
     for left in client.containers.list(all=True, filters={"label": _LABEL}):
         if _is_left(left):
@@ -167,16 +167,16 @@ def _is_left(container: Any) -> bool:
 
 
 def _image(client: Any, service: Service) -> Any:
-    import docker.errors
+    from docker.errors import APIError, ImageNotFound
 
     try:
         return client.images.get(service.image)
-    except docker.errors.ImageNotFound:
+    except ImageNotFound:
         if not service.can_pull:
             pytest.skip(f"there is no image {service.image}: run docker/build")
     try:
         return client.images.pull(service.image)
-    except docker.errors.APIError as error:
+    except APIError as error:
         pytest.skip(f"{service.image} cannot be pulled: {error.explanation or error}")
 
 
