@@ -34,7 +34,7 @@ def test_public_names_are_sorted_and_there() -> None:
 def test_every_adapter_has_an_extra_and_every_extra_a_use() -> None:
     folders = {path.name for path in (ROOT / "integrations").glob("toastrack_*")}
     extras = set(metadata("toastrack").get_all("Provides-Extra") or [])
-    others = {"all", "local", "embedded", "parquet"}
+    others = {"all", "local", "embedded", "fastembed", "parquet"}
     assert folders == {f"toastrack_{extra.replace('-', '_')}" for extra in extras - others}
 
 
@@ -51,12 +51,13 @@ def test_the_wheel_holds_every_package_typed(tmp_path: Path) -> None:
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    for package in ("toastrack", "toastrack_postgres"):
+    for package in ("toastrack", "toastrack_postgres", "toastrack_qdrant"):
         assert {f"{package}/__init__.py", f"{package}/py.typed"} <= names
     tops = {name.partition("/")[0] for name in names}
     assert tops == {
         "toastrack",
         "toastrack_postgres",
+        "toastrack_qdrant",
         f"toastrack-{toastrack.__version__}.dist-info",
     }
 

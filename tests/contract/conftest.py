@@ -105,7 +105,51 @@ def _async_pool(loop: Loop, conninfo: str) -> AbstractContextManager[Any]:
     )
 
 
+@contextmanager
+def _qdrant(request: pytest.FixtureRequest, *, on_disk: bool = False) -> Iterator[Open]:
+    qdrant_client = pytest.importorskip(
+        "qdrant_client", reason="the extra 'qdrant' is not installed"
+    )
+    from toastrack_qdrant import QdrantStore
+
+    folder = str(request.getfixturevalue("tmp_path") / "qdrant")
+    client = qdrant_client.QdrantClient(
+        **({"path": folder} if on_disk else {"location": ":memory:"})
+    )
+    yield partial(QdrantStore, client)
+    client.close()
+
+
+@contextmanager
+def _qdrant_engine(request: pytest.FixtureRequest) -> Iterator[Open]:
+    pytest.importorskip("qdrant_client", reason="the extra 'qdrant' is not installed")
+    pytest.importorskip("qdrant_edge", reason="qdrant-edge-py is not installed")
+    from edge_client import EdgeClient
+
+    from toastrack_qdrant import QdrantStore
+
+    client = EdgeClient(request.getfixturevalue("tmp_path"))
+    yield partial(QdrantStore, client)
+    client.close()
+
+
+@contextmanager
+def _async_qdrant(request: pytest.FixtureRequest) -> Iterator[Open]:
+    qdrant_client = pytest.importorskip(
+        "qdrant_client", reason="the extra 'qdrant' is not installed"
+    )
+    from toastrack_qdrant import AsyncQdrantStore
+
+    client = qdrant_client.AsyncQdrantClient(":memory:")
+    with running_loop() as loop:
+        yield lambda collection, **options: Awaited(
+            AsyncQdrantStore(client, collection, **options), loop
+        )
+        loop.run(client.close())
+
+
 _PAGE = "toastrack_postgres.table._PAGE"
+_QDRANT_PAGE = "toastrack_qdrant.collection._PAGE"
 
 KINDS = [
     Kind("postgres-conninfo", _postgres, 2e-3, _PAGE),
@@ -120,6 +164,10 @@ KINDS = [
     ),
     Kind("postgres-async-pool", partial(_async_postgres, connect=_async_pool), 2e-3, _PAGE),
     Kind("postgres-vector", partial(_postgres, storage="vector"), 1e-5, _PAGE),
+    Kind("qdrant-memory", _qdrant, 1e-5, _QDRANT_PAGE),
+    Kind("qdrant-path", partial(_qdrant, on_disk=True), 1e-5, _QDRANT_PAGE),
+    Kind("qdrant-engine", _qdrant_engine, 1e-5, _QDRANT_PAGE),
+    Kind("qdrant-async-memory", _async_qdrant, 1e-5, _QDRANT_PAGE),
 ]
 
 

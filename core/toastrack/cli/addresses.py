@@ -21,11 +21,15 @@ _ADAPTERS = {
     "postgresql": "toastrack_postgres.url",
     "postgres": "toastrack_postgres.url",
     "postgres+embedded": "toastrack_postgres.url",
+    "qdrant": "toastrack_qdrant.url",
+    "qdrant+http": "toastrack_qdrant.url",
+    "qdrant+https": "toastrack_qdrant.url",
 }
 
 URL_HELP = (
     "postgresql://user@host/database?table=docs, or postgres+embedded:DIR?table=docs for a server "
-    "of your own in a folder"
+    "of your own in a folder, qdrant+http://host:6333/collection, or qdrant:DIR/collection for a "
+    "folder"
 )
 
 
