@@ -55,8 +55,9 @@ def _test(value: Scalar) -> tuple[models.Match | None, models.Range | None] | No
     number = as_float(value)
     if number is None:
         return None
-    # A range, because a match knows no floats and 1 == 1.0.
-    slack = 0.0 if is_kept(number) else abs(number) * _SLACK + sys.float_info.min
+    # A range, because a match knows no floats and 1 == 1.0. Over 2**53 several ints are one float.
+    is_exact = is_kept(number) and abs(number) <= 2**53
+    slack = 0.0 if is_exact else abs(number) * _SLACK + sys.float_info.min
     largest = sys.float_info.max
     low, high = max(number - slack, -largest), min(number + slack, largest)
     return None, models.Range(gte=low, lte=high)
