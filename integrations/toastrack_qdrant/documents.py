@@ -69,16 +69,16 @@ def register_fastembed(
             f"name={name!r} must start with {_PREFIX!r}: fastembed has models of its own under "
             "other names and would take those."
         )
-    models = _models()
-    key = name.lower()  # as fastembed compares
+    key, space = name.lower(), embedder.space  # fastembed compares names in lower case
     with _registering:
+        models = _models()
         known = _embedders.setdefault(key, embedder)
-        if known.space != embedder.space:
+        if known.space != space:
             raise ValueError(
                 f"{name!r} is {known.model!r} already, in another embedding space. Choose another "
                 "name=."
             )
-        models.describe(name, embedder.dimensions)
+        models.describe(name, space.dimensions)
     return name
 
 

@@ -41,7 +41,7 @@ def parse_url(url: str) -> Address:
     scheme, _, rest = url.partition(":")
     if scheme == "qdrant":
         folder, _, collection = unquote(rest).rpartition("/")
-        if not folder or not collection:
+        if not folder or collection in ("", ".", ".."):
             raise StoreError(f"This URL names no folder and collection. {_FORMS}")
         return Address(collection, folder=folder)
     try:

@@ -232,9 +232,17 @@ def test_somebody_creates_it_at_the_same_time(embedder: Embedder) -> None:
     client.create_collection("docs", COSINE)
     client.tried = False
     assert QdrantStore(client, "docs", embedder=embedder).upsert([A]).written == 1
-    # Any other reason is the host's to tell.
-    with pytest.raises(ValueError, match="name"):
-        QdrantStore(client, "do/cs", embedder=embedder).open()
+    client.close()
+
+
+def test_why_it_cannot_be_created_is_the_host_s_to_tell(embedder: Embedder) -> None:
+    class Full(QdrantClient):
+        def create_collection(self, *args: Any, **kwargs: Any) -> bool:
+            raise ValueError("no space left")
+
+    client = Full(":memory:")
+    with pytest.raises(ValueError, match="no space left"):
+        QdrantStore(client, "docs", embedder=embedder).open()
     client.close()
 
 
@@ -428,6 +436,25 @@ def test_what_lets_too_much_pass_is_noticed(
     assert [m.id for m in store.search(axis(0), k=1, filter={'a"b\\': 1.0})] == ["quoted"]
     assert store.search(axis(0), filter={'a"b\\': "1"}) == []
     assert store.search(axis(0), filter={"v": 10**400}) == []
+
+
+def test_filters_that_qdrant_can_express_read_no_vectors(
+    client: QdrantClient,
+    make_engine: MakeEngine,
+    embedder: Embedder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = ["en", ["en"], ["en", "de"], [["en"]], 1, 1.0, [1], True, 0.1 + 0.2, 2**70, {"v": 1}]
+    hosts: list[Any] = [client, make_engine()]
+    for host in hosts:
+        store = QdrantStore(host, "docs", embedder=embedder)
+        store.upsert(
+            Record(f"{n}", "rye", {"v w": value}, vector=axis(n)) for n, value in enumerate(values)
+        )
+        monkeypatch.setattr(host, "scroll", None)
+        for value, found in [("en", "0"), (1, "45"), (0.1 + 0.2, "8"), (2**70, "9")]:
+            matches = store.search(axis(0), filter={"v w": value})
+            assert sorted(match.id for match in matches) == list(found)
 
 
 def test_reading_every_vector_in_pages(

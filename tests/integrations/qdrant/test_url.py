@@ -46,6 +46,7 @@ def test_urls_are_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
         "qdrant:docs",
         "qdrant:",
         "qdrant:data/",
+        "qdrant:data/..",
         "qdrant:/docs",
         "qdrant+http://:secret@host",
         "qdrant+http://:secret@host/",
