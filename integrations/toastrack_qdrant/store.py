@@ -32,7 +32,9 @@ class QdrantStore(QdrantBase, SyncStore[QdrantCollection]):
     The client stays yours: it is never closed, and all else of Qdrant's is asked of it. A record is
     the point ``point_id(record.id)`` with the payload ``{id, document_id, chunk, text, text_hash,
     metadata}``, which is written as a whole; payload keys of your own belong in the metadata.
-    The calls of a local client (``:memory:``, ``path=``) are made one at a time.
+    The calls of a local client (``:memory:``, ``path=``) are made one at a time. It is exact, ignores
+    indexes and quantization, and is for up to about 20,000 records. Its folder holds Python pickles:
+    open none that you would not run.
 
     Args:
         client: A QdrantClient; the server must be Qdrant 1.16 or newer.

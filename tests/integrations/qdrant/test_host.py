@@ -178,9 +178,9 @@ def test_a_request_that_is_too_large_is_named(
 def test_no_request_is_over_the_server_s_limit(server: Server, embedder: Embedder) -> None:
     client = QdrantClient("127.0.0.1", port=server.port, check_compatibility=False, timeout=60)
     store = QdrantStore(client, "docs", embedder=embedder)
-    text = "хлеб " * 400_000
+    text = "rye " * 1_000_000
     vector = [1.0] + [0.0] * 31
-    store.upsert(Record(f"{n}", text, vector=vector) for n in range(8))
+    store.upsert(Record(f"{n}", text, vector=vector) for n in range(10))
     sizes = [size for method, path, size in server.requests if "/points?" in path]
     assert len(sizes) > 1
     assert max(sizes) < 32 * 2**20

@@ -452,8 +452,14 @@ def test_filters_that_qdrant_can_express_read_no_vectors(
             Record(f"{n}", "rye", {"v w": value}, vector=axis(n)) for n, value in enumerate(values)
         )
         monkeypatch.setattr(host, "scroll", None)
-        for value, found in [("en", "0"), (1, "45"), (0.1 + 0.2, "8"), (2**70, "9")]:
-            matches = store.search(axis(0), filter={"v w": value})
+        cases: list[tuple[str | float, str]] = [
+            ("en", "0"),
+            (1, "45"),
+            (0.1 + 0.2, "8"),
+            (2**70, "9"),
+        ]
+        for wanted, found in cases:
+            matches = store.search(axis(0), filter={"v w": wanted})
             assert sorted(match.id for match in matches) == list(found)
 
 
