@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
 
 from qdrant_client import AsyncQdrantClient, models
 
@@ -11,13 +11,16 @@ from toastrack.async_store import AsyncStore
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
 from toastrack.records import Match
-from toastrack_qdrant.base import QdrantBase, find
+from toastrack.steps import Steps
+from toastrack_qdrant.base import QdrantBase, find, is_missing
 from toastrack_qdrant.collection import QdrantCollection
 from toastrack_qdrant.host import Host
 from toastrack_qdrant.opening import Creation, Settings
 
 if TYPE_CHECKING:
     from toastrack.records import Vector
+
+T = TypeVar("T")
 
 
 class AsyncQdrantStore(QdrantBase, AsyncStore[QdrantCollection]):
@@ -93,3 +96,13 @@ class AsyncQdrantStore(QdrantBase, AsyncStore[QdrantCollection]):
         """Return False: Qdrant builds its index by itself, in the background."""
         await self._ready()
         return False
+
+    async def _run(
+        self, operation: Callable[[QdrantCollection], Steps[T]], *, reads: bool = False
+    ) -> T:
+        try:
+            return await super()._run(operation, reads=reads)
+        except Exception as error:
+            if is_missing(error):
+                self._collection = None  # deleted by somebody: the next call looks again
+            raise

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from grpc import RpcError, StatusCode
 from qdrant_client import models
+from qdrant_client.http.exceptions import UnexpectedResponse
 
 from toastrack.base_store import BaseStore
 from toastrack.filters import Filter, checked_filter
@@ -37,6 +39,15 @@ class QdrantBase(BaseStore[QdrantCollection]):
 
     def _check_steps(self, collection: QdrantCollection) -> Steps[None]:
         return check_collection(collection, self._settings, self.embedder)
+
+
+def is_missing(error: Exception) -> bool:
+    """Tell whether a host says, each client in its own way, that there is no such collection."""
+    if isinstance(error, UnexpectedResponse):
+        return error.status_code == 404
+    if isinstance(error, RpcError):
+        return bool(error.code() == StatusCode.NOT_FOUND)
+    return isinstance(error, ValueError) and "not found" in str(error)
 
 
 def find(

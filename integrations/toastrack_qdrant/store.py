@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar
 
 from qdrant_client import QdrantClient, models
 
@@ -11,15 +11,17 @@ from toastrack.embedder import Embedder
 from toastrack.filters import Filter
 from toastrack.records import Match
 from toastrack.space import EmbeddingSpace
-from toastrack.steps import ask, run_steps
+from toastrack.steps import Steps, ask, run_steps
 from toastrack.sync_store import SyncStore
-from toastrack_qdrant.base import QdrantBase, find
+from toastrack_qdrant.base import QdrantBase, find, is_missing
 from toastrack_qdrant.collection import QdrantCollection
 from toastrack_qdrant.host import Host
 from toastrack_qdrant.opening import Creation, Settings, read_space
 
 if TYPE_CHECKING:
     from toastrack.records import Vector
+
+T = TypeVar("T")
 
 
 class QdrantStore(QdrantBase, SyncStore[QdrantCollection]):
@@ -131,6 +133,14 @@ class QdrantStore(QdrantBase, SyncStore[QdrantCollection]):
         """Return False: Qdrant builds its index by itself, in the background."""
         self._ready()
         return False
+
+    def _run(self, operation: Callable[[QdrantCollection], Steps[T]], *, reads: bool = False) -> T:
+        try:
+            return super()._run(operation, reads=reads)
+        except Exception as error:
+            if is_missing(error):
+                self._collection = None  # deleted by somebody: the next call looks again
+            raise
 
 
 def recorded_space(

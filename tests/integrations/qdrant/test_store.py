@@ -246,6 +246,37 @@ def test_why_it_cannot_be_created_is_the_host_s_to_tell(embedder: Embedder) -> N
     client.close()
 
 
+def test_a_collection_that_went_is_looked_for_again(
+    client: QdrantClient, embedder: Embedder
+) -> None:
+    store = QdrantStore(client, "docs", embedder=embedder)
+    store.upsert([A])
+    client.delete_collection("docs")
+    with pytest.raises(ValueError, match="not found"):
+        store.upsert([B])
+    assert store.upsert([B]).written == 1
+    client.delete_collection("docs")
+    with pytest.raises(ValueError, match="not found"):
+        store.search("rye")
+    # Who made it anew may have another model.
+    other = Embedder(embedder.model, device="cpu", query_prompt="other: ")
+    QdrantStore(client, "docs", embedder=other).open()
+    with pytest.raises(SpaceMismatchError):
+        store.search("rye")
+
+    async def use() -> None:
+        client = AsyncQdrantClient(":memory:")
+        store = AsyncQdrantStore(client, "docs", embedder=embedder)
+        await store.upsert([A])
+        await client.delete_collection("docs")
+        with pytest.raises(ValueError, match="not found"):
+            await store.count()
+        assert await store.count() == 0
+        await client.close()
+
+    asyncio.run(use())
+
+
 def test_many_threads_open_at_once(client: QdrantClient, embedder: Embedder) -> None:
     stores = [QdrantStore(client, "docs", embedder=embedder) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
