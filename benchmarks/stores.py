@@ -69,6 +69,7 @@ def chroma_persistent(folder: Path, embedder: Embedder) -> Iterator[Store]:
 def qdrant_memory(folder: Path, embedder: Embedder) -> Iterator[Store]:
     """Qdrant's client in memory."""
     from qdrant_client import QdrantClient
+
     from toastrack_qdrant import QdrantStore
 
     client = QdrantClient(":memory:")
@@ -81,6 +82,7 @@ def qdrant_memory(folder: Path, embedder: Embedder) -> Iterator[Store]:
 def qdrant_path(folder: Path, embedder: Embedder) -> Iterator[Store]:
     """Qdrant's client in a folder."""
     from qdrant_client import QdrantClient
+
     from toastrack_qdrant import QdrantStore
 
     client = QdrantClient(path=str(folder / "qdrant"))

@@ -79,6 +79,23 @@ def test_a_frameworks_application_answers_with_its_sources(
     assert "source:" not in answer
 
 
+def test_the_qdrant_quickstart_answers(tmp_path: Path, minilm_folder: Path) -> None:
+    pytest.importorskip("qdrant_client", reason="the extra 'qdrant' is not installed")
+    result = subprocess.run(
+        [sys.executable, EXAMPLES / "qdrant_quickstart.py"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "none")},
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()[1:]
+    assert lines[:2] == ["3 embedded, 0 unchanged", "0 embedded the second time"]
+    assert lines[2].endswith("Rye bread keeps fresh for a week in a linen bag.")
+    assert lines[3].endswith("White bread goes stale overnight.")
+    assert lines[4:] == ["Salt slows the dough down and tightens it."]
+
+
 def test_every_judged_passage_and_question_exists() -> None:
     questions = [line.split("\t") for line in read("handbook-questions.tsv")]
     judged = [line.split("\t") for line in read("handbook-qrels.tsv")]

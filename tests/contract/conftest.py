@@ -158,8 +158,52 @@ def _async_chroma(request: pytest.FixtureRequest) -> Iterator[Open]:
         loop.run(client._server._cleanup())  # the client itself has no way to be closed
 
 
+@contextmanager
+def _qdrant(request: pytest.FixtureRequest, *, on_disk: bool = False) -> Iterator[Open]:
+    qdrant_client = pytest.importorskip(
+        "qdrant_client", reason="the extra 'qdrant' is not installed"
+    )
+    from toastrack_qdrant import QdrantStore
+
+    folder = str(request.getfixturevalue("tmp_path") / "qdrant")
+    client = qdrant_client.QdrantClient(
+        **({"path": folder} if on_disk else {"location": ":memory:"})
+    )
+    yield partial(QdrantStore, client)
+    client.close()
+
+
+@contextmanager
+def _qdrant_engine(request: pytest.FixtureRequest) -> Iterator[Open]:
+    pytest.importorskip("qdrant_client", reason="the extra 'qdrant' is not installed")
+    pytest.importorskip("qdrant_edge", reason="qdrant-edge-py is not installed")
+    from edge_client import EdgeClient
+
+    from toastrack_qdrant import QdrantStore
+
+    client = EdgeClient(request.getfixturevalue("tmp_path"))
+    yield partial(QdrantStore, client)
+    client.close()
+
+
+@contextmanager
+def _async_qdrant(request: pytest.FixtureRequest) -> Iterator[Open]:
+    qdrant_client = pytest.importorskip(
+        "qdrant_client", reason="the extra 'qdrant' is not installed"
+    )
+    from toastrack_qdrant import AsyncQdrantStore
+
+    client = qdrant_client.AsyncQdrantClient(":memory:")
+    with running_loop() as loop:
+        yield lambda collection, **options: Awaited(
+            AsyncQdrantStore(client, collection, **options), loop
+        )
+        loop.run(client.close())
+
+
 _PAGE = "toastrack_postgres.table._PAGE"
 _CHROMA_PAGE = "toastrack_chroma.collection._PAGE"
+_QDRANT_PAGE = "toastrack_qdrant.collection._PAGE"
 
 KINDS = [
     Kind("postgres-conninfo", _postgres, 2e-3, _PAGE),
@@ -178,6 +222,10 @@ KINDS = [
     Kind("chroma-persistent", partial(_chroma, connect=_persistent), 1e-5, _CHROMA_PAGE),
     Kind("chroma-server", partial(_chroma, connect=_chroma_server), 1e-5, _CHROMA_PAGE),
     Kind("chroma-async-server", _async_chroma, 1e-5, _CHROMA_PAGE),
+    Kind("qdrant-memory", _qdrant, 1e-5, _QDRANT_PAGE),
+    Kind("qdrant-path", partial(_qdrant, on_disk=True), 1e-5, _QDRANT_PAGE),
+    Kind("qdrant-engine", _qdrant_engine, 1e-5, _QDRANT_PAGE),
+    Kind("qdrant-async-memory", _async_qdrant, 1e-5, _QDRANT_PAGE),
 ]
 
 

@@ -21,6 +21,9 @@ _ADAPTERS = {
     "postgresql": "toastrack_postgres.url",
     "postgres": "toastrack_postgres.url",
     "postgres+embedded": "toastrack_postgres.url",
+    "qdrant": "toastrack_qdrant.url",
+    "qdrant+http": "toastrack_qdrant.url",
+    "qdrant+https": "toastrack_qdrant.url",
     "chroma": "toastrack_chroma.url",
     "chroma+http": "toastrack_chroma.url",
     "chroma+https": "toastrack_chroma.url",
@@ -28,7 +31,8 @@ _ADAPTERS = {
 
 URL_HELP = (
     "postgresql://user@host/database?table=docs, postgres+embedded:DIR?table=docs for a server of "
-    "your own in a folder, chroma+http://host:8000/collection, or chroma:DIR/collection"
+    "your own in a folder, qdrant+http://host:6333/collection, chroma+http://host:8000/collection, "
+    "or qdrant:DIR/collection and chroma:DIR/collection for a folder"
 )
 
 

@@ -1,0 +1,111 @@
+"""Open the store that a URL names: a server, or a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from qdrant_client import QdrantClient
+
+from toastrack.embedder import Embedder
+from toastrack.errors import StoreError
+from toastrack.space import EmbeddingSpace
+from toastrack_qdrant.store import QdrantStore, recorded_space
+
+_FORMS = "Write qdrant+http://host:6333/collection, or qdrant:DIR/collection for a folder."
+_META = "meta.json"  # what qdrant-client writes into a folder first
+_API_KEY = "QDRANT_API_KEY"
+# The client's own 5 seconds are short for a server that is busy with what it was just given.
+_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True)
+class Address:
+    """A URL taken apart; the key is in no repr."""
+
+    collection: str
+    folder: str | None = None
+    """None for a server."""
+    server: str | None = None
+    """Scheme, host and port."""
+    prefix: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+
+
+def parse_url(url: str) -> Address:
+    """Take a URL apart; the last part of its path is the collection."""
+    scheme, _, rest = url.partition(":")
+    if scheme == "qdrant":
+        folder, _, collection = unquote(rest).rpartition("/")
+        if not folder or collection in ("", ".", ".."):
+            raise StoreError(f"This URL names no folder and collection. {_FORMS}")
+        return Address(collection, folder=folder)
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 6333
+    except ValueError:  # whose message repeats the URL, password and all
+        raise StoreError(f"This is not a URL of Qdrant. {_FORMS}") from None
+    prefix, _, collection = unquote(parts.path).strip("/").rpartition("/")
+    if not parts.hostname or not collection or parts.query or parts.fragment:
+        raise StoreError(
+            f"This URL needs a host and a collection, and takes nothing behind them. {_FORMS}"
+        )
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    password = unquote(parts.password) if parts.password else None
+    return Address(
+        collection,
+        server=f"{scheme.removeprefix('qdrant+')}://{host}:{port}",
+        prefix=prefix or None,
+        api_key=password or os.environ.get(_API_KEY) or None,
+    )
+
+
+@contextmanager
+def open_url(
+    url: str,
+    choose: Callable[[EmbeddingSpace | None], Embedder],
+    *,
+    create: bool,
+    adopt: bool = False,
+) -> Iterator[QdrantStore]:
+    """Open the store of a URL with the embedder that ``choose`` picks for its recorded space."""
+    address = parse_url(url)
+    if not create and address.folder is not None and not Path(address.folder, _META).is_file():
+        # Opening any other folder would put files into it.
+        raise StoreError(f"There is no Qdrant in the folder {address.folder!r}. Ingest first.")
+    client = _client(address)
+    try:
+        recorded = recorded_space(client, address.collection)
+        store = QdrantStore(
+            client, address.collection, embedder=choose(recorded), create=create, adopt=adopt
+        )
+        with store:
+            yield store
+    finally:
+        client.close()
+
+
+def _client(address: Address) -> QdrantClient:
+    if address.folder is None:
+        # A server that is down is told by the first call, in one error.
+        return QdrantClient(
+            address.server,
+            prefix=address.prefix,
+            api_key=address.api_key,
+            timeout=_TIMEOUT_S,
+            check_compatibility=False,
+        )
+    try:
+        # Calls are made one at a time, so any thread may make them.
+        return QdrantClient(path=address.folder, force_disable_check_same_thread=True)
+    except RuntimeError as error:
+        if "already accessed" not in str(error):
+            raise
+        raise StoreError(
+            f"Another process uses the folder {address.folder!r}. Wait for it, or run a Qdrant "
+            "server, which serves many."
+        ) from None

@@ -1,0 +1,198 @@
+"""Servers that are down, refuse a request or are behind a key, spoken to by the real remote client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+from qdrant_client import AsyncQdrantClient, QdrantClient
+from qdrant_client.http.exceptions import UnexpectedResponse
+
+from toastrack import Embedder, Record
+from toastrack.errors import StoreError
+from toastrack_qdrant import AsyncQdrantStore, QdrantStore
+from toastrack_qdrant.host import Host
+
+
+@pytest.mark.parametrize(
+    ("options", "address"),
+    [
+        ({"location": "http://example.com:7000"}, "example.com:7000"),
+        ({"url": "https://user:secret@example.com/x?key=secret"}, "example.com:6333"),
+        ({"host": "example.com", "port": 1}, "example.com:1"),
+        ({"host": "example.com", "prefer_grpc": True}, "example.com:6334"),
+        ({"url": "example.com"}, "example.com:6333"),
+    ],
+)
+def test_an_address_has_no_secrets(options: dict[str, Any], address: str) -> None:
+    client = QdrantClient(check_compatibility=False, **options)
+    assert Host(client).address == address
+    assert not Host(client).local
+    client.close()
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+def test_a_server_that_is_down_is_one_error(embedder: Embedder, grpc: bool) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options: dict[str, Any] = {
+        "port": port,
+        "grpc_port": port,
+        "prefer_grpc": grpc,
+        "check_compatibility": False,
+    }
+    client = QdrantClient("127.0.0.1", **options)
+    with pytest.raises(StoreError, match=f"No Qdrant answers at 127.0.0.1:{port}"):
+        QdrantStore(client, "docs", embedder=embedder).open()
+    client.close()
+
+    async def use() -> None:
+        client = AsyncQdrantClient("127.0.0.1", **options)
+        with pytest.raises(StoreError, match=f"No Qdrant answers at 127.0.0.1:{port}"):
+            await AsyncQdrantStore(client, "docs", embedder=embedder).open()
+        await client.close()
+
+    asyncio.run(use())
+
+
+class Server(ThreadingHTTPServer):
+    """Answers as Qdrant does, as far as a store that opens and writes asks."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.refuses: tuple[int, str] | None = None
+        self.metadata: Any = {}
+        self.requests: list[tuple[str, str, int]] = []
+
+    @property
+    def port(self) -> int:
+        return int(self.server_address[1])
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.requests.append((self.command, self.path, len(body)))
+        status, result = 200, self.result(json.loads(body or "{}"))
+        if self.command == "PUT" and "/points" in self.path and self.server.refuses:
+            status, message = self.server.refuses
+            content = message.encode()
+        else:
+            content = json.dumps({"result": result, "status": "ok", "time": 0}).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def result(self, body: Any) -> Any:
+        path = self.path.partition("?")[0]
+        if path.endswith("/exists"):
+            return {"exists": bool(self.server.metadata)}
+        if path.endswith("/points/count"):
+            return {"count": 0}
+        if path.endswith("/points") and self.command == "POST":
+            return []
+        if self.command == "PUT" and path == "/collections/docs":
+            self.server.metadata = body["metadata"]
+            return True
+        if self.command == "GET":
+            return _info(self.server.metadata)
+        return {"operation_id": 1, "status": "completed"}
+
+    do_GET = do_PUT = do_POST = answer
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def _info(metadata: Any) -> dict[str, Any]:
+    return {
+        "status": "green",
+        "optimizer_status": "ok",
+        "segments_count": 1,
+        "points_count": 0,
+        "payload_schema": {},
+        "config": {
+            "params": {"vectors": {"size": 32, "distance": "Cosine"}},
+            "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10_000},
+            "optimizer_config": {
+                "deleted_threshold": 0.2,
+                "vacuum_min_vector_number": 1_000,
+                "default_segment_number": 0,
+                "flush_interval_sec": 5,
+            },
+            "metadata": metadata,
+        },
+    }
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "refuses",
+    [
+        (413, "Payload too large"),
+        (400, '{"status": {"error": "JSON payload (40 bytes) is larger than allowed (limit: 3)"}}'),
+    ],
+)
+def test_a_request_that_is_too_large_is_named(
+    server: Server, embedder: Embedder, refuses: tuple[int, str]
+) -> None:
+    client = QdrantClient("127.0.0.1", port=server.port, check_compatibility=False)
+    store = QdrantStore(client, "docs", embedder=embedder)
+    store.upsert([Record("fits", "rye")])
+    paths = [path for method, path, _ in server.requests if method == "PUT"]
+    assert "/collections/docs/points?wait=true" in paths
+    assert any(path.startswith("/collections/docs/index") for path in paths)
+
+    server.refuses = refuses
+    records = [Record("small", "rye"), Record("long", "rye " * 20, {"note": "x" * 1_000})]
+    with pytest.raises(StoreError, match=r"'long' with 1,\d+ bytes.*max_request_size_mb"):
+        store.upsert(records)
+
+    # Any other refusal is the server's own story.
+    server.refuses = (403, "forbidden")
+    with pytest.raises(UnexpectedResponse, match="403"):
+        store.upsert(records)
+    client.close()
+
+
+def test_no_request_is_over_the_server_s_limit(server: Server, embedder: Embedder) -> None:
+    client = QdrantClient("127.0.0.1", port=server.port, check_compatibility=False, timeout=60)
+    store = QdrantStore(client, "docs", embedder=embedder)
+    text = "rye " * 1_000_000
+    vector = [1.0] + [0.0] * 31
+    store.upsert(Record(f"{n}", text, vector=vector) for n in range(10))
+    sizes = [size for method, path, size in server.requests if "/points?" in path]
+    assert len(sizes) > 1
+    assert max(sizes) < 32 * 2**20
+    client.close()
+
+
+def test_a_remote_async_client(server: Server, embedder: Embedder) -> None:
+    async def use() -> None:
+        client = AsyncQdrantClient("127.0.0.1", port=server.port, check_compatibility=False)
+        store = AsyncQdrantStore(client, "docs", embedder=embedder)
+        assert (await store.upsert([Record("a", "rye")])).written == 1
+        assert store.space == embedder.space
+        await client.close()
+
+    asyncio.run(use())
