@@ -52,6 +52,7 @@ class SyncStore(BaseStore[C]):
     def close(self) -> None:
         """Close what this store opened itself; the next call opens it again."""
         self._collection = None
+        self._lost = False
 
     @property
     def space(self) -> EmbeddingSpace:
@@ -153,7 +154,7 @@ class SyncStore(BaseStore[C]):
     def _opened(self) -> C:
         with self._lock:
             if self._collection is None:
-                self._collection = run_steps(self._open_steps(), ask)
+                self._collection = run_steps(self._guarded(self._open_steps()), ask)
             return self._collection
 
     def _ready(self) -> C:
@@ -161,7 +162,7 @@ class SyncStore(BaseStore[C]):
         with self._lock:
             collection = self._opened()
             if not collection.checked:
-                run_steps(self._check_steps(collection), ask)
+                run_steps(self._guarded(self._check_steps(collection)), ask)
                 collection.checked = True
             return collection
 
@@ -174,4 +175,11 @@ class SyncStore(BaseStore[C]):
 
     def _run(self, operation: Callable[[C], Steps[T]], *, reads: bool = False) -> T:
         """Run one operation; ``reads`` says that it changes nothing."""
-        return run_steps(operation(self._known()), ask)
+        collection = self._known()
+        try:
+            return run_steps(self._guarded(operation(collection)), ask)
+        except Exception as error:
+            if not self._is_lost(error):
+                raise
+            self._lose(collection, error, reads=reads)
+        return run_steps(self._guarded(operation(self._known())), ask)
