@@ -62,7 +62,6 @@ def chroma_persistent(folder: Path, embedder: Embedder) -> Iterator[Store]:
     client = chromadb.PersistentClient(folder / "chroma")
     with ChromaStore(client, embedder=embedder) as store:
         yield store
-    client.close()
 
 
 @contextmanager

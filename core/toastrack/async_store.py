@@ -62,6 +62,7 @@ class AsyncStore(BaseStore[C]):
     async def close(self) -> None:
         """Close what this store opened itself; the next call opens it again."""
         self._collection = None
+        self._lost = False
 
     # -- writing --------------------------------------------------------------------------------
 
@@ -181,7 +182,7 @@ class AsyncStore(BaseStore[C]):
     async def _opened(self) -> C:
         async with self._opening_lock():
             if self._collection is None:
-                self._collection = await arun_steps(self._open_steps(), aask)
+                self._collection = await arun_steps(self._guarded(self._open_steps()), aask)
             return self._collection
 
     async def _ready(self) -> C:
@@ -192,7 +193,7 @@ class AsyncStore(BaseStore[C]):
         collection = await self._opened()
         async with self._opening_lock():
             if not collection.checked:
-                await arun_steps(self._check_steps(collection), aask)
+                await arun_steps(self._guarded(self._check_steps(collection)), aask)
                 collection.checked = True
         return collection
 
@@ -216,7 +217,15 @@ class AsyncStore(BaseStore[C]):
             reads: It changes nothing.
             patient: Nobody waits for the answer, so a host that went away is waited for.
         """
-        return await arun_steps(operation(await self._known()), aask)
+        collection = await self._known()
+        try:
+            return await arun_steps(self._guarded(operation(collection), patient=patient), aask)
+        except Exception as error:
+            if not self._is_lost(error):
+                raise
+            self._lose(collection, error, reads=reads)
+        steps = operation(await self._known())
+        return await arun_steps(self._guarded(steps, patient=patient), aask)
 
     def _opening_lock(self) -> asyncio.Lock:
         """The lock of the running event loop; those of closed ones are forgotten."""

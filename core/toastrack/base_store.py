@@ -52,6 +52,7 @@ class Collection(Protocol):
 
 
 C = TypeVar("C", bound=Collection)
+T = TypeVar("T")
 
 
 class BaseStore(Generic[C]):
@@ -63,6 +64,7 @@ class BaseStore(Generic[C]):
         self.embedder = embedder
         self._label = label
         self._collection: C | None = None
+        self._lost = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._label!r})"
@@ -92,6 +94,29 @@ class BaseStore(Generic[C]):
     def _check_steps(self, collection: C) -> Steps[None]:
         """Compare the recorded space with the embedder's, recording it where nothing is stored."""
         raise NotImplementedError
+
+    def _guarded(self, steps: Steps[T], *, patient: bool = False) -> Steps[T]:
+        """Surround work with what the host needs, such as asking again; nothing by default."""
+        return steps
+
+    def _is_lost(self, error: BaseException) -> bool:
+        """Tell whether an error says that the open collection is not there any more."""
+        return False
+
+    def _lose(self, collection: C, error: BaseException, *, reads: bool) -> None:
+        """Forget a collection that is gone, so that it is looked for again; never created again.
+
+        Raises ``StoreError`` for work that writes: what is to be written was compared with the
+        collection that is gone.
+        """
+        self._lost = True
+        if self._collection is collection:
+            self._collection = None
+        if not reads:
+            raise StoreError(
+                f"{self!r}: the collection was deleted, or replaced by another, while it was "
+                "written to. Run the same call again."
+            ) from error
 
 
 def check_space(

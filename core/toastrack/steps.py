@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -29,8 +30,15 @@ class Ask:
     function: Callable[[], Any]
 
 
+@dataclass(frozen=True)
+class Pause:
+    """Some seconds of waiting, which an event loop spends on others."""
+
+    seconds: float
+
+
 Steps = Generator[Any, Any, T]
-"""A piece of work; what it yields, beside ``Slow``, is between it and the face that runs it."""
+"""A piece of work; what it yields, beside ``Slow`` and ``Pause``, is between it and the face that runs it."""
 
 
 def run_steps(steps: Steps[T], do: Callable[[Any], Any]) -> T:
@@ -39,7 +47,13 @@ def run_steps(steps: Steps[T], do: Callable[[Any], Any]) -> T:
         step = next(steps)
         while True:
             try:
-                answer = step.function() if isinstance(step, Slow) else do(step)
+                if isinstance(step, Slow):
+                    answer = step.function()
+                elif isinstance(step, Pause):
+                    time.sleep(step.seconds)
+                    answer = None
+                else:
+                    answer = do(step)
             except BaseException as error:
                 step = steps.throw(error)
             else:
@@ -57,6 +71,9 @@ async def arun_steps(steps: Steps[T], do: Callable[[Any], Awaitable[Any]]) -> T:
             try:
                 if isinstance(step, Slow):
                     answer = await asyncio.to_thread(step.function)
+                elif isinstance(step, Pause):
+                    await asyncio.sleep(step.seconds)
+                    answer = None
                 else:
                     answer = await do(step)
             except BaseException as error:

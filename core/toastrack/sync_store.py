@@ -52,6 +52,7 @@ class SyncStore(BaseStore[C]):
     def close(self) -> None:
         """Close what this store opened itself; the next call opens it again."""
         self._collection = None
+        self._lost = False
 
     @property
     def space(self) -> EmbeddingSpace:
@@ -163,7 +164,7 @@ class SyncStore(BaseStore[C]):
     def _opened(self) -> C:
         with self._lock:
             if self._collection is None:
-                self._collection = run_steps(self._open_steps(), ask)
+                self._collection = run_steps(self._guarded(self._open_steps()), ask)
             return self._collection
 
     def _ready(self) -> C:
@@ -174,7 +175,7 @@ class SyncStore(BaseStore[C]):
         with self._lock:
             collection = self._opened()
             if not collection.checked:
-                run_steps(self._check_steps(collection), ask)
+                run_steps(self._guarded(self._check_steps(collection)), ask)
                 collection.checked = True
             return collection
 
@@ -195,4 +196,11 @@ class SyncStore(BaseStore[C]):
             reads: It changes nothing.
             patient: Nobody waits for the answer, so a host that went away is waited for.
         """
-        return run_steps(operation(self._known()), ask)
+        collection = self._known()
+        try:
+            return run_steps(self._guarded(operation(collection), patient=patient), ask)
+        except Exception as error:
+            if not self._is_lost(error):
+                raise
+            self._lose(collection, error, reads=reads)
+        return run_steps(self._guarded(operation(self._known()), patient=patient), ask)

@@ -69,6 +69,7 @@ class AsyncChromaStore(ChromaBase, AsyncStore[ChromaCollection]):
 
     async def rebuild(self) -> list[str]:
         """Copy the collection into a new one; see ``ChromaStore.rebuild``."""
+        await self._ready()
         return await self._run(
             lambda collection: rebuild_steps(
                 collection, self._client, self._settings, self.embedder

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from chromadb.errors import NotFoundError
 
 from toastrack.base_store import BaseStore
 from toastrack.filters import Filter, checked_filter
@@ -13,12 +15,14 @@ from toastrack.steps import Steps
 from toastrack_chroma.codec import check_record
 from toastrack_chroma.collection import ChromaCollection, Where
 from toastrack_chroma.opening import Settings, check_collection, open_collection_steps
+from toastrack_chroma.server import guarded
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 DEFAULT_COLLECTION = "toastrack_documents"
+T = TypeVar("T")
 
 
 class ChromaBase(BaseStore[ChromaCollection]):
@@ -32,10 +36,16 @@ class ChromaBase(BaseStore[ChromaCollection]):
         check_record(record)
 
     def _open_steps(self) -> Steps[ChromaCollection]:
-        return open_collection_steps(self._client, self._settings, self.embedder)
+        return open_collection_steps(self._client, self._settings, self.embedder, lost=self._lost)
 
     def _check_steps(self, collection: ChromaCollection) -> Steps[None]:
         return check_collection(collection, self._settings, self.embedder)
+
+    def _guarded(self, steps: Steps[T], *, patient: bool = False) -> Steps[T]:
+        return guarded(self._client, steps, patient=patient)
+
+    def _is_lost(self, error: BaseException) -> bool:
+        return isinstance(error, NotFoundError)
 
 
 def find(

@@ -29,14 +29,26 @@ VECTOR_HEAD = f"{RESERVED}vector_head"
 # Numbers of Chroma's metadata are sqlite's: 64 bits.
 MAX_INT = 2**63 - 1
 
+# Chroma 1.5 accepts a row with 6,500 fields, then fails to read its own log: the collection
+# answers nothing any more. Ours, and those that a new version removes, are counted too.
+MAX_FIELDS = 2_500
+
 # So many of a vector's numbers are kept beside it, so that another one in its place is noticed.
 _HEAD = 8
+# float16 keeps 11 bits of a number.
+_TOLERANCE = 2**-10
 
 
 def check_record(record: Record) -> None:
     """Raise ``RecordError`` for what Chroma cannot store, before anything is sent."""
     if record.chunk is not None and abs(record.chunk) > MAX_INT:
         raise RecordError(f"Record {record.id!r}: chunk is {record.chunk}; 64 bits must hold it.")
+    fields = sum(is_flat(key, value) for key, value in record.metadata.items())
+    if fields > MAX_FIELDS:
+        raise RecordError(
+            f"Record {record.id!r}: its metadata has {fields:,} fields and Chroma can hold "
+            f"{MAX_FIELDS:,}. Put some of them into one that is a dict."
+        )
 
 
 def row_metadata(row: Row) -> dict[str, str | int | float | bool | None]:
@@ -123,4 +135,4 @@ def is_vector(vector: NDArray[np.floating[Any]], stored: Metadata | None) -> boo
     if not isinstance(head, str):
         return True
     expected = np.frombuffer(base64.b64decode(head), dtype="<f2").astype(np.float32)
-    return bool(np.allclose(row[:_HEAD] / length, expected, atol=2e-3))
+    return bool(np.allclose(row[:_HEAD] / length, expected, rtol=_TOLERANCE, atol=1e-6))

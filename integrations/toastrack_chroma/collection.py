@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from toastrack.distinct import Distinct
+from toastrack.errors import RecordError
 from toastrack.exact import Best
 from toastrack.filters import Scalar, matches
 from toastrack.records import Match, Record, text_hash
 from toastrack.space import EmbeddingSpace
-from toastrack.steps import Ask, Steps
+from toastrack.steps import Ask, Slow, Steps
 from toastrack.writing import Row, State, Write
 from toastrack_chroma.codec import (
     DOCUMENT_ID,
@@ -29,14 +30,13 @@ from toastrack_chroma.codec import (
     to_metadata,
     to_record,
 )
+from toastrack_chroma.server import is_too_large
 from toastrack_chroma.where import all_of, native_filter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Where = Mapping[str, Any]
-FullRow = tuple[Row, dict[str, Any]]
-"""A row and what is stored beside its text and vector."""
 Item = TypeVar("Item")
 
 # Ids and documents asked for at a time: Chroma puts each into a variable of sqlite's, of which
@@ -45,6 +45,18 @@ _PAGE = 5_000
 _VECTOR_PAGE = 2_000
 # The server refuses requests over 40 MiB (its setting max_payload_size_bytes).
 _MAX_BYTES = 24 * 2**20
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """A row in Chroma's own words."""
+
+    id: str
+    text: str | None
+    metadata: Metadata | None
+    vector: NDArray[np.float32] | None
+    """None in a row whose stored vector stays."""
+    uri: str | None = None
 
 
 @dataclass
@@ -82,41 +94,40 @@ class ChromaCollection:
         """Write new rows, then the others' metadata; what is stale goes last."""
         changed = [*portion.rows, *portion.metadata_rows]
         before = yield from self._metadatas([row.record.id for row in changed])
-        rows = [(row, _replacing(row, before)) for row in portion.rows]
-        for page in self.pages(rows):
-            yield Ask(partial(upsert, self.host, page))
-        rows = [(row, _replacing(row, before)) for row in portion.metadata_rows]
-        for page in self.pages(rows):
-            yield Ask(
-                partial(
-                    self.host.update,
-                    ids=[row.record.id for row, _ in page],
-                    metadatas=[metadata for _, metadata in page],
-                )
-            )
+        new = [_stored(row, before) for row in portion.rows]
+        yield from self.send_to(self.host, upsert, new)
+        other = [_stored(row, before) for row in portion.metadata_rows]
+        yield from self.send_to(self.host, update, other)
         kept = {id for ids in portion.keep.values() for id in ids}
         there = yield from self._ids_of_documents(list(portion.keep))
         deleted = yield from self._delete([id for id in there if id not in kept])
         return len(changed), deleted
 
-    def pages(self, rows: Iterable[FullRow]) -> Iterator[list[FullRow]]:
-        """Cut rows where the host's limit of rows or of a request's bytes would be passed."""
-        page: list[FullRow] = []
-        size = 0
-        for row, metadata in rows:
-            bytes_of_row = self._bytes(row, metadata)
-            if page and (len(page) >= self.max_rows or size + bytes_of_row > _MAX_BYTES):
-                yield page
-                page, size = [], 0
-            page.append((row, metadata))
-            size += bytes_of_row
-        if page:
-            yield page
+    def send_to(
+        self, host: Any, send: Callable[[Any, Sequence[StoredRow]], Any], rows: Sequence[StoredRow]
+    ) -> Steps[None]:
+        """Send rows in pages, and in smaller ones if the server says that they are too large."""
+        pages = deque(_cut(rows, self.max_rows, self._bytes))
+        while pages:
+            page = pages.popleft()
+            try:
+                yield Ask(partial(send, host, page))
+            except Exception as error:
+                if not is_too_large(error):
+                    raise
+                if len(page) == 1:
+                    raise RecordError(
+                        f"Record {page[0].id!r}: its text, metadata and vector are more than the "
+                        "Chroma server takes in one request (its setting max_payload_size_bytes, "
+                        "40 MiB unless it was changed). Split the record."
+                    ) from error
+                middle = len(page) // 2
+                pages.extendleft([page[middle:], page[:middle]])
 
-    def _bytes(self, row: Row, metadata: Metadata) -> int:
+    def _bytes(self, row: StoredRow) -> int:
         """Guess a row's size on the wire from above: a letter takes up to 6 bytes in JSON."""
-        letters = sum(len(key) + len(str(value)) for key, value in metadata.items())
-        letters += len(row.record.id) + len(row.record.text)
+        letters = sum(len(key) + len(str(value)) for key, value in (row.metadata or {}).items())
+        letters += len(row.id) + len(row.text or "") + len(row.uri or "")
         return 22 * self.dimensions + 6 * letters
 
     def delete(self, ids: Sequence[str], documents: Sequence[str]) -> Steps[int]:
@@ -203,6 +214,8 @@ class ChromaCollection:
         exact: bool,
     ) -> Steps[list[Match]]:
         """Return the best ``min(k, matching)`` rows; compared here if the index gives fewer."""
+        if k > _PAGE and not (k := min(k, (yield from self.count(False)))):
+            return []  # a host's number has 32 bits, and it would make room for so many
         conditions, rest = native_filter(filter)
         if where:
             conditions.append(where)
@@ -249,17 +262,8 @@ class ChromaCollection:
             answer = yield Ask(
                 partial(self.host.get, limit=_VECTOR_PAGE, offset=offset, include=include, **chosen)
             )
-            ids, vectors = answer["ids"], np.asarray(answer["embeddings"])
-            if rest:
-                passing = [
-                    position
-                    for position, metadata in enumerate(answer["metadatas"])
-                    if matches(to_metadata(metadata or {}), rest)
-                ]
-                best.add([ids[position] for position in passing], vectors[passing])
-            else:
-                best.add(ids, vectors)
-            if len(ids) < _VECTOR_PAGE:
+            yield Slow(partial(_take, best, answer, rest))
+            if len(answer["ids"]) < _VECTOR_PAGE:
                 return best.scores()
             offset += _VECTOR_PAGE
 
@@ -280,15 +284,39 @@ class ChromaCollection:
         return sorted(found, key=lambda match: (-match.score, match.id))
 
 
-def upsert(host: Any, rows: Sequence[FullRow]) -> Any:
-    """Send rows to a collection of Chroma's."""
+def upsert(host: Any, rows: Sequence[StoredRow]) -> Any:
+    """Send whole rows to a collection of Chroma's."""
+    uris = [row.uri for row in rows]
     return host.upsert(
-        ids=[row.record.id for row, _ in rows],
+        ids=[row.id for row in rows],
         # Chroma checks a list of lists number by number and takes float32 rows as they are.
-        embeddings=[row.vector for row, _ in rows],
-        documents=[row.record.text for row, _ in rows],
-        metadatas=[metadata for _, metadata in rows],
+        embeddings=[row.vector for row in rows],
+        documents=[row.text for row in rows],
+        metadatas=[row.metadata for row in rows],
+        **({"uris": uris} if any(uris) else {}),
     )
+
+
+def update(host: Any, rows: Sequence[StoredRow]) -> Any:
+    """Send what is stored beside text and vector of rows that are there."""
+    return host.update(ids=[row.id for row in rows], metadatas=[row.metadata for row in rows])
+
+
+def _take(best: Best, answer: Mapping[str, Any], rest: Mapping[str, Scalar]) -> None:
+    """Look at a page of vectors, those apart that Chroma could not leave out."""
+    ids, vectors = answer["ids"], np.asarray(answer["embeddings"])
+    if rest:
+        passing = [
+            position
+            for position, metadata in enumerate(answer["metadatas"])
+            if matches(to_metadata(metadata or {}), rest)
+        ]
+        ids, vectors = [ids[position] for position in passing], vectors[passing]
+    best.add(ids, vectors)
+
+
+def _stored(row: Row, before: Mapping[str, Mapping[str, Any] | None]) -> StoredRow:
+    return StoredRow(row.record.id, row.record.text, _replacing(row, before), row.vector)
 
 
 def _replacing(row: Row, before: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any]:
@@ -310,7 +338,20 @@ def _storable(ids: Sequence[str], *, empty: bool = False) -> list[str]:
     ]
 
 
-def _batches(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
-    rest = iter(items)
-    while batch := list(islice(rest, size)):
-        yield batch
+def _batches(ids: Iterable[str], size: int) -> Iterator[list[str]]:
+    return _cut(ids, size, lambda id: 6 * len(id))
+
+
+def _cut(items: Iterable[Item], most: int, size_of: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Cut where a number of items or a request's bytes would be passed."""
+    page: list[Item] = []
+    size = 0
+    for item in items:
+        bytes_of_item = size_of(item)
+        if page and (len(page) >= most or size + bytes_of_item > _MAX_BYTES):
+            yield page
+            page, size = [], 0
+        page.append(item)
+        size += bytes_of_item
+    if page:
+        yield page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from typing import Any
 
 from chromadb.api.types import Documents, EmbeddingFunction, Embeddings, Space
@@ -61,27 +62,26 @@ class ToastrackEmbeddingFunction(EmbeddingFunction[Documents]):
         device: str | None = None,
         embedder: Embedder | None = None,
     ) -> None:
-        self._config: dict[str, Any] = {
-            "model": os.fspath(model),
+        settings: dict[str, Any] = {
             "revision": revision,
             "query_prompt": query_prompt,
             "document_prompt": document_prompt,
             "dimensions": dimensions,
             "max_tokens": max_tokens,
+            "device": device,
         }
-        self._device = device
-        self._embedder = embedder
-        self._unknown: ValueError | None = None
-        if embedder is not None:
-            given = {
-                **self._config,
-                "device": device,
-                "model": None if model == DEFAULT_MODEL else model,
-            }
+        if embedder is None:
+            embedder = Embedder(model, **settings)
+        elif not isinstance(embedder, Embedder):
+            raise TypeError(f"embedder= takes an Embedder, not {type(embedder).__name__}.")
+        else:
+            given = {"model": None if model == DEFAULT_MODEL else model, **settings}
             also = [name for name, value in given.items() if value is not None]
             if also:
                 raise ValueError(f"embedder= has its own {also[0]}; leave {also[0]}= out.")
-            self._config = _settings_of(embedder)
+        self._embedder: Embedder | None = embedder
+        self._config = _settings_of(embedder)
+        self._broken: ValueError | None = None
 
     @classmethod
     def recorded(cls, embedder: Embedder, space: EmbeddingSpace) -> Self:
@@ -96,12 +96,19 @@ class ToastrackEmbeddingFunction(EmbeddingFunction[Documents]):
 
     @property
     def embedder(self) -> Embedder:
-        """The embedder, built at the first use."""
-        if self._unknown is not None:
-            raise self._unknown
+        """What embeds; of a function that a collection recorded it is built at the first use.
+
+        Raises ``ValueError`` if what was recorded cannot be understood.
+        """
+        if self._broken is not None:
+            raise ValueError(str(self._broken))
         if self._embedder is None:
-            self._embedder = Embedder(**self._config, device=self._device)
+            self._embedder = _shared_embedder(tuple(self._config.items()))
         return self._embedder
+
+    def __repr__(self) -> str:
+        settings = (f"{key}={value!r}" for key, value in self._config.items() if value is not None)
+        return f"ToastrackEmbeddingFunction({', '.join(settings)})"
 
     def __call__(self, input: Documents) -> Embeddings:
         """Embed documents: a list of float32 vectors of length 1."""
@@ -131,26 +138,37 @@ class ToastrackEmbeddingFunction(EmbeddingFunction[Documents]):
     @staticmethod
     def build_from_config(config: dict[str, Any]) -> ToastrackEmbeddingFunction:
         """Build what a collection recorded; one that cannot be understood fails when it is used."""
-        known = {key: config[key] for key in _KEYS if isinstance(config.get(key), _KEYS[key])}
         function = ToastrackEmbeddingFunction()
-        function._config.update(known)
+        function._embedder = None
         try:
             ToastrackEmbeddingFunction.validate_config(config)
         except ValueError as error:
-            function._unknown = error
+            function._broken = error
+        if isinstance(config, dict):
+            function._config.update(
+                {key: config[key] for key in _KEYS if key in config and _is_valid(key, config[key])}
+            )
         return function
 
     @staticmethod
     def validate_config(config: dict[str, Any]) -> None:
         """Raise ``ValueError`` for a key that this version does not know, or a wrong value."""
+        if not isinstance(config, dict) or "model" not in config:
+            raise ValueError(
+                f"The collection's config names no model: {config!r:.60}. Give embedding_function= "
+                "yourself."
+            )
         for key, value in config.items():
             if key not in _KEYS:
                 raise ValueError(
                     f"The collection's config has {key!r}, which this version of toastrack does "
                     "not know. Use a newer one, or give embedding_function= yourself."
                 )
-            if not isinstance(value, _KEYS[key]) or isinstance(value, bool):
-                raise ValueError(f"The collection's config has {key}={value!r:.60}.")
+            if not _is_valid(key, value):
+                raise ValueError(
+                    f"The collection's config has {key}={value!r:.60}, which cannot be. Give "
+                    "embedding_function= yourself."
+                )
 
     def validate_config_update(
         self, old_config: dict[str, Any], new_config: dict[str, Any]
@@ -163,6 +181,16 @@ class ToastrackEmbeddingFunction(EmbeddingFunction[Documents]):
                 f"{new_config.get(changed[0])!r}: the stored vectors were made with the old one. "
                 "Make a new collection."
             )
+
+
+@lru_cache(maxsize=4)
+def _shared_embedder(config: tuple[tuple[str, Any], ...]) -> Embedder:
+    """Chroma builds a recorded function anew at each query; the model is to stay in memory."""
+    return Embedder(**dict(config))
+
+
+def _is_valid(key: str, value: object) -> bool:
+    return isinstance(value, _KEYS[key]) and not isinstance(value, bool)
 
 
 def _settings_of(embedder: Embedder) -> dict[str, Any]:

@@ -19,8 +19,10 @@ from toastrack_chroma.embedding_function import ToastrackEmbeddingFunction
 
 SPACE = "toastrack"
 """Where the collection's metadata holds the embedding space, as JSON."""
-REBUILT = "toastrack_rebuilt"
-"""Marks a complete copy that is to take the name of the collection it was made from."""
+COPY_OF = "toastrack_copy_of"
+"""Where a copy that ``rebuild`` makes holds the id of the collection it is made from."""
+COMPLETE = "toastrack_copy_complete"
+"""Marks a copy that is to take the name of the collection it was made from."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,21 @@ class Settings:
 
 
 def open_collection_steps(
-    client: Any, settings: Settings, embedder: Embedder
+    client: Any, settings: Settings, embedder: Embedder, *, lost: bool = False
 ) -> Steps[ChromaCollection]:
-    """Find the collection, creating it if that was allowed, and read what it says of itself."""
+    """Find the collection, creating it if that was allowed, and read what it says of itself.
+
+    ``lost`` says that it was there before: then it is not created.
+    """
     host = yield from find(client, settings.name)
     if host is None:
         host = yield from finish_rebuild(client, settings.name)
     if host is None:
-        if not settings.create:
+        if lost or not settings.create:
             raise StoreError(
-                f"There is no collection {settings.name!r}. Open it with create=True, or ingest "
-                "first."
+                f"There is no collection {settings.name!r}"
+                + (", and it was there before: somebody deleted it. " if lost else ". ")
+                + "Open a store with create=True, or ingest first."
             )
         space: EmbeddingSpace = yield Slow(lambda: embedder.space)
         host = yield from _create(client, settings, embedder, space)
@@ -97,13 +103,20 @@ def check_collection(
 def read_space(client: Any, name: str) -> Steps[EmbeddingSpace | None]:
     """Return the space that a collection recorded; None if there is none or it recorded none."""
     host = yield from find(client, name)
+    if host is None:
+        host = yield from _complete_copy(client, name)
     return None if host is None else space_in(host.metadata or {}, name)
 
 
 def find(client: Any, name: str) -> Steps[Any]:
     """Return Chroma's collection, or None; without an embedding function, as we embed ourselves."""
     try:
-        return (yield Ask(lambda: client.get_collection(name, embedding_function=None)))
+        host = yield Ask(lambda: client.get_collection(name, embedding_function=None))
+        # At every write Chroma builds the embedding functions that the server names here, to ask
+        # whether they are sparse; one of them can be told to run code
+        # (https://github.com/chroma-core/chroma/issues/6717).
+        host._model.serialized_schema = None
+        return host
     except NotFoundError:
         return None
     except ValueError as error:  # how older servers say it
@@ -119,21 +132,32 @@ def rebuild_name(name: str) -> str:
 
 def finish_rebuild(client: Any, name: str) -> Steps[Any]:
     """Give a complete copy its name; None if there is none. A kill may have come between."""
-    copy = yield from find(client, rebuild_name(name))
-    if copy is None or (copy.metadata or {}).get(REBUILT) != name:
+    copy = yield from _complete_copy(client, name)
+    if copy is None:
         return None
-    metadata = {key: value for key, value in copy.metadata.items() if key != REBUILT}
-    yield Ask(lambda: copy.modify(name=name))
-    yield Ask(lambda: copy.modify(metadata=metadata))
+    metadata = {
+        key: value for key, value in copy.metadata.items() if key not in (COPY_OF, COMPLETE)
+    }
+    try:
+        yield Ask(lambda: copy.modify(name=name, metadata=metadata))
+    except ChromaError:
+        # Somebody else opened it at this moment and did the same, or made a new one.
+        if (yield from find(client, name)) is None:
+            raise
     return (yield from find(client, name))
+
+
+def _complete_copy(client: Any, name: str) -> Steps[Any]:
+    copy = yield from find(client, rebuild_name(name))
+    return copy if copy is not None and (copy.metadata or {}).get(COMPLETE) else None
 
 
 def _create(
     client: Any, settings: Settings, embedder: Embedder, space: EmbeddingSpace
 ) -> Steps[Any]:
     configuration = dict(settings.configuration.items())
-    index = "spann" if "spann" in configuration else "hnsw"
-    configuration[index] = {**configuration.get(index, {}), "space": "cosine"}
+    index = "spann" if configuration.get("spann") else "hnsw"
+    configuration[index] = {**(configuration.get(index) or {}), "space": "cosine"}
     try:
         # Of two that create at once the second gets the first one's collection.
         yield Ask(
@@ -162,6 +186,18 @@ def check_distance(host: Any, name: str) -> None:
         raise StoreError(
             f"Collection {name!r} compares by {distance!r} and toastrack's scores are cosine "
             "similarities. A collection's distance cannot be changed: use a new one."
+        )
+
+
+def check_function(host: Any) -> None:
+    """Refuse a collection of another embedding function; Chroma would take none other for it."""
+    recorded = (host.configuration_json.get("embedding_function") or {}).get("name")
+    if recorded not in (None, ToastrackEmbeddingFunction.name()):
+        raise StoreError(
+            f"Collection {host.name!r} was made with Chroma's embedding function {recorded!r} and "
+            "Chroma takes none other for it. ChromaStore does without. If the vectors are this "
+            f"embedder's, ChromaStore(client, {host.name!r}, embedder=..., adopt=True).rebuild() "
+            "makes it a collection of toastrack's."
         )
 
 

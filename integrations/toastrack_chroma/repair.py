@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from chromadb.errors import InternalError
+from chromadb.errors import InternalError, NotFoundError
 
 from toastrack.embedder import Embedder
 from toastrack.errors import StoreError
@@ -15,14 +16,20 @@ from toastrack.records import text_hash
 from toastrack.steps import Ask, Slow, Steps
 from toastrack.writing import Row
 from toastrack_chroma.codec import TEXT_HASH, is_vector, row_metadata, to_record
-from toastrack_chroma.collection import ChromaCollection, FullRow, upsert
+from toastrack_chroma.collection import ChromaCollection, StoredRow, upsert
 from toastrack_chroma.embedding_function import ToastrackEmbeddingFunction
-from toastrack_chroma.opening import REBUILT, Settings, find, finish_rebuild, rebuild_name
+from toastrack_chroma.opening import (
+    COMPLETE,
+    COPY_OF,
+    Settings,
+    find,
+    finish_rebuild,
+    rebuild_name,
+)
 
 _PAGE = 1_000
 # A torn index refuses the first call after a start and answers the next.
 _TRIES = 3
-_HNSW_SETTINGS = ("space", "ef_construction", "ef_search", "max_neighbors")
 
 
 def audit_steps(collection: ChromaCollection) -> Steps[list[str]]:
@@ -46,20 +53,22 @@ def audit_steps(collection: ChromaCollection) -> Steps[list[str]]:
 def rebuild_steps(
     collection: ChromaCollection, client: Any, settings: Settings, embedder: Embedder
 ) -> Steps[list[str]]:
-    """Copy into a new collection, embedding what is damaged, and give it the old one's name."""
+    """Copy into a new collection, embedding what is damaged, and give it the old one's name.
+
+    Each step leaves either the old collection or a complete copy, which the next opening finds.
+    """
     old = collection.host
     name = rebuild_name(settings.name)
-    if (yield from find(client, name)) is not None:  # an attempt that was not finished
-        yield Ask(lambda: client.delete_collection(name))
+    yield from _drop_unfinished(client, name, settings.name, old)
     space = collection.stored or (yield Slow(lambda: embedder.space))
-    configuration = old.configuration_json.get("hnsw") or {}
+    # Metadata that names a distance is how older versions set it; now it stands elsewhere.
+    metadata = {key: value for key, value in collection.metadata.items() if key[:5] != "hnsw:"}
+    begun = {**metadata, COPY_OF: str(old.id)}
     yield Ask(
-        lambda: client.create_collection(
+        lambda: client.get_or_create_collection(
             name,
-            metadata=collection.metadata,
-            configuration={
-                "hnsw": {key: configuration[key] for key in _HNSW_SETTINGS if key in configuration}
-            },
+            metadata=begun,
+            configuration=_index_settings(old.configuration_json),
             embedding_function=ToastrackEmbeddingFunction.recorded(embedder, space),
         )
     )
@@ -68,11 +77,10 @@ def rebuild_steps(
     lost: list[str] = []
     offset = 0
     while True:
-        page = yield from _read(old, offset)
-        rows, embedded = yield from _mended(page, embedder, limit)
-        lost += embedded
-        for part in collection.pages(rows):
-            yield Ask(partial(upsert, new, part))
+        page = yield from _read(old, offset, uris=True)
+        rows, gone = yield from _mended(page, embedder, limit)
+        lost += gone
+        yield from collection.send_to(new, upsert, rows)
         if len(page["ids"]) < _PAGE:
             break
         offset += _PAGE
@@ -82,47 +90,84 @@ def rebuild_steps(
             f"Collection {settings.name!r} was written to while it was rebuilt ({copied} of {there} "
             "records were copied). It is as it was; rebuild it while nobody writes."
         )
-    yield Ask(lambda: new.modify(metadata={**collection.metadata, REBUILT: settings.name}))
-    yield Ask(lambda: client.delete_collection(settings.name))
+    yield Ask(lambda: new.modify(metadata={**begun, COMPLETE: True}))
+    yield from _drop(client, settings.name)
     collection.host = yield from finish_rebuild(client, settings.name)
+    if collection.host is None:  # somebody opened it just now and finished it
+        collection.host = yield from find(client, settings.name)
     return lost
+
+
+def _drop_unfinished(client: Any, name: str, original: str, old: Any) -> Steps[None]:
+    """Delete what an attempt left behind that was stopped, and nothing else."""
+    copy = yield from find(client, name)
+    if copy is None:
+        return
+    marks = copy.metadata or {}
+    if COPY_OF not in marks:
+        raise StoreError(
+            f"rebuild() needs the name {name!r}, and there is a collection of that name already. "
+            "Rename it first."
+        )
+    if marks.get(COMPLETE) and marks[COPY_OF] != str(old.id):
+        raise StoreError(
+            f"{name!r} is a complete copy of an earlier collection {original!r}, whose place a new "
+            "one took before the copy had its name. Look at both, and rename or delete one."
+        )
+    yield from _drop(client, name)
+
+
+def _drop(client: Any, name: str) -> Steps[None]:
+    with suppress(NotFoundError):  # asked twice, as the first answer was lost
+        yield Ask(lambda: client.delete_collection(name))
+
+
+def _index_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        index: {key: value for key, value in configuration[index].items() if value is not None}
+        for index in ("hnsw", "spann")
+        if configuration.get(index)
+    }
 
 
 def _mended(
     page: Mapping[str, Any], embedder: Embedder, limit: int
-) -> Steps[tuple[list[FullRow], list[str]]]:
+) -> Steps[tuple[list[StoredRow], list[str]]]:
     """Return a page's rows with good vectors, and the ids whose own vector is gone."""
-    records = [
-        to_record(*row)
-        for row in zip(page["ids"], page["documents"], page["metadatas"], strict=True)
+    rows = [
+        StoredRow(id, text, metadata, np.asarray(vector, dtype=np.float32), uri)
+        for id, text, metadata, vector, uri in zip(
+            page["ids"],
+            page["documents"],
+            page["metadatas"],
+            page["embeddings"],
+            page["uris"] or [None] * len(page["ids"]),
+            strict=True,
+        )
     ]
-    vectors: list[Any] = [
-        np.asarray(vector, dtype=np.float32) if is_vector(vector, metadata) else None
-        for vector, metadata in zip(page["embeddings"], page["metadatas"], strict=True)
+    damaged = [
+        position
+        for position, row in enumerate(rows)
+        if row.vector is None or not is_vector(row.vector, row.metadata)
     ]
-    damaged = [position for position, vector in enumerate(vectors) if vector is None]
-    if damaged:
-        texts = [records[position].text for position in damaged]
-        new = yield Slow(lambda: embedder.embed_documents(texts))
-        for position, vector in zip(damaged, new, strict=True):
-            vectors[position] = vector
-    rows: list[FullRow] = []
+    texts = [rows[position].text or "" for position in damaged]
+    vectors = (yield Slow(lambda: embedder.embed_documents(texts))) if texts else []
     lost: list[str] = []
-    for position, record in enumerate(records):
-        stored = page["metadatas"][position] or {}
-        if position not in damaged:
-            rows.append((Row(record, b"", vectors[position]), dict(stored)))
-            continue
+    for position, vector in zip(damaged, vectors, strict=True):
+        row = rows[position]
+        record = to_record(row.id, row.text, row.metadata)
         # The hash of an embedded text: a record that comes again with its own vector is changed.
-        row = Row(record, text_hash(record, limit), vectors[position])
-        if stored.get(TEXT_HASH) != row.text_hash.hex():
-            lost.append(record.id)
-        rows.append((row, {key: v for key, v in row_metadata(row).items() if v is not None}))
+        made = Row(record, text_hash(record, limit), vector)
+        stored = row.metadata or {}
+        if stored.get(TEXT_HASH) != made.text_hash.hex():
+            lost.append(row.id)
+        now = {key: value for key, value in row_metadata(made).items() if value is not None}
+        rows[position] = replace(row, metadata={**stored, **now}, vector=vector)
     return rows, lost
 
 
-def _read(host: Any, offset: int) -> Steps[Mapping[str, Any]]:
-    include = ["embeddings", "documents", "metadatas"]
+def _read(host: Any, offset: int, *, uris: bool = False) -> Steps[Mapping[str, Any]]:
+    include = ["embeddings", "documents", "metadatas", *(["uris"] if uris else [])]
     for attempt in range(_TRIES):
         try:
             page: Mapping[str, Any] = yield Ask(

@@ -19,10 +19,12 @@ from toastrack_chroma.embedding_function import ToastrackEmbeddingFunction
 from toastrack_chroma.opening import (
     Settings,
     check_collection,
+    check_function,
     open_collection_steps,
     read_space,
 )
 from toastrack_chroma.repair import audit_steps, rebuild_steps
+from toastrack_chroma.server import guarded
 
 if TYPE_CHECKING:
     import chromadb
@@ -102,9 +104,12 @@ class ChromaStore(ChromaBase, SyncStore[ChromaCollection]):
     def rebuild(self) -> list[str]:
         """Copy the collection into a new one, embedding again what ``audit`` finds.
 
-        The new one takes the old one's name when it is complete. Returns the ids that could not
-        be restored: records that came with a vector of their own, which only you have.
+        The new one takes the old one's name when it is complete; nobody may write meanwhile.
+        Returns the ids of damaged records whose vector did not come from this embedder and its
+        ``max_tokens``, but perhaps with the record: if so, only you have it. Stopped half-way,
+        the collection is as it was, or is found complete when it is opened next.
         """
+        self._ready()
         return self._run(
             lambda collection: rebuild_steps(
                 collection, self._client, self._settings, self.embedder
@@ -125,15 +130,18 @@ def open_collection(
 
     What is added to it and asked of it as text is embedded by ``embedder``. Raises
     ``SpaceMismatchError`` if it was built with another model or prompt, and ``StoreError`` if it
-    is missing and ``create`` is False, or compares by another distance than cosine.
+    is missing and ``create`` is False, compares by another distance than cosine, or was made with
+    another embedding function.
     """
     settings = Settings(name, create, adopt, dict(configuration or {}))
-    collection = run_steps(open_collection_steps(client, settings, embedder), ask)
-    run_steps(check_collection(collection, settings, embedder), ask)
+    opening = guarded(client, open_collection_steps(client, settings, embedder), patient=False)
+    collection = run_steps(opening, ask)
+    check_function(collection.host)
+    run_steps(guarded(client, check_collection(collection, settings, embedder), patient=False), ask)
     function: Any = ToastrackEmbeddingFunction.recorded(embedder, embedder.space)
     return client.get_collection(name, embedding_function=function)
 
 
 def recorded_space(client: ClientAPI, name: str) -> EmbeddingSpace | None:
     """Return the space that a collection recorded; None if there is none or it recorded none."""
-    return run_steps(read_space(client, name), ask)
+    return run_steps(guarded(client, read_space(client, name), patient=False), ask)

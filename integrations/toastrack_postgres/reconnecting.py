@@ -14,11 +14,8 @@ from typing import Any
 import psycopg
 from psycopg import errors
 
-# Seconds before each try. The first connection of a pool to fail is often one of several that
-# died together, so the next try comes at once.
-PATIENT = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0, 2.0, 2.0)
-# Somebody waits for the answer to a question: only a server that is back already is asked again.
-BRIEF = (0.0, 0.1, 0.3)
+from toastrack.retrying import BRIEF as BRIEF
+from toastrack.retrying import PATIENT as PATIENT
 
 # No further try begins later than this after the loss, however long connecting took.
 _MAX_SECONDS = 15.0

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+import httpx
 from grpc import RpcError, StatusCode
 from qdrant_client import models
-from qdrant_client.http.exceptions import UnexpectedResponse
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from toastrack.base_store import BaseStore
 from toastrack.filters import Filter, checked_filter
 from toastrack.records import Match, Record
+from toastrack.retrying import retried
 from toastrack.steps import Steps
 from toastrack_qdrant.collection import QdrantCollection
 from toastrack_qdrant.host import Host
@@ -22,6 +25,11 @@ from toastrack_qdrant.points import check_record
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+T = TypeVar("T")
+
+# What a proxy or a server that is starting or too busy says.
+_AWAY = (429, 502, 503, 504)
 
 
 class QdrantBase(BaseStore[QdrantCollection]):
@@ -35,13 +43,27 @@ class QdrantBase(BaseStore[QdrantCollection]):
         check_record(record)
 
     def _open_steps(self) -> Steps[QdrantCollection]:
-        return open_collection(self._host, self._settings, self.embedder)
+        # What somebody deleted is not created again unasked.
+        settings = replace(self._settings, create=False) if self._lost else self._settings
+        return open_collection(self._host, settings, self.embedder)
 
     def _check_steps(self, collection: QdrantCollection) -> Steps[None]:
         return check_collection(collection, self._settings, self.embedder)
 
+    def _guarded(self, steps: Steps[T], *, patient: bool = False) -> Steps[T]:
+        return retried(steps, is_away, patient=patient)
+
     def _is_lost(self, error: BaseException) -> bool:
         return is_missing(error)
+
+
+def is_away(error: BaseException) -> bool:
+    """Tell whether a server could not be reached, or is starting or too busy."""
+    if isinstance(error, ResponseHandlingException):
+        return isinstance(error.source, (httpx.NetworkError, httpx.RemoteProtocolError))
+    if isinstance(error, UnexpectedResponse):
+        return error.status_code in _AWAY
+    return isinstance(error, RpcError) and error.code() == StatusCode.UNAVAILABLE
 
 
 def is_missing(error: BaseException) -> bool:
