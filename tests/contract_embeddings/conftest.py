@@ -6,12 +6,14 @@ vectors through the host's own calls.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
+from uuid import uuid4
 
 import pytest
+from store_faces import StoreFace, axis_of
 
 from toastrack import Embedder
 
@@ -166,8 +168,142 @@ def _llama_index(request: pytest.FixtureRequest) -> Iterator[Build]:
     yield build
 
 
+class _ChromaFunction:
+    """Chroma's own collection, which embeds through ours."""
+
+    def __init__(self, function: Any, client: Any) -> None:
+        self.held = function
+        self._client = client
+
+    def _collection(self) -> Any:
+        name = f"texts_{uuid4().hex[:12]}"
+        return self._client.create_collection(name, embedding_function=self.held)
+
+    def documents(self, texts: list[str]) -> Vectors:
+        if not texts:
+            return []
+        collection = self._collection()
+        ids = [str(number) for number in range(len(texts))]
+        collection.add(ids=ids, documents=texts)
+        stored = collection.get(include=["embeddings"])
+        vectors = dict(zip(stored["ids"], stored["embeddings"].tolist(), strict=True))
+        return [vectors[id] for id in ids]
+
+    def query(self, text: str) -> list[float]:
+        size = self.held.embedder.dimensions
+        collection = self._collection()
+        ids = [str(number) for number in range(size)]
+        collection.add(ids=ids, embeddings=[axis_of(number, size) for number in range(size)])
+        found = collection.query(query_texts=[text], n_results=size, include=["distances"])
+        scores = dict(zip(found["ids"][0], found["distances"][0], strict=True))
+        return [1 - scores[id] for id in ids]
+
+    async def adocuments(self, texts: list[str]) -> Vectors:
+        raise NotImplementedError("Chroma's own asynchronous collection embeds on the event loop")
+
+    async def aquery(self, text: str) -> list[float]:
+        raise NotImplementedError("Chroma's own asynchronous collection embeds on the event loop")
+
+
+def _embedder(embedder: Embedder | None, settings: dict[str, Any]) -> Embedder:
+    return Embedder(**settings) if embedder is None else embedder
+
+
+@contextmanager
+def _chroma_function(request: pytest.FixtureRequest) -> Iterator[Build]:
+    chromadb = pytest.importorskip("chromadb", reason="the extra 'chroma' is not installed")
+    from toastrack_chroma import ToastrackEmbeddingFunction
+
+    client = chromadb.EphemeralClient()
+
+    def build(embedder: Embedder | None = None, /, **settings: Any) -> Face:
+        shared: dict[str, Any] = {} if embedder is None else {"embedder": embedder}
+        return _ChromaFunction(ToastrackEmbeddingFunction(**shared, **settings), client)
+
+    yield build
+    client.close()
+
+
+@contextmanager
+def _chroma(request: pytest.FixtureRequest) -> Iterator[Build]:
+    chromadb = pytest.importorskip("chromadb", reason="the extra 'chroma' is not installed")
+    from toastrack_chroma import AsyncChromaStore, ChromaStore
+
+    host, port, database = request.getfixturevalue("chroma_database")
+    client = chromadb.EphemeralClient()
+
+    def open_store(embedder: Embedder, name: str) -> Any:
+        return ChromaStore(client, name, embedder=embedder)
+
+    @asynccontextmanager
+    async def open_async(embedder: Embedder, name: str) -> AsyncIterator[Any]:
+        awaited = await chromadb.AsyncHttpClient(host=host, port=port, database=database)
+        async with AsyncChromaStore(awaited, name, embedder=embedder) as store:
+            yield store
+        await awaited._server._cleanup()  # the client itself has no way to be closed
+
+    def build(embedder: Embedder | None = None, /, **settings: Any) -> Face:
+        chosen = _embedder(embedder, settings)
+        return StoreFace(chosen, open_store(chosen, "held"), open_store, open_async)
+
+    yield build
+    client.close()
+
+
+@contextmanager
+def _qdrant(request: pytest.FixtureRequest) -> Iterator[Build]:
+    qdrant_client = pytest.importorskip(
+        "qdrant_client", reason="the extra 'qdrant' is not installed"
+    )
+    from toastrack_qdrant import AsyncQdrantStore, QdrantStore
+
+    client = qdrant_client.QdrantClient(":memory:")
+
+    def open_store(embedder: Embedder, name: str) -> Any:
+        return QdrantStore(client, name, embedder=embedder)
+
+    @asynccontextmanager
+    async def open_async(embedder: Embedder, name: str) -> AsyncIterator[Any]:
+        awaited = qdrant_client.AsyncQdrantClient(":memory:")
+        async with AsyncQdrantStore(awaited, name, embedder=embedder) as store:
+            yield store
+        await awaited.close()
+
+    def build(embedder: Embedder | None = None, /, **settings: Any) -> Face:
+        chosen = _embedder(embedder, settings)
+        return StoreFace(chosen, open_store(chosen, "held"), open_store, open_async)
+
+    yield build
+    client.close()
+
+
+@contextmanager
+def _postgres(request: pytest.FixtureRequest) -> Iterator[Build]:
+    pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
+    from toastrack_postgres import AsyncPostgresStore, PostgresStore
+
+    schema: str = request.getfixturevalue("schema")
+    dsn: str = request.getfixturevalue("postgres_dsn")
+
+    def open_store(embedder: Embedder, name: str) -> Any:
+        return PostgresStore(dsn, name, schema=schema, storage="vector", embedder=embedder)
+
+    def open_async(embedder: Embedder, name: str) -> Any:
+        return AsyncPostgresStore(dsn, name, schema=schema, storage="vector", embedder=embedder)
+
+    def build(embedder: Embedder | None = None, /, **settings: Any) -> Face:
+        chosen = _embedder(embedder, settings)
+        return StoreFace(chosen, open_store(chosen, "held"), open_store, open_async)
+
+    yield build
+
+
 ADAPTERS = [
     Adapter("core", _core),
+    Adapter("chroma", _chroma, copies=False),
+    Adapter("chroma-function", _chroma_function, asynchronous=False),
+    Adapter("postgres", _postgres, copies=False),
+    Adapter("qdrant", _qdrant, copies=False),
     Adapter("langchain", _langchain),
     Adapter("llama-index", _llama_index),
 ]
