@@ -51,14 +51,11 @@ def test_the_wheel_holds_every_package_typed(tmp_path: Path) -> None:
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    for package in ("toastrack", "toastrack_postgres"):
+    adapters = {path.name for path in (ROOT / "integrations").glob("toastrack_*")}
+    for package in ("toastrack", *adapters):
         assert {f"{package}/__init__.py", f"{package}/py.typed"} <= names
     tops = {name.partition("/")[0] for name in names}
-    assert tops == {
-        "toastrack",
-        "toastrack_postgres",
-        f"toastrack-{toastrack.__version__}.dist-info",
-    }
+    assert tops == {"toastrack", *adapters, f"toastrack-{toastrack.__version__}.dist-info"}
 
 
 def test_without_an_extra_the_error_is_the_command_that_installs_it() -> None:
