@@ -27,12 +27,20 @@ def running_chroma(folder: Path) -> Iterator[int]:
         process.wait(30)
 
 
-def start_chroma(folder: Path, port: int | None = None) -> tuple[subprocess.Popen[bytes], int]:
+def start_chroma(
+    folder: Path, port: int | None = None, *, max_request: int = 40 * 2**20
+) -> tuple[subprocess.Popen[bytes], int]:
     """Start a server on loopback and wait until it answers."""
     port = port or _free_port()
     program = Path(sys.executable).with_name("chroma")
+    folder.mkdir(exist_ok=True)
+    settings = folder / "settings.yaml"
+    settings.write_text(
+        f'persist_path: "{folder}"\nlisten_address: "127.0.0.1"\nport: {port}\n'
+        f"max_payload_size_bytes: {max_request}\n"
+    )
     process = subprocess.Popen(
-        [str(program), "run", "--path", str(folder), "--host", "127.0.0.1", "--port", str(port)],
+        [str(program), "run", str(settings)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

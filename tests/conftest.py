@@ -121,6 +121,18 @@ def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[st
         yield "127.0.0.1", own_port
 
 
+@pytest.fixture(scope="session")
+def qdrant_url() -> Iterator[str]:
+    """A Qdrant server: ``TOASTRACK_QDRANT_URL``, or a container."""
+    pytest.importorskip("qdrant_client", reason="the extra 'qdrant' is not installed")
+    url = os.environ.get("TOASTRACK_QDRANT_URL")
+    if url:
+        yield url
+        return
+    with services.running("qdrant") as qdrant:
+        yield f"http://127.0.0.1:{qdrant.port}"
+
+
 @pytest.fixture
 def chroma_database(chroma_server: tuple[str, int]) -> Iterator[tuple[str, int, str]]:
     """An empty database of the test's own on the Chroma server: host, port, name."""

@@ -96,6 +96,29 @@ def test_the_qdrant_quickstart_answers(tmp_path: Path, minilm_folder: Path) -> N
     assert lines[4:] == ["Salt slows the dough down and tightens it."]
 
 
+def test_the_chroma_quickstart_answers_and_embeds_nothing_the_second_time(
+    tmp_path: Path, minilm_folder: Path
+) -> None:
+    pytest.importorskip("chromadb", reason="the extra 'chroma' is not installed")
+
+    def quickstart() -> list[str]:
+        result = subprocess.run(
+            [sys.executable, EXAMPLES / "chroma_quickstart.py", tmp_path / "chroma"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "none")},
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout.splitlines()
+
+    first = quickstart()
+    assert first[1] == "3 embedded, 0 unchanged"
+    assert first[2].endswith("  rye")
+    assert first[4] == "[['rye']]"
+    assert quickstart()[1:] == ["0 embedded, 3 unchanged", *first[2:]]
+
+
 def test_every_judged_passage_and_question_exists() -> None:
     questions = [line.split("\t") for line in read("handbook-questions.tsv")]
     judged = [line.split("\t") for line in read("handbook-qrels.tsv")]

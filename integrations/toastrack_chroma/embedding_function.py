@@ -12,6 +12,7 @@ from typing_extensions import Self
 
 from toastrack.embedder import DEFAULT_MODEL, Embedder
 from toastrack.space import EmbeddingSpace
+from toastrack.truncation import OnTruncate
 
 # What a vector depends on. Nothing else is stored, and nothing else is believed: a collection's
 # config is written by whoever may write to the server.
@@ -47,6 +48,7 @@ class ToastrackEmbeddingFunction(EmbeddingFunction[Documents]):
         dimensions: Keep only the first n numbers and normalise again.
         max_tokens: Read fewer tokens than the model could.
         device: Where the model runs; not stored with a collection.
+        on_truncate: What happens to a text over the limit; not stored with a collection.
         embedder: Use this one, whose settings are stored; no other argument may be given then.
     """
 
@@ -60,6 +62,7 @@ class ToastrackEmbeddingFunction(EmbeddingFunction[Documents]):
         dimensions: int | None = None,
         max_tokens: int | None = None,
         device: str | None = None,
+        on_truncate: OnTruncate | None = None,
         embedder: Embedder | None = None,
     ) -> None:
         settings: dict[str, Any] = {
@@ -69,7 +72,9 @@ class ToastrackEmbeddingFunction(EmbeddingFunction[Documents]):
             "dimensions": dimensions,
             "max_tokens": max_tokens,
             "device": device,
+            "on_truncate": on_truncate,
         }
+        settings = {name: value for name, value in settings.items() if value is not None}
         if embedder is None:
             embedder = Embedder(model, **settings)
         elif not isinstance(embedder, Embedder):
@@ -194,5 +199,5 @@ def _is_valid(key: str, value: object) -> bool:
 
 
 def _settings_of(embedder: Embedder) -> dict[str, Any]:
-    settings = embedder.__getstate__()  # what its constructor was given
+    settings = embedder.settings()  # what its constructor was given
     return {key: settings[key] for key in _KEYS}

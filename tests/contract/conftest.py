@@ -6,6 +6,7 @@ that runs them and is a ``toastrack.store.Store``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 import pytest
+import services
 from awaited import Awaited, Loop, entered, running_loop
 from chroma_server import close_client
 
@@ -40,6 +42,8 @@ class Kind:
     """How far a score may be from that of float32 vectors."""
     page_size: str
     """The constant that says how many ids ``document_ids`` asks for at a time."""
+    server: bool = False
+    """It speaks to a server, which can be one in a container."""
 
 
 @contextmanager
@@ -201,32 +205,89 @@ def _async_qdrant(request: pytest.FixtureRequest) -> Iterator[Open]:
         loop.run(client.close())
 
 
+@contextmanager
+def _qdrant_server(request: pytest.FixtureRequest) -> Iterator[Open]:
+    url: str = request.getfixturevalue("qdrant_url")
+    from qdrant_client import QdrantClient
+
+    from toastrack_qdrant import QdrantStore
+
+    client = QdrantClient(url, timeout=60)
+    # Collections of one server are shared by all tests.
+    prefix = f"test_{uuid4().hex[:12]}_"
+    yield lambda collection, **options: QdrantStore(client, prefix + collection, **options)
+    for collection in client.get_collections().collections:
+        if collection.name.startswith(prefix):
+            client.delete_collection(collection.name)
+    client.close()
+
+
+@contextmanager
+def _async_qdrant_server(request: pytest.FixtureRequest) -> Iterator[Open]:
+    url: str = request.getfixturevalue("qdrant_url")
+    from qdrant_client import AsyncQdrantClient
+
+    from toastrack_qdrant import AsyncQdrantStore
+
+    prefix = f"test_{uuid4().hex[:12]}_"
+    with running_loop() as loop:
+
+        async def connect() -> AsyncQdrantClient:
+            return AsyncQdrantClient(url, timeout=60)
+
+        client = loop.run(connect())
+        yield lambda collection, **options: Awaited(
+            AsyncQdrantStore(client, prefix + collection, **options), loop
+        )
+        loop.run(client.close())
+
+
 _PAGE = "toastrack_postgres.table._PAGE"
 _CHROMA_PAGE = "toastrack_chroma.collection._PAGE"
 _QDRANT_PAGE = "toastrack_qdrant.collection._PAGE"
 
 KINDS = [
-    Kind("postgres-conninfo", _postgres, 2e-3, _PAGE),
-    Kind("postgres-connection", partial(_postgres, connect=_connection), 2e-3, _PAGE),
-    Kind("postgres-pool", partial(_postgres, connect=_pool), 2e-3, _PAGE),
-    Kind("postgres-async-conninfo", _async_postgres, 2e-3, _PAGE),
+    Kind("postgres-conninfo", _postgres, 2e-3, _PAGE, server=True),
+    Kind("postgres-connection", partial(_postgres, connect=_connection), 2e-3, _PAGE, server=True),
+    Kind("postgres-pool", partial(_postgres, connect=_pool), 2e-3, _PAGE, server=True),
+    Kind("postgres-async-conninfo", _async_postgres, 2e-3, _PAGE, server=True),
     Kind(
         "postgres-async-connection",
         partial(_async_postgres, connect=_async_connection),
         2e-3,
         _PAGE,
+        server=True,
     ),
-    Kind("postgres-async-pool", partial(_async_postgres, connect=_async_pool), 2e-3, _PAGE),
-    Kind("postgres-vector", partial(_postgres, storage="vector"), 1e-5, _PAGE),
+    Kind(
+        "postgres-async-pool",
+        partial(_async_postgres, connect=_async_pool),
+        2e-3,
+        _PAGE,
+        server=True,
+    ),
+    Kind("postgres-vector", partial(_postgres, storage="vector"), 1e-5, _PAGE, server=True),
     Kind("chroma-ephemeral", partial(_chroma, connect=_ephemeral), 1e-5, _CHROMA_PAGE),
     Kind("chroma-persistent", partial(_chroma, connect=_persistent), 1e-5, _CHROMA_PAGE),
-    Kind("chroma-server", partial(_chroma, connect=_chroma_server), 1e-5, _CHROMA_PAGE),
-    Kind("chroma-async-server", _async_chroma, 1e-5, _CHROMA_PAGE),
+    Kind(
+        "chroma-server",
+        partial(_chroma, connect=_chroma_server),
+        1e-5,
+        _CHROMA_PAGE,
+        server=True,
+    ),
+    Kind("chroma-async-server", _async_chroma, 1e-5, _CHROMA_PAGE, server=True),
     Kind("qdrant-memory", _qdrant, 1e-5, _QDRANT_PAGE),
     Kind("qdrant-path", partial(_qdrant, on_disk=True), 1e-5, _QDRANT_PAGE),
     Kind("qdrant-engine", _qdrant_engine, 1e-5, _QDRANT_PAGE),
     Kind("qdrant-async-memory", _async_qdrant, 1e-5, _QDRANT_PAGE),
+    Kind("qdrant-server", _qdrant_server, 1e-5, _QDRANT_PAGE, server=True),
+    Kind("qdrant-async-server", _async_qdrant_server, 1e-5, _QDRANT_PAGE, server=True),
 ]
+if services.wanted():
+    KINDS = [kind for kind in KINDS if kind.server]
+elif "TOASTRACK_QDRANT_URL" not in os.environ:
+    # There is no Qdrant server to be had without a container.
+    KINDS = [kind for kind in KINDS if kind.name not in ("qdrant-server", "qdrant-async-server")]
 
 
 class MakeStore(Protocol):

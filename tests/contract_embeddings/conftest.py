@@ -6,6 +6,8 @@ vectors through the host's own calls.
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -231,16 +233,23 @@ def _chroma(request: pytest.FixtureRequest) -> Iterator[Build]:
 
     host, port, database = request.getfixturevalue("chroma_database")
     client = chromadb.EphemeralClient()
+    users: Counter[asyncio.AbstractEventLoop] = Counter()
 
     def open_store(embedder: Embedder, name: str) -> Any:
         return ChromaStore(client, name, embedder=embedder)
 
     @asynccontextmanager
     async def open_async(embedder: Embedder, name: str) -> AsyncIterator[Any]:
+        loop = asyncio.get_running_loop()
+        users[loop] += 1
         awaited = await chromadb.AsyncHttpClient(host=host, port=port, database=database)
         async with AsyncChromaStore(awaited, name, embedder=embedder) as store:
             yield store
-        await awaited._server._cleanup()  # the client itself has no way to be closed
+        users[loop] -= 1
+        if not users[loop]:
+            # All of Chroma's asynchronous clients share one connection pool a loop, and none of
+            # them has a way to close it.
+            await awaited._server._clients.pop(hash(loop)).aclose()
 
     def build(embedder: Embedder | None = None, /, **settings: Any) -> Face:
         chosen = _embedder(embedder, settings)

@@ -115,7 +115,8 @@ def test_another_process_gets_the_same(persistent: Any, embedder: Embedder, tmp_
         env={**os.environ, "TQDM_DISABLE": "1"},
     )
     assert result.returncode == 0, result.stderr
-    check(*json.loads(result.stdout), embedder)
+    stored, answer = json.loads(result.stdout)
+    check(stored, answer, embedder)
 
 
 def test_a_knn_search_by_text_is_prompted(ephemeral: Any, embedder: Embedder) -> None:
