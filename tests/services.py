@@ -162,8 +162,12 @@ def _client() -> Any:
 
 
 def _is_left(container: Any) -> bool:
-    """A container of this process is in use; any other is of a run that was killed."""
-    return bool(container.labels.get(f"{_LABEL}.process") != str(os.getpid()))
+    """Tell whether the process that started a container is not there any more."""
+    try:
+        os.kill(int(container.labels.get(f"{_LABEL}.process", 0)), 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def _image(client: Any, service: Service) -> Any:

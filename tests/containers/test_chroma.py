@@ -178,7 +178,7 @@ def test_a_server_that_is_down_is_one_clear_error(embedder: Embedder) -> None:
     from toastrack_chroma.url import open_url
 
     with (
-        pytest.raises(StoreError, match="127.0.0.1:1"),
+        pytest.raises(StoreError, match=r"127\.0\.0\.1:1"),
         open_url("chroma+http://127.0.0.1:1/docs", lambda _: embedder, create=True),
     ):
         pass

@@ -43,4 +43,4 @@ def test_ingest_search_and_doctor(url: str, tiny_folder: Path, tmp_path: Path) -
 
     (tmp_path / "salt.md").unlink()
     assert json.loads(toastrack(*ingest, "--prune"))["deleted"] == 1
-    assert "1 records of 1 documents" in toastrack("doctor", url)
+    assert "1 records of 1 documents" in toastrack("doctor", "--in", url)
