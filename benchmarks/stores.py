@@ -104,6 +104,7 @@ def main(
 
         model = str(get_model_path())
     loads = _count_loads()
+    embedders: list[Embedder] = []
     with (EXAMPLES / "handbook-questions.tsv").open(encoding="utf-8", newline="") as file:
         questions = [row[1] for row in list(csv.reader(file, delimiter="\t"))[1:]]
     print(f"{len(questions)} questions, {Path(model).name}, the best {K} against brute force\n")
@@ -112,8 +113,9 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         for open_store in STORES:
             name = open_store.__name__.replace("_", " ")
-            # One embedder a store, as several programs would have; one model for all of them.
-            with open_store(Path(folder), Embedder(model)) as store:
+            # One embedder a store, as parts of a program would have; one model for all of them.
+            embedders.append(Embedder(model))
+            with open_store(Path(folder), embedders[-1]) as store:
                 ingest(EXAMPLES / "handbook", store)
                 store.build_index()
                 same, difference = _compare(store, questions)
@@ -121,7 +123,7 @@ def main(
                     f"| {name} | {store.count()} | {same} of {len(questions)} | {difference:.1e} |",
                     flush=True,
                 )
-    print(f"\nModels loaded: {len(loads)}")
+    print(f"\n{len(embedders)} embedders in one process loaded {len(loads)} model(s).")
 
 
 def _compare(store: Store, questions: Sequence[str]) -> tuple[int, float]:
