@@ -24,8 +24,8 @@ test-containers: $(VENV)/dev  ## Run the store tests against databases in contai
 images: $(BIN)/python  ## Build the Postgres and Chroma images, where no registry can be reached
 	@PYTHON=$(BIN)/python docker/build
 
-services:  ## Start Postgres, Qdrant and Chroma on loopback and wait until they serve
-	@docker compose -f docker/compose.yaml up --detach --wait
+services:  ## Start Postgres, Qdrant and Chroma on loopback (or SERVICES="postgres chroma")
+	@docker compose -f docker/compose.yaml up --detach --wait $(SERVICES)
 
 services-down:  ## Stop them; their data stays (docker volume ls)
 	@docker compose -f docker/compose.yaml down

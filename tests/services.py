@@ -43,7 +43,7 @@ SERVICES = {
     ),
     "chroma": Service(os.environ.get("CHROMA_IMAGE", "toastrack/chroma"), 8000, {}, "/data"),
     "qdrant": Service(
-        os.environ.get("QDRANT_IMAGE", "qdrant/qdrant:v1.16.3"),
+        os.environ.get("QDRANT_IMAGE", "qdrant/qdrant:v1.19.0"),
         6333,
         {},
         "/qdrant/storage",
