@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -43,9 +42,7 @@ class QdrantBase(BaseStore[QdrantCollection]):
         check_record(record)
 
     def _open_steps(self) -> Steps[QdrantCollection]:
-        # What somebody deleted is not created again unasked.
-        settings = replace(self._settings, create=False) if self._lost else self._settings
-        return open_collection(self._host, settings, self.embedder)
+        return open_collection(self._host, self._settings, self.embedder, lost=self._lost)
 
     def _check_steps(self, collection: QdrantCollection) -> Steps[None]:
         return check_collection(collection, self._settings, self.embedder)

@@ -52,13 +52,19 @@ class Settings:
         return f"{_METADATA_KEY}/{self.vector_name}" if self.vector_name else _METADATA_KEY
 
 
-def open_collection(host: Host, settings: Settings, embedder: Embedder) -> Steps[QdrantCollection]:
-    """Find the collection, creating it if that was allowed, and read what it says of itself."""
+def open_collection(
+    host: Host, settings: Settings, embedder: Embedder, *, lost: bool = False
+) -> Steps[QdrantCollection]:
+    """Find the collection, creating it if that was allowed, and read what it says of itself.
+
+    ``lost`` says that it was there before: then it is not created.
+    """
     if not (yield from _exists(host, settings)):
-        if not settings.create:
+        if lost or not settings.create:
             raise StoreError(
-                f"There is no collection {settings.collection!r}. Open it with create=True, or "
-                "ingest first."
+                f"There is no collection {settings.collection!r}"
+                + (", and it was there before: somebody deleted it. " if lost else ". ")
+                + "Open a store with create=True, or ingest first."
             )
         space = yield Slow(lambda: embedder.space)
         yield from _create(host, settings, space)

@@ -159,7 +159,7 @@ def test_a_server_that_stops_in_between(
 ) -> None:
     process, port = start_chroma(tmp_path / "chroma")
     try:
-        monkeypatch.setattr("toastrack.retrying.PAUSES", (0.0, 0.0))
+        monkeypatch.setattr("toastrack.retrying.PATIENT", (0.0, 0.0))
         embed = Embedder.embed_in_batches
 
         def stopping(self: Embedder, *args: Any) -> Any:
