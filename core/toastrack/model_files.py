@@ -111,7 +111,13 @@ class ModelFiles:
         with hub_errors(self.model, self.revision):
             try:
                 found = Path(
-                    snapshot_download(self.model, revision=self.revision, local_files_only=True)
+                    snapshot_download(
+                        self.model,
+                        revision=self.revision,
+                        local_files_only=True,
+                        # Left out, newer clients ask for every file of the repository.
+                        allow_patterns=["config.json"],
+                    )
                 )
             except LocalEntryNotFoundError:
                 return None
