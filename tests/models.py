@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 MXBAI_PROMPT = "Represent this sentence for searching relevant passages: "
 
@@ -152,6 +155,17 @@ def _copy_shards(raw: Path, folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     for path in raw.glob("model*.safetensors*"):
         (folder / path.name).write_bytes(path.read_bytes())
+
+
+def exported(folder: Path, target: Path) -> Path:
+    """Write a model as OpenVINO reads it."""
+    # Importing OpenVINO to look for it would send its telemetry.
+    if find_spec("openvino") is None:
+        pytest.skip("the extra 'openvino' is not installed")
+    from toastrack.export import export
+
+    export(str(folder), target)
+    return target
 
 
 def embed_in_another_process(folder: Path, vectors: Any) -> None:

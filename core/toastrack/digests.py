@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -27,10 +27,15 @@ after_fork(_start_anew)
 
 def weights_digest(files: Sequence[Path]) -> str:
     """Return the sha256 of the weights: of the file, or of the list of digests of several."""
-    if len(files) == 1:
-        return file_digest(files[0])
     root = files[0].parent
-    lines = [f"{path.relative_to(root).as_posix()} {file_digest(path)}" for path in files]
+    return joint_digest({path.relative_to(root).as_posix(): file_digest(path) for path in files})
+
+
+def joint_digest(digests: Mapping[str, str]) -> str:
+    """Return the one digest there is, else that of names and digests together."""
+    if len(digests) == 1:
+        return next(iter(digests.values()))
+    lines = [f"{name} {digest}" for name, digest in digests.items()]
     return hashlib.sha256("\n".join(lines).encode("utf-8")).hexdigest()
 
 
@@ -58,10 +63,34 @@ def file_digest(path: Path) -> str:
         return remembered[key]
 
 
-def _cache_file() -> Path:
+def told_digest(model: str, commit: str) -> str | None:
+    """Return what ``remember_told`` was told of a hub model's weights, or None."""
+    with suppress(OSError):
+        digest = _told_file(model, commit).read_text(encoding="utf-8").strip()
+        if re.fullmatch(r"[0-9a-f]{64}", digest):
+            return digest
+    return None
+
+
+def remember_told(model: str, commit: str, digest: str) -> None:
+    """Keep what the hub says of weights that are not on this machine, for when it is not asked."""
+    _write(_told_file(model, commit), digest + "\n")
+
+
+def _told_file(model: str, commit: str) -> Path:
+    # A file each: two processes that write one would lose what cannot be taken again offline.
+    return cache_folder() / "weights" / f"{model.replace('/', '--')}@{commit}"
+
+
+def cache_folder() -> Path:
+    """Return where toastrack keeps what can be made again."""
     from platformdirs import user_cache_path
 
-    return user_cache_path("toastrack") / "digests.json"
+    return user_cache_path("toastrack")
+
+
+def _cache_file() -> Path:
+    return cache_folder() / "digests.json"
 
 
 _in_process: dict[str, str] = {}
@@ -79,10 +108,14 @@ def _read_cache() -> dict[str, str]:
 def _write_cache(digests: dict[str, str]) -> None:
     _in_process.clear()
     _in_process.update(digests)
-    path = _cache_file()
-    # A read-only home costs a second of hashing in the next process, nothing else.
+    _write(_cache_file(), json.dumps(digests))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    # A read-only home costs a second of hashing or a question to the hub, nothing else.
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}")
-        partial.write_text(json.dumps(digests), encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
         partial.replace(path)

@@ -19,8 +19,9 @@ from toastrack.arguments import (
     checked_texts,
 )
 from toastrack.embedding import Embedding
-from toastrack.engines import EngineName, Precision, shared_worker
+from toastrack.engines import Precision, shared_worker
 from toastrack.engines.base import Engine
+from toastrack.engines.choice import EngineName
 from toastrack.engines.worker import EngineWorker
 from toastrack.errors import ModelError, UnsupportedError
 from toastrack.forks import after_fork
@@ -47,9 +48,11 @@ class Embedder:
     Args:
         model: A hub name or a local folder that ``SentenceTransformer.save`` wrote.
         revision: A branch, tag or commit on the hub; None takes what is cached, else the newest.
-        engine: What runs the model; "auto" picks the fastest that is installed.
+        engine: What runs the model: "sentence-transformers", or "openvino" on CPUs, for models
+            with an OpenVINO or ONNX file. "auto" is the fastest that is installed and can.
         device: "cuda", "mps", "cpu", ...; None picks the first of these that is there.
-        precision: "auto" is float32 on a CPU and bfloat16 on CUDA. Vectors are always float32.
+        precision: "auto" is bfloat16 on CUDA, and with openvino where the processor has it; else
+            float32. Vectors are always float32.
         query_prompt: Replaces the prompt of queries; None takes the model's own.
         document_prompt: Replaces the prompt of documents; None takes the model's own.
         dimensions: Keep only the first n numbers (Matryoshka) and normalise again.
@@ -104,6 +107,8 @@ class Embedder:
         self._model = Model(
             self.model,
             revision=self.revision,
+            engine=self.engine,
+            device=self.device,
             query_prompt=self._query_prompt,
             document_prompt=self._document_prompt,
             dimensions=self._dimensions,
@@ -326,7 +331,7 @@ class Embedder:
         return self._worker().engine
 
     def _load(self) -> EngineWorker:
-        if self.engine not in ("auto", "sentence-transformers"):
+        if self.engine == "hosted":
             raise UnsupportedError(
                 f"engine={self.engine!r} is not part of this version. Leave it at 'auto'."
             )
@@ -334,7 +339,7 @@ class Embedder:
         worker = shared_worker(
             self._model.files.folder(),
             identity=f"{space.weights} {space.tokenizer} {space.pooling} {config.run_digest()}",
-            engine=self.engine,
+            engine=self._model.files.engine,
             device=self.device,
             precision=self.precision,
         )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from threading import RLock
 
-from toastrack.digests import weights_digest
+from toastrack.engines.choice import EngineName
 from toastrack.errors import ModelError
 from toastrack.model_config import PROMPTS_FILE, ModelConfig, read_json
-from toastrack.model_files import ModelFiles, weight_files
+from toastrack.model_files import ModelFiles
 from toastrack.prompts import Prompts, Role, known_prompts, resolve_prompts, saved_prompts
 from toastrack.space import EmbeddingSpace
 from toastrack.tokens import Tokenizer
@@ -24,13 +24,15 @@ class Model:
         name: str,
         *,
         revision: str | None,
+        engine: EngineName,
+        device: str | None,
         query_prompt: str | None,
         document_prompt: str | None,
         dimensions: int | None,
         max_tokens: int | None,
     ) -> None:
         self.name = name
-        self.files = ModelFiles(name, revision)
+        self.files = ModelFiles(name, revision, engine=engine, device=device)
         self._query_prompt = query_prompt
         self._document_prompt = document_prompt
         self._dimensions = dimensions
@@ -97,7 +99,7 @@ class Model:
                 folder = self.files.folder()
                 config = ModelConfig(folder)
                 self._space = EmbeddingSpace(
-                    weights=weights_digest(weight_files(folder)),
+                    weights=self.files.weights(),
                     tokenizer=config.tokenizer_digest(),
                     pooling=config.pooling_digest(),
                     query_prompt=self.prompts.query,
@@ -111,7 +113,7 @@ class Model:
     @property
     def known_space(self) -> EmbeddingSpace | None:
         """The space, or None while it would take a download to know it."""
-        return self.space if self._space or self.files.cached_folder() else None
+        return self.space if self._space or self.files.known_weights() else None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -119,7 +121,9 @@ class Model:
         if self._tokenizer is None:
             with self._lock:
                 self._tokenizer = Tokenizer.from_folder(
-                    self.files.folder(), lower_case=self.config.lower_cases
+                    self.files.folder(),
+                    lower_case=self.config.lower_cases,
+                    extra=self.files.extra,
                 )
         return self._tokenizer
 

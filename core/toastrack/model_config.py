@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,27 @@ class ModelConfig:
                 steps.append({key: config[key] for key in sorted(config)})
         # Without modules.json sentence-transformers takes the mean.
         return _digest(steps or [{"pooling": ["mean"], "include_prompt": True}])
+
+    def poolings(self) -> list[str]:
+        """Return the poolings that are put side by side, in their order."""
+        configs = [read_json(self.folder / path / "config.json") for path in self._modules()]
+        return [mode for config in configs for mode in _pooling_modes(config)] or ["mean"]
+
+    def pools_prompt(self) -> bool:
+        """Tell whether the tokens of the prompt are pooled with those of the text."""
+        configs = [read_json(self.folder / path / "config.json") for path in self._modules()]
+        return all(config.get("include_prompt", True) for config in configs)
+
+    def beyond_pooling(self, known: Collection[str]) -> str | None:
+        """Say what the model does to a vector beyond one pooling that is ``known``; None if nothing."""
+        kinds = [module["type"].rpartition(".")[2] for module in read_modules(self.folder)]
+        for position, kind in enumerate(kinds):
+            if kind not in ("Transformer", "Pooling", "Normalize") or kinds.index(kind) < position:
+                return f"it has a module {kind!r}"
+        if kinds and kinds[:2] != ["Transformer", "Pooling"]:
+            return f"its modules are {kinds}"
+        unknown = [mode for mode in self.poolings() if mode not in known]
+        return f"its pooling is {unknown[0]!r}" if unknown else None
 
     def run_digest(self) -> str:
         """Return a digest of what else decides how the weights run: layers and padding.

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from toastrack.errors import ModelError, needs_extra
+from toastrack.digests import file_digest, joint_digest, remember_told, told_digest, weights_digest
+from toastrack.engines.choice import EngineName, Runner, candidates, is_installed
+from toastrack.errors import MissingExtraError, ModelError, needs_extra
 from toastrack.hub_errors import check_reachable, hub_errors
 from toastrack.model_config import PROMPTS_FILE, read_modules
+from toastrack.openvino_files import (
+    RUN_FILES,
+    noted_weights,
+    parts,
+    run_file,
+    run_file_name,
+    why_not,
+)
 
-# Everything an engine, the tokenizer and the identity of a model need; no pickles.
-_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model"]
+# Everything the tokenizer and the identity of a model need; no pickles.
+_SMALL = ["*.json", "*.txt", "*.model"]
+_WEIGHTS = ["*.safetensors"]
 _SMALL_FILES = [
     "modules.json",
     PROMPTS_FILE,
@@ -19,6 +31,8 @@ _SMALL_FILES = [
     "tokenizer_config.json",
 ]
 _UNWANTED = ["onnx/*", "openvino/*", "*.onnx", "gguf/*", "checkpoint-*"]
+
+_INDEX_FILE = "model.safetensors.index.json"
 
 
 def looks_like_path(model: str) -> bool:
@@ -33,13 +47,38 @@ def looks_like_path(model: str) -> bool:
 
 
 class ModelFiles:
-    """Finds the files of one model; downloads only when asked for what is not there."""
+    """Finds the files of one model for an engine; downloads only when asked for what is not there."""
 
-    def __init__(self, model: str, revision: str | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        revision: str | None = None,
+        *,
+        engine: EngineName = "auto",
+        device: str | None = None,
+    ) -> None:
         self.model = model
         self.revision = revision
         self.is_local = looks_like_path(model)
+        self._asked = (engine, device)
         self._folder: Path | None = None
+        self._engine: Runner | None = None
+        self._told: str | None = None
+
+    @property
+    def extra(self) -> str:
+        """The extra that brings what reads these files."""
+        engine = self._engine or self._asked[0]
+        if engine == "auto" and is_installed("openvino"):
+            engine = "sentence-transformers" if is_installed("torch") else "openvino"
+        return "openvino" if engine == "openvino" else "local"
+
+    @property
+    def engine(self) -> Runner:
+        """What runs the model; the files are here then."""
+        self.folder()
+        assert self._engine is not None
+        return self._engine
 
     def folder(self) -> Path:
         """Return a folder that holds the whole model, downloading it if it must be.
@@ -47,7 +86,9 @@ class ModelFiles:
         Raises ``ModelError`` for a folder without a model, an unknown name, or no network.
         """
         if self._folder is None:
-            self._folder = self.cached_folder() or self._download()
+            folder = self.cached_folder() or self._download()
+            self._engine = self._runner(folder)
+            self._folder = folder
         return self._folder
 
     def cached_folder(self) -> Path | None:
@@ -62,7 +103,7 @@ class ModelFiles:
             self._check_local(folder)
             return folder
         try:
-            with needs_extra("local", "huggingface_hub"):
+            with needs_extra(self.extra, "huggingface_hub"):
                 from huggingface_hub import snapshot_download
                 from huggingface_hub.errors import LocalEntryNotFoundError
         except ImportError:
@@ -70,13 +111,28 @@ class ModelFiles:
         with hub_errors(self.model, self.revision):
             try:
                 found = Path(
-                    snapshot_download(self.model, revision=self.revision, local_files_only=True)
+                    snapshot_download(
+                        self.model,
+                        revision=self.revision,
+                        local_files_only=True,
+                        # Left out, newer clients ask for every file of the repository.
+                        allow_patterns=["config.json"],
+                    )
                 )
             except LocalEntryNotFoundError:
                 return None
-        return found if self._is_whole(found) else None
+        return found if self._has_small_files(found) and self._runner(found) else None
 
-    def _is_whole(self, snapshot: Path) -> bool:
+    def _runner(self, folder: Path) -> Runner | None:
+        """Return the first engine that can run what the folder holds."""
+        for engine in candidates(*self._asked):
+            if engine == "sentence-transformers" and weight_files(folder):
+                return engine
+            if engine == "openvino" and run_file(folder) and not why_not(folder):
+                return engine
+        return None
+
+    def _has_small_files(self, snapshot: Path) -> bool:
         """Tell whether a cached snapshot has all we need: other libraries fetch less of a model.
 
         Without ``modules.json`` a model would be pooled otherwise, and without its prompts asked
@@ -91,7 +147,6 @@ class ModelFiles:
         return (
             all(found is not None for found in known)  # there, or known not to exist
             and (snapshot / "config.json").is_file()
-            and bool(weight_files(snapshot))
             and all(
                 (snapshot / module["path"] / "config.json").is_file()
                 for module in read_modules(snapshot)
@@ -112,7 +167,7 @@ class ModelFiles:
         folder = self.cached_folder()
         if folder is not None:
             return folder / name if (folder / name).is_file() else None
-        with needs_extra("local", "huggingface_hub"):
+        with needs_extra(self.extra, "huggingface_hub"):
             from huggingface_hub import hf_hub_download
             from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
         with hub_errors(self.model, self.revision):
@@ -124,17 +179,61 @@ class ModelFiles:
             except EntryNotFoundError:
                 return None
 
+    def known_weights(self) -> str | None:
+        """Return the sha256 of the model's own weights, or None while only the hub can tell it.
+
+        Raises ``ModelError`` if a local folder does not say which weights it holds.
+        """
+        folder = self.cached_folder()
+        if folder is None:
+            return None
+        files, noted = weight_files(folder), noted_weights(folder)
+        if files:
+            digest = weights_digest(files)
+            if noted not in (None, digest) and self._runner(folder) == "openvino":
+                raise ModelError(
+                    f"{str(folder)!r} holds other weights than its OpenVINO file was made of. "
+                    "Delete model.safetensors or export the model anew."
+                )
+            return digest
+        if noted is not None or not self.is_local:
+            return noted or self._told or told_digest(self.model, folder.name)
+        raise ModelError(
+            f"{str(folder)!r} does not say which weights {run_file(folder)} was made of. Make the "
+            "folder with toastrack export, or put model.safetensors beside it."
+        )
+
+    def weights(self) -> str:
+        """Return the sha256 of the model's own weights, asking the hub if they are not here."""
+        folder = self.folder()
+        digest = self.known_weights()
+        if digest is None:
+            try:
+                with hub_errors(self.model, self.revision):
+                    check_reachable()
+                    digest = self._ask_for_weights(folder, self._hub_files(folder.name))
+            except ModelError as error:
+                raise ModelError(
+                    f"{self.model!r} is here without its .safetensors, and only the hub knows "
+                    f"their sha256: {error}"
+                ) from None
+        return digest
+
     def _download(self) -> Path:
-        with needs_extra("local", "huggingface_hub"):
+        with needs_extra(self.extra, "huggingface_hub"):
             from huggingface_hub import hf_hub_download, snapshot_download
             from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+        asked = candidates(*self._asked)
+        if asked == ("openvino",) and not is_installed("openvino"):
+            raise MissingExtraError("openvino", "openvino")
         with hub_errors(self.model, self.revision):
             check_reachable()
+            may_choose = "openvino" in asked
             folder = Path(
                 snapshot_download(
                     self.model,
                     revision=self.revision,
-                    allow_patterns=_WANTED,
+                    allow_patterns=_SMALL if may_choose else [*_SMALL, *_WEIGHTS],
                     ignore_patterns=_UNWANTED,
                 )
             )
@@ -147,12 +246,65 @@ class ModelFiles:
                         raise
                     except EntryNotFoundError:
                         continue
-        if not weight_files(folder):
+            if may_choose:
+                run_name = self._run_name(folder, asked)
+                snapshot_download(
+                    self.model,
+                    revision=folder.name,
+                    allow_patterns=_WEIGHTS if run_name is None else list(parts(run_name)),
+                    ignore_patterns=_UNWANTED if run_name is None else None,
+                )
+        if self._runner(folder) is None:
             raise ModelError(
                 f"{self.model!r} has no .safetensors weights on the hub, and toastrack does not "
                 "load pickles. Choose a revision that has them (often 'refs/pr/1')."
             )
         return folder
+
+    def _run_name(self, folder: Path, asked: Sequence[Runner]) -> str | None:
+        """Return the file on the hub for OpenVINO; None if sentence-transformers is to run it."""
+        files = self._hub_files(folder.name)
+        run_name, reason = run_file_name(files), why_not(folder)
+        if run_name is None:
+            reason = f"it ships none of {', '.join(RUN_FILES)}"
+        if run_name is not None and reason is None:
+            # Asked before the large download, which is of no use without.
+            self._ask_for_weights(folder, files)
+            return run_name
+        if asked == ("openvino",):
+            raise ModelError(_refusal(self.model, reason))
+        return None
+
+    def _hub_files(self, commit: str) -> dict[str, str | None]:
+        """Ask the hub for the names of a model's files, and the sha256 of the large ones."""
+        from huggingface_hub import HfApi
+
+        info = HfApi().model_info(self.model, revision=commit, files_metadata=True)
+        return {
+            file.rfilename: file.lfs.sha256 if file.lfs else None for file in info.siblings or []
+        }
+
+    def _ask_for_weights(self, folder: Path, files: Mapping[str, str | None]) -> str:
+        """Return the sha256 of weights that are on the hub only, and remember it."""
+        from huggingface_hub import hf_hub_download
+
+        index = folder / _INDEX_FILE
+        names = _shard_names(index) if index.is_file() else ["model.safetensors"]
+        digests = {}
+        for name in names:
+            if name not in files:
+                raise ModelError(
+                    f"{self.model!r} has no {name} on the hub, so nothing says which weights its "
+                    "OpenVINO or ONNX file holds. Choose a revision that has it (often "
+                    "'refs/pr/1')."
+                )
+            # A small file has no sha256 there.
+            digests[name] = files[name] or file_digest(
+                Path(hf_hub_download(self.model, name, revision=folder.name))
+            )
+        self._told = joint_digest(digests)
+        remember_told(self.model, folder.name, self._told)
+        return self._told
 
     def _check_local(self, folder: Path) -> None:
         if not folder.is_dir():
@@ -165,11 +317,30 @@ class ModelFiles:
                 f"{str(folder)!r} holds no model: config.json is missing. Give the folder that "
                 "SentenceTransformer.save() wrote."
             )
-        if not weight_files(folder):
+        if self._runner(folder) is not None:
+            return
+        run_name = run_file(folder)
+        if self._asked[0] == "openvino":
+            reason = why_not(folder) if run_name else f"it holds none of {', '.join(RUN_FILES)}"
+            raise ModelError(_refusal(str(folder), reason))
+        if run_name is not None:
+            if not is_installed("openvino"):
+                raise MissingExtraError("openvino", "openvino")
             raise ModelError(
-                f"{str(folder)!r} has no .safetensors weights, and toastrack does not load "
-                "pickles. Save the model again with safe_serialization=True."
+                f"{str(folder)!r} has no .safetensors weights, and its {run_name.name} runs with "
+                "engine='openvino' on the CPU only. Leave engine= and device= out."
             )
+        raise ModelError(
+            f"{str(folder)!r} has no .safetensors weights, and toastrack does not load "
+            "pickles. Save the model again with safe_serialization=True."
+        )
+
+
+def _refusal(model: str, reason: str | None) -> str:
+    return (
+        f"engine='openvino' cannot run {model!r}: {reason}. Leave engine= out, or try to make a "
+        f"folder for it: toastrack export {model} DIR."
+    )
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -177,12 +348,9 @@ def weight_files(folder: Path) -> list[Path]:
 
     The weights of further modules (``2_Dense/model.safetensors``) are part of the list.
     """
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        main = [folder / name for name in names]
-    else:
-        main = [folder / "model.safetensors"]
+    index = folder / _INDEX_FILE
+    names = _shard_names(index) if index.is_file() else ["model.safetensors"]
+    main = [folder / name for name in names]
     if not all(path.is_file() for path in main):
         return []
     for module in read_modules(folder):
@@ -196,6 +364,10 @@ def weight_files(folder: Path) -> list[Path]:
                 )
             main += found
     return main
+
+
+def _shard_names(index: Path) -> list[str]:
+    return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
 
 
 def model_name(model: str | os.PathLike[str]) -> str:

@@ -25,10 +25,12 @@ class Tokens:
 class Tokenizer:
     """Wraps a ``tokenizers.Tokenizer``; never changes the one it was given.
 
-    Limits and counts include the special tokens that the model adds.
+    Limits and counts include the special tokens that the model adds. ``extra`` brings the packages
+    it needs.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+    def __init__(self, backend: tokenizers.Tokenizer, *, extra: str = "local") -> None:
+        self._extra = extra
         self._uncut = _copy(backend)
         self._uncut.no_truncation()
         self._uncut.no_padding()
@@ -36,12 +38,14 @@ class Tokenizer:
         self._cutting: dict[int, tokenizers.Tokenizer] = {}
 
     @classmethod
-    def from_folder(cls, folder: Path, *, lower_case: bool = False) -> Tokenizer:
+    def from_folder(
+        cls, folder: Path, *, lower_case: bool = False, extra: str = "local"
+    ) -> Tokenizer:
         """Load the tokenizer of a model's folder, without torch where it ships ``tokenizer.json``.
 
         ``lower_case`` puts a lower-caser in front of it, as the model's configuration can ask for.
         """
-        with needs_extra("local", "tokenizers"):
+        with needs_extra(extra, "tokenizers"):
             import tokenizers
         path = folder / "tokenizer.json"
         if path.is_file():
@@ -56,7 +60,7 @@ class Tokenizer:
                 backend.normalizer = tokenizers.normalizers.Sequence(
                     [tokenizers.normalizers.Lowercase(), *own]
                 )
-            return cls(backend)
+            return cls(backend, extra=extra)
         with needs_extra("local", "transformers"):
             from transformers import AutoTokenizer
         try:
@@ -105,7 +109,7 @@ class Tokenizer:
             raise ValueError(f"overlap={overlap} must be at least 0 and below the chunk's {room}.")
         if not text.strip() or self.count(add_prompt(prompt, text)) <= max_tokens:
             return [text]
-        with needs_extra("local", "semantic_text_splitter"):
+        with needs_extra(self._extra, "semantic_text_splitter"):
             from semantic_text_splitter import TextSplitter
         while room > overlap:
             splitter = TextSplitter.from_huggingface_tokenizer(self._uncut, room, overlap)

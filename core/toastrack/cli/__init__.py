@@ -1,4 +1,4 @@
-"""The command line: ``toastrack ingest``, ``search`` and ``doctor``."""
+"""The command line: ``toastrack ingest``, ``search``, ``export`` and ``doctor``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from toastrack import __version__
 from toastrack.cli.doctor import doctor_command
+from toastrack.cli.export import export_command
 from toastrack.cli.flags import with_flags
 from toastrack.cli.ingest import ingest_command
 from toastrack.cli.search import search_command
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.command("ingest", no_args_is_help=True)(ingest_command)
 app.command("search", no_args_is_help=True)(search_command)
+app.command("export", no_args_is_help=True)(export_command)
 app.command("doctor")(doctor_command)
 
 

@@ -17,6 +17,8 @@ from toastrack.cli.addresses import URL_HELP, open_store
 from toastrack.cli.flags import with_flags
 from toastrack.cli.options import Device, Json, Model, choose_embedder
 from toastrack.embedder import Embedder
+from toastrack.engines.choice import is_installed
+from toastrack.engines.openvino import pick_precision
 from toastrack.errors import INSTALL_COMMAND, ToastrackError
 from toastrack.space import EmbeddingSpace
 
@@ -52,7 +54,7 @@ def doctor_command(
     Nothing is downloaded or changed. Exit code 1 if something is wrong; what is only not
     installed is no fault.
     """
-    findings = [*_extras()]
+    findings = [*_extras(), *_precision()]
     if url is None:
         findings += _model(
             Embedder(device=device) if model is None else Embedder(model, device=device)
@@ -87,6 +89,18 @@ def _extras() -> Iterator[Finding]:
         else:
             message = ", ".join(f"{package} {installed}" for package, installed in found.items())
             yield Finding(f"extra {extra}", "ok", message)
+
+
+def _precision() -> Iterator[Finding]:
+    """Say how the engine openvino would run here, if it is installed."""
+    if not is_installed("openvino"):
+        return
+    try:
+        has = "has" if pick_precision("auto") == "bfloat16" else "does not have"
+    except Exception as error:
+        yield Finding("openvino", "wrong", " ".join(str(error).split()))
+    else:
+        yield Finding("openvino", "ok", f"this processor {has} bfloat16")
 
 
 def _version(package: str) -> str | None:

@@ -8,6 +8,7 @@ _FLAGS = {
     "adopt": "toastrack ingest --adopt",  # the other commands only look
     "column_types": "--column-type",
     "device": "--device",
+    "force": "--force",
     "id_column": "--id-column",
     "id_from": "--id-from",
     "metadata_columns": "--metadata-column",

@@ -43,6 +43,14 @@ def working(label: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def steps() -> Iterator[Callable[[str], None]]:
+    """Show which step of unknown length is going on; the callback names it."""
+    with _bar() as bar:
+        task = bar.add_task("", total=None)
+        yield lambda step: bar.update(task, description=step)
+
+
 def _bar(*texts: str) -> Bar:
     from rich.console import Console
     from rich.progress import (

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Literal
 from weakref import WeakValueDictionary
 
+from toastrack.engines.base import Engine
+from toastrack.engines.choice import EngineName as EngineName
+from toastrack.engines.choice import Runner
 from toastrack.engines.worker import EngineWorker, leave_to_parent
 from toastrack.forks import after_fork
 
-EngineName = Literal["auto", "sentence-transformers", "openvino", "hosted"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 _workers: WeakValueDictionary[tuple[object, ...], EngineWorker] = WeakValueDictionary()
@@ -24,7 +28,7 @@ def shared_worker(
     folder: Path,
     *,
     identity: str,
-    engine: EngineName,
+    engine: Runner,
     device: str | None,
     precision: Precision,
 ) -> EngineWorker:
@@ -33,25 +37,50 @@ def shared_worker(
     ``identity`` is the digest of weights, tokenizer and pooling, so that two names of one model
     share an engine and one name with new weights does not.
     """
-    from toastrack.engines.sentence_transformers import SentenceTransformersEngine, pick_device
-
-    where = pick_device(device)
-    how: Precision = precision
-    if precision == "auto":
-        how = "bfloat16" if where.startswith("cuda") else "float32"
-    key = (identity, "sentence-transformers", where, how)
+    where, how, load = _OFFERS[engine](folder, device, precision)
+    key = (identity, engine, where, how)
     with _lock:
         turn = _loading.setdefault(key, Lock())
     with turn:
         worker = _workers.get(key)
         if worker is None:
-            if _forked:
-                # The OpenMP pool of the parent's torch hangs a child that asks for more than one
-                # thread: https://github.com/pytorch/pytorch/issues/17199
-                sys.modules["torch"].set_num_threads(1)
-            worker = EngineWorker(SentenceTransformersEngine(folder, device=where, precision=how))
-            _workers[key] = worker
+            worker = _workers[key] = EngineWorker(load())
         return worker
+
+
+_Offer = tuple[str, Precision, Callable[[], Engine]]
+"""Device, precision, and what loads the engine for them."""
+
+
+def _sentence_transformers(folder: Path, device: str | None, precision: Precision) -> _Offer:
+    from toastrack.engines.sentence_transformers import SentenceTransformersEngine, pick_device
+
+    where = pick_device(device)
+    how = precision
+    if precision == "auto":
+        how = "bfloat16" if where.startswith("cuda") else "float32"
+
+    def load() -> Engine:
+        if _forked:
+            # The OpenMP pool of the parent's torch hangs a child that asks for more than one
+            # thread: https://github.com/pytorch/pytorch/issues/17199
+            sys.modules["torch"].set_num_threads(1)
+        return SentenceTransformersEngine(folder, device=where, precision=how)
+
+    return where, how, load
+
+
+def _openvino(folder: Path, device: str | None, precision: Precision) -> _Offer:
+    from toastrack.engines.openvino import OpenVinoEngine, pick_precision
+
+    how = pick_precision(precision)
+    return "cpu", how, partial(OpenVinoEngine, folder, precision=how)
+
+
+_OFFERS: dict[Runner, Callable[[Path, str | None, Precision], _Offer]] = {
+    "sentence-transformers": _sentence_transformers,
+    "openvino": _openvino,
+}
 
 
 def _start_anew() -> None:

@@ -47,7 +47,7 @@ class SentenceTransformersEngine:
         self._model = model.to(dtype).eval()
         self._torch = torch
         self._device = torch.device(device)
-        self._inputs, self._pad = _text_inputs(self._model, folder)
+        self.inputs, self._pad = _text_inputs(self._model, folder)
         self.tokenizer = Tokenizer(self._model.tokenizer.backend_tokenizer)
         self.batch_tokens = _CPU_BATCH_TOKENS if device == "cpu" else _GPU_BATCH_TOKENS
         self._leaves_prompt_out = any(
@@ -59,6 +59,11 @@ class SentenceTransformersEngine:
 
     def __str__(self) -> str:
         return self._label
+
+    @property
+    def transformer(self) -> Any:
+        """The torch module that makes one vector a token."""
+        return self._model[0].auto_model
 
     def prepare(self, texts: Sequence[str], max_tokens: int) -> list[Tokens]:
         """Tokenise texts and cut them at ``max_tokens``."""
@@ -76,7 +81,7 @@ class SentenceTransformersEngine:
             ids[row, columns] = torch.tensor(tokens.ids, dtype=torch.long)
             mask[row, columns] = 1
         features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
-        if "token_type_ids" in self._inputs:
+        if "token_type_ids" in self.inputs:
             features["token_type_ids"] = torch.zeros_like(ids)
         features = {name: value.to(self._device) for name, value in features.items()}
         if self._leaves_prompt_out and prompt:

@@ -1,0 +1,179 @@
+"""The engine that runs a model's OpenVINO or ONNX file on the CPU, without torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Literal
+
+from toastrack import arrays
+from toastrack.errors import ModelError, needs_extra
+from toastrack.forks import after_fork
+from toastrack.model_config import ModelConfig, read_json
+from toastrack.openvino_files import run_file, why_not
+from toastrack.tokens import Tokenizer, Tokens
+
+if TYPE_CHECKING:
+    import openvino
+
+_BATCH_TOKENS = 1_024
+
+_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
+_HIDDEN = ("last_hidden_state", "token_embeddings")
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+
+
+class OpenVinoEngine:
+    """Holds one compiled model and feeds it token ids; pools in float32."""
+
+    name = "openvino"
+    batch_tokens = _BATCH_TOKENS
+
+    def __init__(self, folder: Path, *, precision: str) -> None:
+        path, reason = run_file(folder), why_not(folder)
+        if path is None or reason is not None:
+            raise ModelError(f"{str(folder)!r} cannot be run by OpenVINO: {reason or 'no file'}.")
+        config = ModelConfig(folder)
+        self.tokenizer = Tokenizer.from_folder(
+            folder, lower_case=config.lower_cases, extra="openvino"
+        )
+        self._poolings = config.poolings()
+        self._pools_prompt = config.pools_prompt()
+        self._pad = read_json(folder / "config.json").get("pad_token_id") or 0
+        compiled = _compile(path, precision)
+        self._inputs, self._hidden = _ports(compiled, path)
+        self._request = compiled.create_infer_request()
+        self._label = f"{self.name} on cpu in {precision}"
+        probe = self.run(self.prepare(["probe"], 8), prompt="")
+        self.dimensions = int(probe.shape[1])
+
+    def __str__(self) -> str:
+        return self._label
+
+    def prepare(self, texts: Sequence[str], max_tokens: int) -> list[Tokens]:
+        """Tokenise texts and cut them at ``max_tokens``."""
+        return self.tokenizer.encode(texts, max_tokens)
+
+    def run(self, batch: Sequence[Tokens], *, prompt: str) -> arrays.FloatMatrix:
+        """Return one raw vector a text."""
+        import numpy as np
+
+        shape = (len(batch), max(len(tokens.ids) for tokens in batch))
+        ids, mask = np.full(shape, self._pad, np.int64), np.zeros(shape, np.int64)
+        for row, tokens in enumerate(batch):
+            ids[row, : len(tokens.ids)] = tokens.ids
+            mask[row, : len(tokens.ids)] = 1
+        features = {"input_ids": ids, "attention_mask": mask}
+        if "token_type_ids" in self._inputs:
+            features["token_type_ids"] = np.zeros(shape, np.int64)
+        outputs: Mapping[Any, Any] = self._request.infer(
+            features, share_inputs=True, share_outputs=True
+        )
+        if not self._pools_prompt and prompt:
+            # The closing special token stands behind the text, not behind the prompt.
+            mask[:, : len(self.tokenizer.ids(prompt)) - 1] = 0
+        return self._pool(outputs[self._hidden], mask)
+
+    def _pool(self, hidden: Any, mask: Any) -> arrays.FloatMatrix:
+        """Make one vector of the last layer's, whose memory the next call will use again."""
+        import numpy as np
+
+        parts = []
+        for pooling in self._poolings:
+            if pooling == "cls":
+                parts.append(hidden[:, 0])
+            else:
+                weights = mask[:, None, :].astype(np.float32)
+                sizes = np.maximum(weights.sum(axis=2), 1e-9)
+                parts.append(np.matmul(weights, hidden)[:, 0] / sizes)
+        result: arrays.FloatMatrix = np.concatenate(parts, axis=1, dtype=np.float32)
+        return result
+
+
+def pick_precision(precision: str) -> Literal["float32", "bfloat16"]:
+    """Return the precision asked for; "auto" is bfloat16 where the processor has it."""
+    has_bfloat16 = "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision == "bfloat16" and not has_bfloat16:
+        raise ModelError(
+            "precision='bfloat16' is nothing that this processor has. Leave it out for float32."
+        )
+    return "bfloat16" if has_bfloat16 and precision != "float32" else "float32"
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO without its telemetry.
+
+    At import it would fork this process to tell its maker, and leave a folder in the user's home.
+    """
+    telemetry = "openvino_telemetry"
+    before = sys.modules.get(telemetry)
+    if "openvino" not in sys.modules:
+        sys.modules[telemetry] = None  # type: ignore[assignment]
+    try:
+        with needs_extra("openvino", "openvino"):
+            import openvino
+    finally:
+        if before is not None:
+            sys.modules[telemetry] = before
+        elif sys.modules.get(telemetry, before) is None:
+            sys.modules.pop(telemetry, None)
+    return openvino
+
+
+_shared: list[openvino.Core] = []
+_lock = Lock()
+
+
+def _core() -> openvino.Core:
+    with _lock:
+        if not _shared:
+            _shared.append(import_openvino().Core())
+        return _shared[0]
+
+
+def _start_anew() -> None:
+    global _lock
+    _lock = Lock()
+    # The parent's is not ended here: its threads are not in this process.
+    _of_parent.extend(_shared)
+    _shared.clear()
+
+
+_of_parent: list[openvino.Core] = []
+after_fork(_start_anew)
+
+
+def _compile(path: Path, precision: str) -> openvino.CompiledModel:
+    from toastrack.engines.onnx_cache import read_onnx
+
+    core = _core()
+    try:
+        model = read_onnx(core, path) if path.suffix == ".onnx" else core.read_model(path)
+        return core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": _HINTS[precision]})
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ModelError(
+            f"{str(path)!r} is damaged or was not copied whole ({lines[-1]:.200}). Delete it and "
+            "get the model anew."
+        ) from None
+
+
+def _ports(model: openvino.CompiledModel, path: Path) -> tuple[set[str], Any]:
+    """Return the names of what goes in, and the output with one vector a token."""
+    inputs = {name for port in model.inputs for name in sorted(port.names)[:1]}
+    unknown = inputs - _INPUTS
+    if unknown or "input_ids" not in inputs:
+        raise ModelError(
+            f"{str(path)!r} asks for {', '.join(sorted(unknown or inputs))}, and toastrack knows "
+            f"{', '.join(sorted(_INPUTS))}. Use engine='sentence-transformers'."
+        )
+    for port in model.outputs:
+        if port.names & set(_HIDDEN) and len(port.partial_shape) == 3:
+            return inputs, port
+    found = [sorted(port.names) for port in model.outputs]
+    raise ModelError(
+        f"{str(path)!r} gives {found}, none of which is {' or '.join(_HIDDEN)}. Use "
+        "engine='sentence-transformers'."
+    )

@@ -1,0 +1,199 @@
+"""Make a folder that the engine "openvino" runs, out of any model that sentence-transformers runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toastrack.embedder import Embedder
+from toastrack.engines.openvino import import_openvino
+from toastrack.errors import ModelError
+from toastrack.model_config import PROMPTS_FILE, read_json
+from toastrack.openvino_files import NOTE_FILE, RUN_FILES, why_not, write_note
+from toastrack.prompts import saved_prompts
+
+# Beside the weights: configuration, vocabulary, and what the model's authors ask to be kept.
+_COPIED = ("*.json", "*.txt", "*.model", "*/config.json", "README.md", "LICENSE*", "NOTICE*")
+_LEFT_OUT = ("*.safetensors.index.json", NOTE_FILE, "onnx/*", "openvino/*")
+
+# In float32 both engines agree to 1e-6 or so; a wrong trace is off by 1e-2 and more.
+_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What became of an export, and the largest difference of a number to the original's."""
+
+    folder: Path
+    in_float32: float
+    in_default: float
+    default: str
+
+
+def export(
+    model: str,
+    folder: Path,
+    *,
+    revision: str | None = None,
+    force: bool = False,
+    on_step: Callable[[str], None] = lambda step: None,
+) -> Exported:
+    """Write a model as OpenVINO reads it, with its tokenizer, pooling and prompts, and check it.
+
+    The folder names the weights that it was made of, so its vectors are of the original's space.
+    Raises ``ModelError`` if the folder is not empty and ``force`` is not given, or if what comes
+    out does not embed as the original does; the folder is as it was then.
+    """
+    folder = folder.expanduser().absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not force:
+        raise ModelError(
+            f"{str(folder)!r} is not empty. Choose another, or write into it: force=True."
+        )
+    import_openvino()
+    on_step("reading the model")
+    original = Embedder(
+        model,
+        revision=revision,
+        engine="sentence-transformers",
+        device="cpu",
+        precision="float32",
+        on_truncate="ignore",
+    )
+    source = original._model.files.folder()
+    reason = why_not(source)
+    if reason is not None:
+        raise ModelError(f"{model!r} cannot be exported: {reason}.")
+    original.load()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as partial:
+        made = Path(partial) / "model"
+        made.mkdir()
+        on_step("converting it")
+        _convert(original, made / RUN_FILES[0])
+        _copy_files(source, made)
+        _keep_prompts(original, made)
+        space = original.space
+        write_note(made, weights=space.weights, model=space.model, revision=space.revision)
+        on_step("comparing both")
+        exported = _compare(original, made, folder)
+        shutil.copytree(made, folder, dirs_exist_ok=True)
+    return exported
+
+
+def _convert(original: Embedder, path: Path) -> None:
+    """Trace the transformer and save it; pooling is not part of it."""
+    import torch
+
+    from toastrack.engines.sentence_transformers import SentenceTransformersEngine
+
+    engine = original._engine()
+    assert isinstance(engine, SentenceTransformersEngine)
+    transformer, names = engine.transformer, engine.inputs
+
+    class LastLayer(torch.nn.Module):
+        """The transformer with its inputs by position and one output."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.transformer = transformer
+
+        def forward(self, *inputs: Any) -> Any:
+            named = dict(zip(names, inputs, strict=True))
+            return self.transformer(**named).last_hidden_state
+
+    ids = torch.ones((2, 7), dtype=torch.long)
+    mask = torch.ones_like(ids)
+    mask[1, 5:] = 0
+    examples = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+    unknown = [name for name in names if name not in examples]
+    if unknown:
+        raise ModelError(f"{original.model!r} cannot be exported: it asks for {unknown[0]!r}.")
+    openvino = import_openvino()
+    with _quiet(), torch.no_grad():
+        try:
+            model = openvino.convert_model(
+                LastLayer().eval(), example_input=tuple(examples[name] for name in names)
+            )
+            for port, name in zip(model.inputs, names, strict=True):
+                port.set_names({name})
+                port.node.set_partial_shape(openvino.PartialShape([-1, -1]))
+            model.validate_nodes_and_infer_types()
+            model.outputs[0].set_names({"last_hidden_state"})
+        except Exception as error:  # of torch, transformers or OpenVINO, and each has its own
+            reason = " ".join(str(error).split())
+            raise ModelError(f"{original.model!r} cannot be exported: {reason:.300}") from error
+    path.parent.mkdir()
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def _copy_files(source: Path, made: Path) -> None:
+    left_out = {path for pattern in _LEFT_OUT for path in source.glob(pattern)}
+    for path in sorted({path for pattern in _COPIED for path in source.glob(pattern)} - left_out):
+        target = made / path.relative_to(source)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, target)
+
+
+def _keep_prompts(original: Embedder, made: Path) -> None:
+    """Write down prompts that are known by the model's name, which a folder does not have."""
+    path = made / PROMPTS_FILE
+    config, prompts = read_json(path), original.prompts
+    if saved_prompts(config) is None and (prompts.query or prompts.document):
+        config["prompts"] = {"query": prompts.query, "document": prompts.document}
+        path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _compare(original: Embedder, made: Path, folder: Path) -> Exported:
+    """Embed texts of many lengths with both; refuse what does not agree."""
+    import numpy as np
+
+    sentence = "Why does rye bread keep fresh for a week, and what feeds a starter? "
+    texts = ["", *((sentence * 200)[:size] for size in (3, 40, 400, 13_000))]
+
+    def difference(copy: Embedder) -> float:
+        pairs = [
+            (original.embed_documents(texts), copy.embed_documents(texts)),
+            (original.embed_queries(texts), copy.embed_queries(texts)),
+        ]
+        # Also a batch of one, which a trace may have taken for the rule or the exception.
+        pairs += [(pairs[0][0][2:3], copy.embed_documents(texts[2:3]))]
+        return max(float(np.abs(ours - theirs).max()) for ours, theirs in pairs)
+
+    exact = Embedder(
+        made, engine="openvino", device="cpu", precision="float32", on_truncate="ignore"
+    )
+    if exact.space != original.space:
+        differing = ", ".join(original.space.differences(exact.space))
+        raise ModelError(f"{original.model!r} cannot be exported: its {differing} would change.")
+    in_float32 = difference(exact)
+    if not in_float32 <= _TOLERANCE:
+        raise ModelError(
+            f"{original.model!r} cannot be exported: its vectors would be off by {in_float32:.1g}."
+        )
+    default = Embedder(made, engine="openvino", device="cpu", on_truncate="ignore")
+    name = default.running_on.rpartition(" ")[2]
+    return Exported(folder, in_float32, difference(default), name)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back what a trace says of itself: the comparison tells whether it is right."""
+    loggers = [logging.getLogger(name) for name in ("transformers", "torch", "openvino")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,153 @@
+"""``toastrack export``: what it writes, what it says, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from models import save_tiny_bert
+
+from toastrack import Embedder, cli
+from toastrack.errors import ModelError
+from toastrack.export import export
+
+pytestmark = pytest.mark.skipif(
+    find_spec("openvino") is None, reason="the extra 'openvino' is not installed"
+)
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Call the program's entry point; return exit code, output and errors."""
+
+    def call(*words: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["toastrack", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return call
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_it_writes_a_model_of_the_same_space_and_says_how_close_it_is(
+    run: Run, tiny_folder: Path, tmp_path: Path
+) -> None:
+    code, out, err = run("export", tiny_folder, tmp_path / "new" / "out")
+    assert (code, err) == (0, "")
+    assert str(tmp_path / "new" / "out") in out
+    assert "largest difference to sentence-transformers: " in out
+    written = files_of(tmp_path / "new" / "out")
+    assert {"openvino/openvino_model.xml", "tokenizer.json", "toastrack.json"} <= set(written)
+    assert not [name for name in written if name.endswith(".safetensors")]
+    assert list((tmp_path / "new").iterdir()) == [tmp_path / "new" / "out"], "nothing is left over"
+    exported = Embedder(tmp_path / "new" / "out", device="cpu")
+    assert exported.space == Embedder(tiny_folder).space
+    assert exported.running_on.startswith("openvino")
+
+
+def test_json_for_programs(run: Run, tiny_folder: Path, tmp_path: Path) -> None:
+    code, out, _ = run("export", tiny_folder, tmp_path / "out", "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert report["folder"] == str(tmp_path / "out")
+    assert 0 <= report["in_float32"] <= 1e-4
+
+
+def test_a_folder_with_something_in_it_is_left_alone(
+    run: Run, tiny_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.txt").write_text("keep me", encoding="utf-8")
+    code, _, err = run("export", tiny_folder, tmp_path)
+    assert code == 2
+    assert "is not empty" in err
+    assert "--force" in err
+    assert files_of(tmp_path) == {"mine.txt": b"keep me"}
+    code, _, _ = run("export", tiny_folder, tmp_path, "--force")
+    assert code == 0
+    assert files_of(tmp_path)["mine.txt"] == b"keep me"
+    assert Embedder(tmp_path, device="cpu").space == Embedder(tiny_folder).space
+
+
+def test_an_empty_folder_is_as_good_as_none(run: Run, tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert run("export", tiny_folder, tmp_path / "out")[0] == 0
+
+
+def test_a_model_of_another_pooling_is_refused(
+    run: Run, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    folder = save_tiny_bert(tmp_path_factory.mktemp("m") / "max", pooling="max")
+    code, _, err = run("export", folder, tmp_path / "out")
+    assert code == 2
+    assert "cannot be exported: its pooling is 'max'" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_does_not_embed_as_the_original_does_is_not_written(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a trace that took something for a constant would come out."""
+    from toastrack.engines.openvino import OpenVinoEngine
+
+    pool = OpenVinoEngine._pool
+
+    def wrong(engine: OpenVinoEngine, hidden: Any, mask: Any) -> Any:
+        return pool(engine, hidden, mask) + np.float32(0.1)
+
+    monkeypatch.setattr(OpenVinoEngine, "_pool", wrong)
+    with pytest.raises(ModelError, match=r"its vectors would be off by 0\.\d"):
+        export(str(tiny_folder), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_prompts_that_only_the_models_name_tells_are_written_down(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder has no name to look up, and its queries would be asked without a prompt."""
+    commit = "0" * 40
+    cache = tmp_path / "hub" / "models--BAAI--bge-small-en-v1.5"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "main").write_text(commit)
+    snapshot = cache / "snapshots" / commit
+    shutil.copytree(tiny_folder, snapshot)
+    path = snapshot / "config_sentence_transformers.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(config | {"prompts": {}}), encoding="utf-8")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    original = Embedder("BAAI/bge-small-en-v1.5", device="cpu")
+    assert original.query_prompt.startswith("Represent this sentence")
+    export("BAAI/bge-small-en-v1.5", tmp_path / "out")
+    exported = Embedder(tmp_path / "out", device="cpu")
+    assert exported.query_prompt == original.query_prompt
+    assert exported.space == original.space
+    note = json.loads((tmp_path / "out" / "toastrack.json").read_text(encoding="utf-8"))
+    assert note["model"] == "BAAI/bge-small-en-v1.5"
+    assert note["revision"] == commit
+
+
+@pytest.mark.parametrize("settings", [{"half": True}, {"shards": True}])
+def test_half_precision_and_shards_are_exported_too(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, settings: dict[str, bool]
+) -> None:
+    folder = save_tiny_bert(tmp_path_factory.mktemp("m") / "m", **settings)  # type: ignore[arg-type]
+    made = export(str(folder), tmp_path / "out")
+    assert made.in_float32 <= 1e-4
+    assert Embedder(tmp_path / "out", device="cpu").space == Embedder(folder).space
