@@ -15,6 +15,7 @@ from collections.abc import (
 )
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from toastrack import arrays
 from toastrack.base_store import BaseStore, C, check_search, ids_to_delete, listed
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from toastrack.records import Vector
 
 AsyncOnWrite = Callable[[Report, Sequence[str]], Awaitable[None] | None]
 """``toastrack.store.OnWrite``, which may also be a coroutine function."""
@@ -38,7 +38,13 @@ Item = TypeVar("Item")
 
 
 class AsyncStore(BaseStore[C]):
-    """Awaits what a host does; the model and the reading of sources run on other threads."""
+    """Awaits what a host does; the model and the reading of sources run on other threads.
+
+    ``space`` is known once the store is open; the synchronous face opens by itself for it.
+    """
+
+    _do: Callable[[Any], Awaitable[Any]] = staticmethod(aask)
+    """How a call of the host's client is made; ``ask_on_a_thread`` for one that blocks."""
 
     def __init__(self, label: str, *, embedder: Embedder) -> None:
         super().__init__(label, embedder=embedder)
@@ -152,7 +158,7 @@ class AsyncStore(BaseStore[C]):
 
     async def _search(
         self,
-        query: str | Vector,
+        query: str | arrays.Vector,
         k: int,
         filter: Filter | None,
         find: Callable[[C, NDArray[np.float32]], Steps[list[Match]]],
@@ -182,7 +188,7 @@ class AsyncStore(BaseStore[C]):
     async def _opened(self) -> C:
         async with self._opening_lock():
             if self._collection is None:
-                self._collection = await arun_steps(self._guarded(self._open_steps()), aask)
+                self._collection = await arun_steps(self._guarded(self._open_steps()), self._do)
             return self._collection
 
     async def _ready(self) -> C:
@@ -193,7 +199,7 @@ class AsyncStore(BaseStore[C]):
         collection = await self._opened()
         async with self._opening_lock():
             if not collection.checked:
-                await arun_steps(self._guarded(self._check_steps(collection)), aask)
+                await arun_steps(self._guarded(self._check_steps(collection)), self._do)
                 collection.checked = True
         return collection
 
@@ -219,13 +225,13 @@ class AsyncStore(BaseStore[C]):
         """
         collection = await self._known()
         try:
-            return await arun_steps(self._guarded(operation(collection), patient=patient), aask)
+            return await arun_steps(self._guarded(operation(collection), patient=patient), self._do)
         except Exception as error:
             if not self._is_lost(error):
                 raise
             self._lose(collection, error, reads=reads)
         steps = operation(await self._known())
-        return await arun_steps(self._guarded(steps, patient=patient), aask)
+        return await arun_steps(self._guarded(steps, patient=patient), self._do)
 
     def _opening_lock(self) -> asyncio.Lock:
         """The lock of the running event loop; those of closed ones are forgotten."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from toastrack.embedder import Embedder
 from toastrack.errors import SpaceMismatchError, StoreError
@@ -13,9 +13,6 @@ from toastrack.space import EmbeddingSpace, check_same_space
 from toastrack.steps import Steps
 from toastrack.writing import State, Write
 
-if TYPE_CHECKING:
-    pass
-
 
 class Collection(Protocol):
     """A host's collection once it is open; each method is work for a face to run."""
@@ -24,10 +21,14 @@ class Collection(Protocol):
     stored: EmbeddingSpace | None
     """The space it recorded; None if nobody did."""
     checked: bool
-    """Its space is known to be the embedder's."""
+    """Its space is known to be the embedder's; False when opened, set by the face."""
 
     def states(self, records: Sequence[Record], max_tokens: int) -> Steps[dict[str, State]]:
-        """Say how each record compares to what is stored under its id; new ones are left out."""
+        """Say how each record compares to what is stored under its id; new ones are left out.
+
+        "changed": ``records.text_hash`` differs. "metadata": only document, chunk or metadata do,
+        compared as JSON, so that 1 and 1.0 differ. Call ``check`` of each record first.
+        """
         ...
 
     def write(self, portion: Write) -> Steps[tuple[int, int]]:
@@ -35,11 +36,11 @@ class Collection(Protocol):
         ...
 
     def delete(self, ids: Sequence[str], documents: Sequence[str]) -> Steps[int]:
-        """Delete records by id and whole documents; return how many records went."""
+        """Delete records by id and whole documents; return how many went, each counted once."""
         ...
 
     def get(self, ids: Sequence[str]) -> Steps[list[Record | None]]:
-        """Return records in the order asked."""
+        """Return records in the order asked, None for an id that is not there; ids may repeat."""
         ...
 
     def count(self, documents: bool) -> Steps[int]:
@@ -47,7 +48,10 @@ class Collection(Protocol):
         ...
 
     def document_page(self, after: Any) -> Steps[tuple[list[str], Any]]:
-        """Return some document ids and what to ask with for more of them, None at the end."""
+        """Return some document ids and what to ask with for more of them, None at the end.
+
+        ``after`` is None for the first page. Documents may go while they are listed.
+        """
         ...
 
 
@@ -76,7 +80,10 @@ class BaseStore(Generic[C]):
         )
 
     def check(self, record: Record) -> None:
-        """Raise ``RecordError`` if the host cannot store this record."""
+        """Raise ``RecordError`` if the host cannot store this record.
+
+        ``ingest`` asks for each one alone; ``Collection.states`` must ask, too.
+        """
 
     @property
     def space(self) -> EmbeddingSpace:
@@ -88,11 +95,21 @@ class BaseStore(Generic[C]):
     # -- what a host says -----------------------------------------------------------------------
 
     def _open_steps(self) -> Steps[C]:
-        """Find the collection, creating it if that was allowed, and read what it recorded."""
+        """Find the collection and read its size and space; create it if ``create`` says so.
+
+        One that was there before (``self._lost``) is not created. The model may be asked for
+        (``Slow(lambda: embedder.space)``) only to create, or where an empty collection does not
+        tell its size: opening must not download.
+        """
         raise NotImplementedError
 
     def _check_steps(self, collection: C) -> Steps[None]:
-        """Compare the recorded space with the embedder's, recording it where nothing is stored."""
+        """Compare the recorded space with the embedder's, recording it where there is none.
+
+        Read it again first if there was none: somebody may have been faster. ``check_space``
+        compares. If there is still none, raise ``missing_space`` for a filled collection unless
+        ``adopt``, else record ours and set ``collection.stored``. The face sets ``checked``.
+        """
         raise NotImplementedError
 
     def _guarded(self, steps: Steps[T], *, patient: bool = False) -> Steps[T]:
@@ -115,8 +132,19 @@ class BaseStore(Generic[C]):
         if not reads:
             raise StoreError(
                 f"{self!r}: the collection was deleted, or replaced by another, while it was "
-                "written to. Run the same call again."
+                "written to. If it is there again, run the same call again; if not, call close() first, "
+                "and then it is created."
             ) from error
+
+
+def missing(where: str, *, lost: bool) -> StoreError:
+    """Return the error for a collection that is not there; ``lost``: it was there before."""
+    if lost:
+        return StoreError(
+            f"{where} was deleted while this store was open, and is not created again unasked. "
+            "Call close() first: then the next call creates it."
+        )
+    return StoreError(f"There is no {where}. Open it with create=True, or ingest first.")
 
 
 def check_space(

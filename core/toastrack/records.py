@@ -6,14 +6,11 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from toastrack import arrays
 from toastrack.errors import RecordError
 from toastrack.tokens import check_unicode
-
-if TYPE_CHECKING:
-    from toastrack.arrays import Vector as Vector
 
 # Python refuses to write more than 4,300 digits: https://docs.python.org/3/library/stdtypes.html#int-max-str-digits
 _MAX_INT_BITS = 14_000

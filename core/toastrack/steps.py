@@ -25,7 +25,11 @@ class Slow:
 
 @dataclass(frozen=True)
 class Ask:
-    """A call of the host's client, which an asynchronous client answers with an awaitable."""
+    """A call of the host's client.
+
+    The asynchronous face awaits the answer if it is awaitable. For a client that blocks, set
+    ``_do = staticmethod(ask_on_a_thread)`` on the asynchronous store.
+    """
 
     function: Callable[[], Any]
 
@@ -88,6 +92,11 @@ async def arun_steps(steps: Steps[T], do: Callable[[Any], Awaitable[Any]]) -> T:
 def ask(step: Ask) -> Any:
     """Do what an ``Ask`` says, with a synchronous client."""
     return step.function()
+
+
+async def ask_on_a_thread(step: Ask) -> Any:
+    """Do what an ``Ask`` says off the event loop, with a client that blocks."""
+    return await asyncio.to_thread(step.function)
 
 
 async def aask(step: Ask) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from toastrack import arrays
 from toastrack.base_store import BaseStore, C, check_search, ids_to_delete, listed
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from toastrack.records import Vector
 
 T = TypeVar("T")
 
@@ -136,7 +136,7 @@ class SyncStore(BaseStore[C]):
 
     def _search(
         self,
-        query: str | Vector,
+        query: str | arrays.Vector,
         k: int,
         filter: Filter | None,
         find: Callable[[C, NDArray[np.float32]], Steps[list[Match]]],

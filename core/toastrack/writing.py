@@ -44,12 +44,15 @@ class Row:
 
 @dataclass
 class Write:
-    """What goes to the host in one transaction."""
+    """What goes to the host in one transaction, where it has any.
+
+    Elsewhere in this order: rows, metadata_rows, and then what ``keep`` leaves out goes.
+    """
 
     rows: list[Row] = field(default_factory=list)
     """Inserted, or updated as a whole."""
     metadata_rows: list[Row] = field(default_factory=list)
-    """Stored already with this vector; everything else is updated."""
+    """Stored already with their vector, which is None here; everything else is updated."""
     keep: dict[str, list[str]] = field(default_factory=dict)
     """Document id -> the record ids it consists of now; its other records are deleted."""
     documents: list[str] = field(default_factory=list)

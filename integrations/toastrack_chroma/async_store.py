@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chromadb.api import AsyncClientAPI
 
+from toastrack import arrays
 from toastrack.async_store import AsyncStore
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
@@ -15,9 +16,6 @@ from toastrack_chroma.base import DEFAULT_COLLECTION, ChromaBase, find
 from toastrack_chroma.collection import ChromaCollection, Where
 from toastrack_chroma.opening import Settings
 from toastrack_chroma.repair import audit_steps, rebuild_steps
-
-if TYPE_CHECKING:
-    from toastrack.records import Vector
 
 
 class AsyncChromaStore(ChromaBase, AsyncStore[ChromaCollection]):
@@ -52,7 +50,7 @@ class AsyncChromaStore(ChromaBase, AsyncStore[ChromaCollection]):
 
     async def search(
         self,
-        query: str | Vector,
+        query: str | arrays.Vector,
         k: int = 10,
         filter: Filter | None = None,
         exact: bool = False,

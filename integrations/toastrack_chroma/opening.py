@@ -9,7 +9,7 @@ from typing import Any
 
 from chromadb.errors import ChromaError, NotFoundError
 
-from toastrack.base_store import check_space
+from toastrack.base_store import check_space, missing
 from toastrack.embedder import Embedder
 from toastrack.errors import StoreError
 from toastrack.space import EmbeddingSpace, missing_space
@@ -58,11 +58,7 @@ def open_collection_steps(
         host = yield from finish_rebuild(client, settings.name)
     if host is None:
         if lost or not settings.create:
-            raise StoreError(
-                f"There is no collection {settings.name!r}"
-                + (", and it was there before: somebody deleted it. " if lost else ". ")
-                + "Open a store with create=True, or ingest first."
-            )
+            raise missing(f"collection {settings.name!r}", lost=lost)
         space: EmbeddingSpace = yield Slow(lambda: embedder.space)
         host = yield from _create(client, settings, embedder, space)
     check_distance(host, settings.name)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from chromadb.api import ClientAPI
 
+from toastrack import arrays
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
 from toastrack.records import Match
@@ -28,8 +29,6 @@ from toastrack_chroma.server import guarded
 
 if TYPE_CHECKING:
     import chromadb
-
-    from toastrack.records import Vector
 
 
 class ChromaStore(ChromaBase, SyncStore[ChromaCollection]):
@@ -73,7 +72,7 @@ class ChromaStore(ChromaBase, SyncStore[ChromaCollection]):
 
     def search(
         self,
-        query: str | Vector,
+        query: str | arrays.Vector,
         k: int = 10,
         filter: Filter | None = None,
         exact: bool = False,

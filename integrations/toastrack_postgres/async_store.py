@@ -7,12 +7,13 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import psycopg
 from psycopg import errors, sql
 from psycopg.rows import tuple_row
 
+from toastrack import arrays
 from toastrack.async_store import AsyncStore
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
@@ -36,9 +37,6 @@ from toastrack_postgres.opening import check_table, open_table
 from toastrack_postgres.progress import awatched
 from toastrack_postgres.reconnecting import Outage, connecting, noticing_loss
 from toastrack_postgres.table import Query, Rows, Table
-
-if TYPE_CHECKING:
-    from toastrack.records import Vector
 
 AsyncConnection = psycopg.AsyncConnection[Any]
 T = TypeVar("T")
@@ -93,7 +91,7 @@ class AsyncPostgresStore(PostgresBase, AsyncStore[Table]):
 
     async def search(
         self,
-        query: str | Vector,
+        query: str | arrays.Vector,
         k: int = 10,
         filter: Filter | None = None,
         exact: bool = False,

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from psycopg import errors
 
-from toastrack.base_store import check_space
+from toastrack.base_store import check_space, missing
 from toastrack.embedder import Embedder
 from toastrack.errors import StoreError
 from toastrack.space import EmbeddingSpace, missing_space
@@ -46,9 +46,7 @@ def open_table(settings: Settings, embedder: Embedder) -> Steps[Table]:
     changed = False
     if found is None:
         if not settings.create:
-            raise StoreError(
-                f"There is no table {settings.label!r}. Open it with create=True, or ingest first."
-            )
+            raise missing(f"table {settings.label!r}", lost=False)
         space = yield Slow(lambda: embedder.space)
         yield Query(statements.CREATION_LOCK)
         found = yield from _find(settings)

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import psycopg
 from psycopg import errors, sql
 from psycopg.rows import tuple_row
 
+from toastrack import arrays
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
 from toastrack.records import Match
@@ -37,9 +38,6 @@ from toastrack_postgres.opening import Settings, check_table, open_table, read_s
 from toastrack_postgres.progress import watched
 from toastrack_postgres.reconnecting import Outage, connecting, noticing_loss
 from toastrack_postgres.table import Query, Rows, Table
-
-if TYPE_CHECKING:
-    from toastrack.records import Vector
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")
@@ -107,7 +105,7 @@ class PostgresStore(PostgresBase, SyncStore[Table]):
 
     def search(
         self,
-        query: str | Vector,
+        query: str | arrays.Vector,
         k: int = 10,
         filter: Filter | None = None,
         exact: bool = False,

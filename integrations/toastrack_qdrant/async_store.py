@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeVar
 
 from qdrant_client import AsyncQdrantClient, models
 
+from toastrack import arrays
 from toastrack.async_store import AsyncStore
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
@@ -15,11 +15,6 @@ from toastrack_qdrant.base import QdrantBase, find
 from toastrack_qdrant.collection import QdrantCollection
 from toastrack_qdrant.host import Host
 from toastrack_qdrant.opening import Creation, Settings
-
-if TYPE_CHECKING:
-    from toastrack.records import Vector
-
-T = TypeVar("T")
 
 
 class AsyncQdrantStore(QdrantBase, AsyncStore[QdrantCollection]):
@@ -78,7 +73,7 @@ class AsyncQdrantStore(QdrantBase, AsyncStore[QdrantCollection]):
 
     async def search(
         self,
-        query: str | Vector,
+        query: str | arrays.Vector,
         k: int = 10,
         filter: Filter | None = None,
         exact: bool = False,

@@ -10,7 +10,7 @@ from grpc import RpcError, StatusCode
 from qdrant_client import models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from toastrack.base_store import check_space
+from toastrack.base_store import check_space, missing
 from toastrack.embedder import Embedder
 from toastrack.errors import StoreError
 from toastrack.space import EmbeddingSpace, missing_space
@@ -61,11 +61,7 @@ def open_collection(
     """
     if not (yield from _exists(host, settings)):
         if lost or not settings.create:
-            raise StoreError(
-                f"There is no collection {settings.collection!r}"
-                + (", and it was there before: somebody deleted it. " if lost else ". ")
-                + "Open a store with create=True, or ingest first."
-            )
+            raise missing(f"collection {settings.collection!r}", lost=lost)
         space = yield Slow(lambda: embedder.space)
         yield from _create(host, settings, space)
     info = yield from _info(host, settings)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeVar
 
 from qdrant_client import QdrantClient, models
 
+from toastrack import arrays
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
 from toastrack.records import Match
@@ -17,11 +17,6 @@ from toastrack_qdrant.base import QdrantBase, find
 from toastrack_qdrant.collection import QdrantCollection
 from toastrack_qdrant.host import Host
 from toastrack_qdrant.opening import Creation, Settings, read_space
-
-if TYPE_CHECKING:
-    from toastrack.records import Vector
-
-T = TypeVar("T")
 
 
 class QdrantStore(QdrantBase, SyncStore[QdrantCollection]):
@@ -102,7 +97,7 @@ class QdrantStore(QdrantBase, SyncStore[QdrantCollection]):
 
     def search(
         self,
-        query: str | Vector,
+        query: str | arrays.Vector,
         k: int = 10,
         filter: Filter | None = None,
         exact: bool = False,

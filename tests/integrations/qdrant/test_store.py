@@ -253,13 +253,13 @@ def test_a_collection_that_went_is_looked_for_again(
     store.upsert([A])
     client.delete_collection("docs")
     for call in (lambda: store.upsert([B]), lambda: store.search("rye"), store.count):
-        with pytest.raises(StoreError, match="somebody deleted it"):
+        with pytest.raises(StoreError, match="was deleted while this store was open"):
             call()
     QdrantStore(client, "docs", embedder=embedder).upsert([B])
     assert [match.id for match in store.search("rye")] == ["b"]
     # Who made it anew may have another model.
     client.delete_collection("docs")
-    with pytest.raises(StoreError, match="somebody deleted it"):
+    with pytest.raises(StoreError, match="was deleted while this store was open"):
         store.count()
     other = Embedder(embedder.model, device="cpu", query_prompt="other: ")
     QdrantStore(client, "docs", embedder=other).open()
@@ -271,7 +271,7 @@ def test_a_collection_that_went_is_looked_for_again(
         store = AsyncQdrantStore(client, "docs", embedder=embedder)
         await store.upsert([A])
         await client.delete_collection("docs")
-        with pytest.raises(StoreError, match="somebody deleted it"):
+        with pytest.raises(StoreError, match="was deleted while this store was open"):
             await store.count()
         await client.close()
 
