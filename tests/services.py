@@ -6,8 +6,10 @@ nothing for long, and what it leaves is removed at the next start.
 
 from __future__ import annotations
 
+import gc
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -150,11 +152,18 @@ def _client() -> Any:
     docker: Any = pytest.importorskip("docker", reason="the package 'docker' is not installed")
     from docker.errors import DockerException
 
+    missing = ""
     try:
         client = docker.from_env()
         client.ping()
     except DockerException as error:
-        pytest.skip(f"no Docker engine answers: {error}")
+        missing = f"no Docker engine answers: {error}"
+    if missing:
+        # Its client leaves a socket that did not connect to the garbage collector.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
+        pytest.skip(missing)
     for left in client.containers.list(all=True, filters={"label": _LABEL}):
         if _is_left(left):
             left.remove(force=True, v=True)

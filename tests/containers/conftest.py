@@ -8,7 +8,8 @@ import pytest
 import services
 
 
-@pytest.fixture(autouse=True)
+# Before the fixtures that start containers, which live as long as a file.
+@pytest.fixture(scope="session", autouse=True)
 def _containers() -> None:
     if not services.wanted():
         pytest.skip("containers were not asked for: make test-containers")
