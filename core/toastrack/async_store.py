@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import (
+    AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
     Awaitable,
@@ -13,17 +13,20 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from contextlib import aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from toastrack import arrays
 from toastrack.base_store import BaseStore, C, check_search, ids_to_delete, listed
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
+from toastrack.line import AsyncLine
+from toastrack.pipeline import Read, Start, Wait, write_all
 from toastrack.records import Match, Record, Report, unit_vector
 from toastrack.steps import Steps, aask, arun_steps
 from toastrack.store import Document, OnProgress
-from toastrack.truncation import Truncation
-from toastrack.writing import WINDOW, State, Window, Write, document_windows, record_windows, writes
+from toastrack.writing import WINDOW, Window, document_windows, record_windows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,33 +105,18 @@ class AsyncStore(BaseStore[C]):
         on_write: AsyncOnWrite | None,
     ) -> Report:
         dimensions = (await self._ready()).dimensions
-        report, truncation = Report(), Truncation(self.embedder.on_truncate)
-        started = time.monotonic()
-        limit = await asyncio.to_thread(lambda: self.embedder.max_tokens)
-        async for batch in _portions(items):
-            async for window in _on_a_thread(cut(batch, dimensions)):
-                stored = await self._states(window, limit)
-                portions = writes(window, stored, self.embedder, report, truncation)
-                async for portion in _on_a_thread(portions):
-                    written, deleted = await self._put(portion)
-                    report.written += written
-                    report.deleted += deleted
-                    report.seconds = time.monotonic() - started
-                    if on_write is not None:
-                        answer = on_write(report, portion.documents)
-                        if answer is not None:
-                            await answer
-        report.seconds = time.monotonic() - started
-        truncation.warn()
-        return report
+        source = _windows(lambda batch: cut(batch, dimensions), items)
+        async with aclosing(source) as windows, AsyncLine() as line:
 
-    async def _states(self, window: Window, limit: int) -> dict[str, State]:
-        return await self._run(
-            lambda collection: collection.states(window.records, limit), reads=True
-        )
+            async def do(step: Any) -> Any:
+                if isinstance(step, Read):
+                    return await anext(windows, None)
+                if isinstance(step, Start):
+                    call = partial(self._run, step.operation, reads=step.reads)
+                    return line.start(call, writes=not step.reads)
+                return await (step.call if isinstance(step, Wait) else aask(step))
 
-    async def _put(self, portion: Write) -> tuple[int, int]:
-        return await self._run(lambda collection: collection.write(portion))
+            return await arun_steps(write_all(self.embedder, on_write), do)
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -241,11 +229,14 @@ class AsyncStore(BaseStore[C]):
         return self._opening.setdefault(loop, asyncio.Lock())
 
 
-async def _on_a_thread(items: Iterator[Item]) -> AsyncIterator[Item]:
-    """Take each item of an iterator that reads files or runs the model off the event loop."""
-    end = object()
-    while (item := await asyncio.to_thread(next, items, end)) is not end:
-        yield cast(Item, item)
+async def _windows(
+    cut: Callable[[Iterable[Item]], Iterator[Window]], items: Iterable[Item] | AsyncIterable[Item]
+) -> AsyncGenerator[Window, None]:
+    """Take each window off the event loop, since that may read files."""
+    async for batch in _portions(items):
+        windows = cut(batch)
+        while (window := await asyncio.to_thread(next, windows, None)) is not None:
+            yield window
 
 
 async def _portions(items: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterator[Iterable[Item]]:

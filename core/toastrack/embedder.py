@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from threading import RLock
 from typing import get_args
@@ -18,7 +19,7 @@ from toastrack.arguments import (
     check_text,
     checked_texts,
 )
-from toastrack.embedding import Embedding
+from toastrack.embedding import Embedding, Stream
 from toastrack.engines import Precision, shared_worker
 from toastrack.engines.base import Engine
 from toastrack.engines.choice import EngineName
@@ -179,8 +180,11 @@ class Embedder:
         For code that writes vectors away while the next ones are computed. What was cut is
         counted in ``truncation``.
         """
-        if texts:
-            yield from self._embedding(role).batches(texts, truncation)
+        yield from self.stream(role, truncation).add(texts)
+
+    def stream(self, role: Role, truncation: Truncation) -> Stream:
+        """Return a queue to the engine, for code that reads texts while earlier ones are embedded."""
+        return Stream(partial(self._embedding, role), truncation)
 
     def load(self) -> Embedder:
         """Load the model now instead of at the first text."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from toastrack import arrays
 from toastrack.engines.worker import EngineWorker, FutureJob, Job
 from toastrack.errors import ModelError
 from toastrack.prompts import Role, add_prompt
 from toastrack.tokens import Tokens, check_unicode
-from toastrack.truncation import Truncation
+from toastrack.truncation import Truncation, numbered
 
 if TYPE_CHECKING:
     Part = tuple[list[int], arrays.FloatMatrix]
@@ -47,18 +48,32 @@ class Embedding:
         self._size = size
         self._urgent = role == "query"
 
-    def batches(self, texts: Sequence[str], truncation: Truncation) -> Iterator[Part]:
+    def start(
+        self,
+        texts: Sequence[str],
+        truncation: Truncation,
+        *,
+        first: int,
+        name: Callable[[int], str],
+        after: Job | None,
+    ) -> Job:
+        """Tokenise texts and queue them behind a job of the same caller.
+
+        ``first`` is the position of the first of them, and ``name`` says which text a position is.
+        """
+        tokens = self._prepare(texts, truncation, first=first, name=name)
+        job = Job(partial(list, tokens), prompt=self._prompt, after=after)
+        self._worker.submit(job, urgent=self._urgent)
+        return job
+
+    def finished(self, job: Job, *, first: int) -> Iterator[Part]:
         """Yield ``(positions, unit vectors)`` of each engine batch as soon as it is done."""
-        for start in range(0, len(texts), _WINDOW):
-            tokens = self._prepare(texts[start : start + _WINDOW], truncation, first=start)
-            job = Job(partial(list, tokens), prompt=self._prompt)
-            self._worker.submit(job, urgent=self._urgent)
-            for positions, raw in job.results():
-                yield [start + position for position in positions], self._unit(raw)
+        for positions, raw in job.results():
+            yield [first + position for position in positions], self._unit(raw)
 
     def matrix(self, texts: Sequence[str], truncation: Truncation) -> arrays.FloatMatrix:
         """Return one unit vector a text, in the order of the texts."""
-        return self._collect(self.batches(texts, truncation), len(texts))
+        return self._collect(Stream(lambda: self, truncation).add(texts), len(texts))
 
     async def amatrix(self, texts: Sequence[str], truncation: Truncation) -> arrays.FloatMatrix:
         """``matrix``, awaited; a call that is cancelled is dropped after the batch that runs."""
@@ -66,29 +81,36 @@ class Embedding:
 
         if len(texts) > _SHARED:
             stopped = Event()
-            parts = _until(stopped, self.batches(texts, truncation))
+            parts = _until(stopped, Stream(lambda: self, truncation).add(texts))
             try:
                 return await asyncio.to_thread(self._collect, parts, len(texts))
             except asyncio.CancelledError:
                 stopped.set()
                 raise
         job = FutureJob(
-            partial(self._prepare, texts, truncation, first=0),
+            partial(self._prepare, texts, truncation, first=0, name=numbered),
             prompt=self._prompt,
         )
         self._worker.submit(job, urgent=self._urgent)
         done = await asyncio.wrap_future(job.future)
         return self._collect(((positions, self._unit(raw)) for positions, raw in done), len(texts))
 
-    def _prepare(self, texts: Sequence[str], truncation: Truncation, *, first: int) -> list[Tokens]:
+    def _prepare(
+        self,
+        texts: Sequence[str],
+        truncation: Truncation,
+        *,
+        first: int,
+        name: Callable[[int], str],
+    ) -> list[Tokens]:
         prompted = [add_prompt(self._prompt, text) for text in texts]
         try:
             prepared = self._worker.engine.prepare(prompted, self._limit)
         except ValueError:
             for position, text in enumerate(texts, start=first):
-                check_unicode(text, f"text {position}")
+                check_unicode(text, name(position))
             raise
-        truncation.add([tokens.uncut for tokens in prepared], self._limit, first=first)
+        truncation.add([tokens.uncut for tokens in prepared], self._limit, first=first, name=name)
         return prepared
 
     def _unit(self, raw: arrays.FloatMatrix) -> arrays.FloatMatrix:
@@ -113,6 +135,57 @@ class Embedding:
         for positions, vectors in parts:
             result[positions] = vectors
         return result
+
+
+class Stream:
+    """Texts that are embedded in the order they were added, while their caller does other things.
+
+    ``embedding`` is asked for with the first text, since it takes the engine.
+    """
+
+    def __init__(self, embedding: Callable[[], Embedding], truncation: Truncation) -> None:
+        self._embedding = embedding
+        self._truncation = truncation
+        self._last: Job | None = None
+        self._jobs: WeakSet[Job] = WeakSet()
+        self._closed = False
+
+    def add(self, texts: Sequence[str], name: Callable[[int], str] = numbered) -> Iterator[Part]:
+        """Tokenise and queue texts now; yield ``(positions, unit vectors)`` of each engine batch.
+
+        ``name`` says for errors which text a position is. Of very many texts the engine has the
+        next window while the vectors of one are taken.
+        """
+        if not texts:
+            return iter(())
+        return self._parts(texts, name, self._start(texts, 0, name))
+
+    def close(self) -> None:
+        """Drop what the engine has not begun."""
+        self._closed = True
+        for job in list(self._jobs):
+            job.cancel()
+
+    def _start(self, texts: Sequence[str], first: int, name: Callable[[int], str]) -> Job:
+        window = texts[first : first + _WINDOW]
+        self._last = self._embedding().start(
+            window, self._truncation, first=first, name=name, after=self._last
+        )
+        self._jobs.add(self._last)
+        if self._closed:
+            self._last.cancel()
+        return self._last
+
+    def _parts(self, texts: Sequence[str], name: Callable[[int], str], job: Job) -> Iterator[Part]:
+        for first in range(0, len(texts), _WINDOW):
+            following = first + _WINDOW
+            ahead = self._start(texts, following, name) if following < len(texts) else job
+            try:
+                yield from self._embedding().finished(job, first=first)
+            except BaseException:
+                ahead.cancel()
+                raise
+            job = ahead
 
 
 def _until(stopped: Event, parts: Iterator[Part]) -> Iterator[Part]:

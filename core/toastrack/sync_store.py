@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
-from threading import RLock
+from functools import partial
+from threading import RLock, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from toastrack import arrays
 from toastrack.base_store import BaseStore, C, check_search, ids_to_delete, listed
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
+from toastrack.line import Line
+from toastrack.pipeline import Read, Start, Wait, write_all
 from toastrack.records import Match, Record, Report, unit_vector
 from toastrack.space import EmbeddingSpace
 from toastrack.steps import Steps, ask, run_steps
 from toastrack.store import Document, OnProgress, OnWrite
-from toastrack.truncation import Truncation
-from toastrack.writing import State, Window, Write, document_windows, record_windows, writes
+from toastrack.writing import Window, document_windows, record_windows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,8 +66,8 @@ class SyncStore(BaseStore[C]):
     def upsert(self, records: Iterable[Record]) -> Report:
         """Store records; embed only those whose text is new or changed.
 
-        Records are taken from any iterable in windows, and each window is written in portions
-        as they are done. Within a window the last of equal ids wins.
+        Records are taken from any iterable in windows, on this thread, while earlier ones are
+        embedded and written, the latter on a thread of its own. The last of equal ids wins.
         Raises ``RecordError`` naming the record; nothing of its window is written then.
         """
         return self._write(record_windows(records, self._ready().dimensions), None)
@@ -88,28 +89,21 @@ class SyncStore(BaseStore[C]):
         records, whole = ids_to_delete(ids, documents)
         return self._run(lambda collection: collection.delete(records, whole))
 
-    def _write(self, windows: Iterable[Window], on_write: OnWrite | None) -> Report:
-        report, truncation = Report(), Truncation(self.embedder.on_truncate)
-        started = time.monotonic()
-        limit = self.embedder.max_tokens
-        for window in windows:
-            stored = self._states(window, limit)
-            for portion in writes(window, stored, self.embedder, report, truncation):
-                written, deleted = self._put(portion)
-                report.written += written
-                report.deleted += deleted
-                report.seconds = time.monotonic() - started
-                if on_write is not None:
-                    on_write(report, portion.documents)
-        report.seconds = time.monotonic() - started
-        truncation.warn()
-        return report
+    def _write(self, windows: Iterator[Window], on_write: OnWrite | None) -> Report:
+        with Line(self._interrupt) as line:
 
-    def _states(self, window: Window, limit: int) -> dict[str, State]:
-        return self._run(lambda collection: collection.states(window.records, limit), reads=True)
+            def do(step: Any) -> Any:
+                if isinstance(step, Read):
+                    return next(windows, None)
+                if isinstance(step, Start):
+                    call = partial(self._run, step.operation, reads=step.reads)
+                    return line.start(call, writes=not step.reads)
+                return step.call.result() if isinstance(step, Wait) else step.function()
 
-    def _put(self, portion: Write) -> tuple[int, int]:
-        return self._run(lambda collection: collection.write(portion))
+            return run_steps(write_all(self.embedder, on_write), do)
+
+    def _interrupt(self, thread: Thread) -> None:
+        """End the call of the host that this thread is making; nothing where that cannot be."""
 
     # -- reading --------------------------------------------------------------------------------
 

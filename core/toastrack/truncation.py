@@ -11,18 +11,24 @@ from toastrack.errors import TruncationError, TruncationWarning
 OnTruncate = Literal["warn", "error", "ignore"]
 
 
+def numbered(position: int) -> str:
+    """Name a text by its position, where it has no other name."""
+    return f"text {position}"
+
+
 class Truncation:
     """How many texts of one call were over the limit, and the longest of them."""
 
     def __init__(self, on_truncate: OnTruncate) -> None:
         self.on_truncate = on_truncate
-        self.name: Callable[[int], str] = "text {}".format
         self.cut = 0
         self.longest = 0
         self.limit = 0
         self.seen = 0
 
-    def add(self, uncut: Sequence[int], limit: int, *, first: int) -> None:
+    def add(
+        self, uncut: Sequence[int], limit: int, *, first: int, name: Callable[[int], str]
+    ) -> None:
         """Note the token counts of some texts; ``first`` is the position of the first of them.
 
         Raises ``TruncationError`` if the embedder was told not to cut.
@@ -34,7 +40,7 @@ class Truncation:
                 continue
             if self.on_truncate == "error":
                 raise TruncationError(
-                    f"{self.name(position)} has {size} tokens, over the limit of {limit}. Split it with "
+                    f"{name(position)} has {size} tokens, over the limit of {limit}. Split it with "
                     "embedder.split(text), or allow the cut with on_truncate='warn'."
                 )
             self.cut += 1

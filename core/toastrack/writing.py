@@ -12,9 +12,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from toastrack.embedder import Embedder
+from toastrack.embedding import Stream
 from toastrack.records import Record, Report, checked, last_of_each_id, text_hash
-from toastrack.truncation import Truncation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,75 +109,83 @@ def _document_window(window: Mapping[str, Sequence[Record]], read: int) -> Windo
     return Window(records, exact=list(window), read=read)
 
 
-def writes(
-    window: Window,
-    states: Mapping[str, State],
-    embedder: Embedder,
-    report: Report,
-    truncation: Truncation,
-) -> Iterator[Write]:
-    """Yield what to write, embedding as it goes; the numbers are added to ``report``.
+class Portions:
+    """One window on its way to the host: what of it needs a vector is with the engine already.
 
-    ``states`` says how the host's copy compares, by id; an absent id is new. All of a document's
-    rows come in one write, so that a reader sees its old text or its new one.
+    ``states`` says how the host's copy compares, by id; an absent id is new.
+    Raises ``TruncationError`` naming the record, if the embedder was told not to cut.
     """
-    limit = embedder.max_tokens
-    rows = [Row(record, text_hash(record, limit)) for record in window.records]
-    open_rows = Counter(row.record.document for row in rows)
-    held: dict[str, Write] = {document: Write() for document in (*open_rows, *window.exact)}
-    for document in window.exact:
-        held[document].keep[document] = []
-    for row in rows:
-        if row.record.document in window.exact:
-            held[row.record.document].keep[row.record.document].append(row.record.id)
 
-    report.read += window.read
-    report.chunks += len(rows)
-    pending = Write()
-    last_flush = time.monotonic()
+    def __init__(
+        self, window: Window, states: Mapping[str, State], stream: Stream, limit: int
+    ) -> None:
+        self.window = window
+        self._states = states
+        self._rows = [Row(record, text_hash(record, limit)) for record in window.records]
+        self._to_embed = [row for row in self._rows if self._needs_vector(row)]
+        self._batches = stream.add(
+            [row.record.text for row in self._to_embed],
+            lambda position: f"Record {self._to_embed[position].record.id!r}",
+        )
 
-    def settle(row: Row, into: str | None) -> None:
-        document = row.record.document
-        if into == "rows":
-            held[document].rows.append(row)
-        elif into == "metadata_rows":
-            held[document].metadata_rows.append(row)
-        open_rows[document] -= 1
-        if open_rows[document] == 0:
-            _merge(pending, held.pop(document), document)
+    def _needs_vector(self, row: Row) -> bool:
+        changed = self._states.get(row.record.id, "changed") == "changed"
+        return changed and row.record.vector is None
 
-    for document in window.exact:
-        if not open_rows[document]:
-            _merge(pending, held.pop(document), document)
+    def writes(self, report: Report) -> Iterator[Write]:
+        """Yield what to write as the vectors come; the numbers are added to ``report``.
 
-    to_embed: list[Row] = []
-    for row in rows:
-        state = states.get(row.record.id)
-        if state == "unchanged":
-            report.unchanged += 1
-            settle(row, None)
-        elif state == "metadata":
-            settle(row, "metadata_rows")
-        elif row.record.vector is not None:
-            settle(replace(row, vector=_float32(row.record.vector)), "rows")
-        else:
-            to_embed.append(row)
+        All of a document's rows come in one write, so that a reader sees its old text or its new
+        one.
+        """
+        window = self.window
+        open_rows = Counter(row.record.document for row in self._rows)
+        held: dict[str, Write] = {document: Write() for document in (*open_rows, *window.exact)}
+        for document in window.exact:
+            held[document].keep[document] = []
+        for row in self._rows:
+            if row.record.document in window.exact:
+                held[row.record.document].keep[row.record.document].append(row.record.id)
 
-    texts = [row.record.text for row in to_embed]
-    truncation.name = lambda position: f"Record {to_embed[position].record.id!r}"
-    cut_before = truncation.cut
-    for positions, vectors in embedder.embed_in_batches(texts, "document", truncation):
-        report.embedded += len(positions)
-        report.truncated += truncation.cut - cut_before
-        cut_before = truncation.cut
-        for position, vector in zip(positions, vectors, strict=True):
-            settle(replace(to_embed[position], vector=vector), "rows")
-        waited = time.monotonic() - last_flush > _FLUSH_SECONDS
-        if pending.documents and (waited or len(pending.rows) >= _FLUSH_ROWS):
+        report.read += window.read
+        report.chunks += len(self._rows)
+        pending = Write()
+        last_flush = time.monotonic()
+
+        def settle(row: Row, into: str | None) -> None:
+            document = row.record.document
+            if into == "rows":
+                held[document].rows.append(row)
+            elif into == "metadata_rows":
+                held[document].metadata_rows.append(row)
+            open_rows[document] -= 1
+            if open_rows[document] == 0:
+                _merge(pending, held.pop(document), document)
+
+        for document in window.exact:
+            if not open_rows[document]:
+                _merge(pending, held.pop(document), document)
+
+        for row in self._rows:
+            state = self._states.get(row.record.id)
+            if state == "unchanged":
+                report.unchanged += 1
+                settle(row, None)
+            elif state == "metadata":
+                settle(row, "metadata_rows")
+            elif row.record.vector is not None:
+                settle(replace(row, vector=_float32(row.record.vector)), "rows")
+
+        for positions, vectors in self._batches:
+            report.embedded += len(positions)
+            for position, vector in zip(positions, vectors, strict=True):
+                settle(replace(self._to_embed[position], vector=vector), "rows")
+            waited = time.monotonic() - last_flush > _FLUSH_SECONDS
+            if pending.documents and (waited or len(pending.rows) >= _FLUSH_ROWS):
+                yield pending
+                pending, last_flush = Write(), time.monotonic()
+        if pending.documents:
             yield pending
-            pending, last_flush = Write(), time.monotonic()
-    if pending.documents:
-        yield pending
 
 
 def _merge(pending: Write, done: Write, document: str) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
+from threading import Thread, current_thread
 from typing import Any, Protocol, TypeVar, runtime_checkable
+from weakref import WeakSet
 
 import psycopg
 from psycopg import errors, sql
@@ -41,6 +43,8 @@ from toastrack_postgres.table import Query, Rows, Table
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")
+
+_SECONDS_TO_CANCEL = 3.0
 
 
 @runtime_checkable
@@ -93,6 +97,8 @@ class PostgresStore(PostgresBase, SyncStore[Table]):
         self._set(table, schema=schema, create=create, adopt=adopt, storage=storage)
         self._given = connection
         self._own: Connection | None = None
+        self._in_use: dict[Thread, Connection] = {}
+        self._interrupted: WeakSet[Thread] = WeakSet()
         self._connected = False
 
     def close(self) -> None:
@@ -218,6 +224,8 @@ class PostgresStore(PostgresBase, SyncStore[Table]):
             try:
                 return work()
             except psycopg.OperationalError as error:
+                if current_thread() in self._interrupted:
+                    raise
                 time.sleep(outage.pause(error))
             if callable(check := getattr(self._given, "check", None)):
                 check()  # a pool gives its other dead connections up
@@ -238,8 +246,25 @@ class PostgresStore(PostgresBase, SyncStore[Table]):
                         raise
         raise AssertionError("unreachable")
 
+    def _interrupt(self, thread: Thread) -> None:
+        """Cancel what this thread asks of the server, as psycopg does at Ctrl-C on its own."""
+        self._interrupted.add(thread)
+        connection = self._in_use.get(thread)
+        if connection is not None:
+            with suppress(psycopg.Error):
+                connection.cancel_safe(timeout=_SECONDS_TO_CANCEL)
+
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
+        with self._lent() as connection:
+            self._in_use[current_thread()] = connection
+            try:
+                yield connection
+            finally:
+                del self._in_use[current_thread()]
+
+    @contextmanager
+    def _lent(self) -> Iterator[Connection]:
         given = self._given
         if isinstance(given, str):
             with self._lock:

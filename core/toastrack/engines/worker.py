@@ -11,7 +11,7 @@ import atexit
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from queue import SimpleQueue
 from threading import Condition, Thread
 from typing import TYPE_CHECKING
@@ -25,11 +25,21 @@ if TYPE_CHECKING:
 
 
 class Job:
-    """Some texts of one caller; its results come a batch at a time, in any order."""
+    """Some texts of one caller; its results come a batch at a time, in any order.
 
-    def __init__(self, prepare: Callable[[], Sequence[Tokens]], *, prompt: str) -> None:
+    It waits until all texts of the job ``after`` which it comes are with the engine.
+    """
+
+    def __init__(
+        self,
+        prepare: Callable[[], Sequence[Tokens]],
+        *,
+        prompt: str,
+        after: Job | None = None,
+    ) -> None:
         self.prepare = prepare
         self.prompt = prompt
+        self._after = after
         self.cancelled = False
         self._results: SimpleQueue[Result | BaseException | None] = SimpleQueue()
         self._waiting: list[tuple[int, Tokens]] | None = None
@@ -45,7 +55,21 @@ class Job:
         finally:
             self.cancelled = True
 
+    def cancel(self) -> None:
+        """Drop what the engine has not begun; who still waits for results gets an error."""
+        self.cancelled = True
+        self._results.put(CancelledError())
+
     # What follows is the worker's side.
+
+    def must_wait(self) -> bool:
+        """Tell whether another job of the caller comes first."""
+        if self._after is not None and self._after._is_through():
+            self._after = None
+        return self._after is not None
+
+    def _is_through(self) -> bool:
+        return self.cancelled or (self._waiting is not None and not self._waiting)
 
     def start(self) -> bool:
         """Tokenise, longest text first; True if there is something to run."""
@@ -187,6 +211,8 @@ class EngineWorker:
         batch: list[tuple[Job, list[tuple[int, Tokens]]]] = []
         taken = longest = 0
         for job in jobs:
+            if job.must_wait():
+                continue
             if job.cancelled or not job.start():
                 self._drop(queue, job)
                 continue

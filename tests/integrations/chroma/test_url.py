@@ -20,6 +20,7 @@ import chromadb
 from chroma_server import close_client, start_chroma
 
 from toastrack import Embedder, Record, cli
+from toastrack.engines.sentence_transformers import SentenceTransformersEngine
 from toastrack.errors import StoreError
 from toastrack_chroma import ChromaStore
 from toastrack_chroma.opening import COMPLETE, COPY_OF
@@ -160,14 +161,15 @@ def test_a_server_that_stops_in_between(
     process, port = start_chroma(tmp_path / "chroma")
     try:
         monkeypatch.setattr("toastrack.retrying.PATIENT", (0.0, 0.0))
-        embed = Embedder.embed_in_batches
+        run_model = SentenceTransformersEngine.run
 
-        def stopping(self: Embedder, *args: Any) -> Any:
+        def stopping(self: SentenceTransformersEngine, *args: Any, **options: Any) -> Any:
             process.terminate()
             process.wait()
-            return embed(self, *args)
+            return run_model(self, *args, **options)
 
-        monkeypatch.setattr(Embedder, "embed_in_batches", stopping)
+        Embedder(tiny_folder).load()
+        monkeypatch.setattr(SentenceTransformersEngine, "run", stopping)
         rows = tmp_path / "rows.jsonl"
         rows.write_text('{"id": "1", "text": "rye"}\n')
         url = f"chroma+http://127.0.0.1:{port}/docs"

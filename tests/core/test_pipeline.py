@@ -1,0 +1,309 @@
+"""Reading, embedding and writing at the same time, in a store that holds its rows in a dict."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+from awaited import Awaited, running_loop
+
+from toastrack import Embedder, Record
+from toastrack.async_store import AsyncStore
+from toastrack.engines.sentence_transformers import SentenceTransformersEngine
+from toastrack.errors import ModelError, RecordError, StoreError
+from toastrack.space import EmbeddingSpace
+from toastrack.steps import Ask, Steps, ask_on_a_thread
+from toastrack.store import Store
+from toastrack.sync_store import SyncStore
+from toastrack.truncation import Truncation
+from toastrack.writing import State, Write
+
+WINDOW = 4
+LONG = 30.0
+
+
+class Rows:
+    """The collection of a host that does not compare, and whose calls can be held up."""
+
+    checked = True
+    stored: EmbeddingSpace | None = None
+
+    def __init__(self, dimensions: int) -> None:
+        self.dimensions = dimensions
+        self.ids: list[str] = []
+        self.before_write: Callable[[], None] = lambda: None
+
+    def states(self, records: Sequence[Record], max_tokens: int) -> Steps[dict[str, State]]:
+        for record in records:
+            if "\0" in record.text:
+                raise RecordError(f"Record {record.id!r} holds NUL.")
+        yield Ask(lambda: None)
+        return {}
+
+    def write(self, portion: Write) -> Steps[tuple[int, int]]:
+        yield Ask(self.before_write)
+        self.ids += [row.record.id for row in portion.rows]
+        return len(portion.rows), 0
+
+
+class DictStore(SyncStore[Any]):
+    rows: Rows
+
+    def _open_steps(self) -> Steps[Any]:
+        yield Ask(lambda: None)
+        return self.rows
+
+
+class AsyncDictStore(AsyncStore[Any]):
+    _do = staticmethod(ask_on_a_thread)
+    rows: Rows
+
+    def _open_steps(self) -> Steps[Any]:
+        yield Ask(lambda: None)
+        return self.rows
+
+
+@pytest.fixture
+def rows(embedder: Embedder) -> Rows:
+    return Rows(embedder.dimensions)
+
+
+@pytest.fixture(params=["sync", "async"])
+def store(
+    request: pytest.FixtureRequest,
+    embedder: Embedder,
+    rows: Rows,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Any]:
+    monkeypatch.setattr("toastrack.writing.WINDOW", WINDOW)
+    if request.param == "sync":
+        store = DictStore("rows", embedder=embedder)
+        store.rows = rows
+        yield store
+    else:
+        awaited = AsyncDictStore("rows", embedder=embedder)
+        awaited.rows = rows
+        with running_loop() as loop:
+            yield Awaited(awaited, loop)
+
+
+def records(count: int) -> Iterator[Record]:
+    return (Record(f"r{number}", f"bread {number}") for number in range(count))
+
+
+def names(count: int) -> list[str]:
+    return [f"r{number}" for number in range(count)]
+
+
+def on_model(monkeypatch: pytest.MonkeyPatch, before: Callable[[], None]) -> None:
+    """Call ``before`` at each batch that enters the model."""
+    run = SentenceTransformersEngine.run
+
+    def watched(self: SentenceTransformersEngine, *args: Any, **options: Any) -> Any:
+        before()
+        return run(self, *args, **options)
+
+    monkeypatch.setattr(SentenceTransformersEngine, "run", watched)
+
+
+def test_all_three_go_on_at_once(store: Store, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first write does not end before the second window is embedded and the third is read."""
+    embedded, read = threading.Event(), threading.Event()
+    batches: list[int] = []
+    late: list[str] = []
+
+    def count() -> None:
+        batches.append(len(batches))
+        if len(batches) == 2:
+            embedded.set()
+
+    def wait() -> None:
+        for what, event in (("embedded", embedded), ("read", read)):
+            if not event.wait(LONG):
+                late.append(what)
+
+    def source() -> Iterator[Record]:
+        for number, record in enumerate(records(4 * WINDOW)):
+            if number == 3 * WINDOW - 1:
+                read.set()
+            yield record
+
+    on_model(monkeypatch, count)
+    rows.before_write = wait
+    report = store.upsert(source())
+
+    assert not late
+    assert report.written == 4 * WINDOW
+    assert sorted(rows.ids) == sorted(names(4 * WINDOW))
+
+
+def test_nothing_runs_far_ahead(store: Store, rows: Rows) -> None:
+    read = 0
+    ahead: list[int] = []
+
+    def source() -> Iterator[Record]:
+        nonlocal read
+        for record in records(40 * WINDOW):
+            read += 1
+            yield record
+
+    rows.before_write = lambda: ahead.append(read - len(rows.ids))
+    store.upsert(source())
+
+    assert len(rows.ids) == 40 * WINDOW
+    assert max(ahead) <= 6 * WINDOW
+
+
+def test_a_source_that_fails_leaves_what_it_gave_before(store: Store, rows: Rows) -> None:
+    def source() -> Iterator[Record]:
+        yield from records(3 * WINDOW + 1)
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        store.upsert(source())
+    assert sorted(rows.ids) == sorted(names(3 * WINDOW))
+
+
+def test_a_record_that_is_refused_leaves_what_came_before(store: Store, rows: Rows) -> None:
+    given = [*records(3 * WINDOW), Record("bad", "rye\0"), *records(1)]
+    with pytest.raises(RecordError, match="'bad' holds NUL"):
+        store.upsert(given)
+    assert sorted(rows.ids) == sorted(names(3 * WINDOW))
+
+
+def test_a_model_that_fails_leaves_what_came_before(
+    store: Store, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+
+    def fail() -> None:
+        batches.append(0)
+        if len(batches) == 3:
+            raise ModelError("out of memory")
+
+    on_model(monkeypatch, fail)
+    with pytest.raises(ModelError, match="out of memory"):
+        store.upsert(records(9 * WINDOW))
+    assert sorted(rows.ids) == sorted(names(2 * WINDOW))
+
+
+def test_a_host_that_fails_ends_it(store: Store, rows: Rows) -> None:
+    read = 0
+
+    def source() -> Iterator[Record]:
+        nonlocal read
+        for record in records(40 * WINDOW):
+            read += 1
+            yield record
+
+    def fail() -> None:
+        if rows.ids:
+            raise StoreError("the disk is full")
+
+    rows.before_write = fail
+    with pytest.raises(StoreError, match="the disk is full"):
+        store.upsert(source())
+    assert sorted(rows.ids) == sorted(names(WINDOW))
+    assert read < 10 * WINDOW
+
+
+def test_the_first_of_two_errors_is_the_one_that_is_raised(store: Store, rows: Rows) -> None:
+    """The source fails, and then the host, when it is given what came before."""
+
+    def source() -> Iterator[Record]:
+        yield from records(WINDOW)
+        raise OSError("the disk is gone")
+
+    def fail() -> None:
+        raise StoreError("the server is gone")
+
+    rows.before_write = fail
+    with pytest.raises(OSError, match="the disk is gone") as caught:
+        store.upsert(source())
+    assert isinstance(caught.value.__context__, StoreError)
+
+
+def test_who_is_told_can_end_it(store: Store, rows: Rows) -> None:
+    def source() -> Iterator[tuple[str, list[Record]]]:
+        for number in range(40 * WINDOW):
+            yield f"r{number}", [Record(f"r{number}", "bread")]
+
+    told: list[str] = []
+
+    def stop(report: object, documents: Sequence[str]) -> None:
+        told.extend(documents)
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        store.replace_many(source(), stop)
+    assert sorted(told) == sorted(names(WINDOW))
+    assert set(told) <= set(rows.ids) < set(names(10 * WINDOW))
+    assert not [thread for thread in threading.enumerate() if "writing" in thread.name]
+
+
+def test_source_and_callback_stay_on_the_callers_thread(
+    embedder: Embedder, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toastrack.writing.WINDOW", WINDOW)
+    store = DictStore("rows", embedder=embedder)
+    store.rows = rows
+    threads: set[threading.Thread] = set()
+
+    def source() -> Iterator[tuple[str, list[Record]]]:
+        for record in records(3 * WINDOW):
+            threads.add(threading.current_thread())
+            yield record.id, [record]
+
+    store.replace_many(source(), lambda *_: threads.add(threading.current_thread()))
+    assert threads == {threading.current_thread()}
+
+
+def test_a_call_that_is_cancelled_ends(
+    embedder: Embedder, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toastrack.writing.WINDOW", WINDOW)
+    store = AsyncDictStore("rows", embedder=embedder)
+    store.rows = rows
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        go_on.wait(LONG)
+
+    on_model(monkeypatch, wait)
+
+    async def main() -> None:
+        task = asyncio.create_task(store.upsert(records(9 * WINDOW)))
+        await asyncio.to_thread(begun.wait, LONG)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        go_on.set()
+
+    asyncio.run(main())  # waits for every thread that it lent
+    assert not rows.ids
+
+
+def test_texts_enter_the_model_in_the_order_they_were_added(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer texts go first only among those that were added together."""
+    monkeypatch.setattr(embedder.load()._engine(), "batch_tokens", 20)
+    sizes: list[int] = []
+    run = SentenceTransformersEngine.run
+
+    def watched(self: SentenceTransformersEngine, batch: Any, **options: Any) -> Any:
+        sizes.extend(len(tokens.ids) for tokens in batch)
+        return run(self, batch, **options)
+
+    monkeypatch.setattr(SentenceTransformersEngine, "run", watched)
+    stream = embedder.stream("document", Truncation("ignore"))
+    short, long = stream.add(["rye"] * 20), stream.add(["rye rye rye rye"] * 20)
+    after = [position for positions, _ in long for position in positions]
+    before = [position for positions, _ in short for position in positions]
+    assert sorted(before) == sorted(after) == list(range(20))
+    assert sizes == sorted(sizes)
+    assert len(sizes) == 40
