@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from toastrack.errors import ModelError, needs_extra
@@ -12,6 +14,7 @@ from toastrack.prompts import add_prompt
 
 if TYPE_CHECKING:
     import tokenizers
+    from semantic_text_splitter import TextSplitter
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,39 @@ class Tokens:
 
     ids: Sequence[int]
     uncut: int
+
+
+# Splitters that are kept; with one limit there is one, and rarely one for a token less.
+_SPLITTERS = 4
+# Texts whose ids are kept from a split: two windows of a store, and some.
+_KEPT = 2_048
+
+
+class _Split:
+    """The ids of texts that were split, until they are embedded: no text is tokenised twice."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, array[int]] = {}
+        self._lock = Lock()
+
+    def keep(self, text: str, ids: Sequence[int]) -> None:
+        """Keep the ids of a text, prompt included; the oldest make room."""
+        with self._lock:
+            self._ids[text] = array("I", ids)
+            if len(self._ids) > _KEPT:
+                del self._ids[next(iter(self._ids))]
+
+    def take(self, texts: Sequence[str], max_tokens: int) -> dict[str, Tokens]:
+        """Hand out, and forget, the ids of those texts that are known and fit."""
+        found: dict[str, Tokens] = {}
+        if not self._ids:
+            return found
+        with self._lock:
+            for text in texts:
+                ids = self._ids.pop(text, None)
+                if ids is not None and len(ids) <= max_tokens:
+                    found[text] = Tokens(ids.tolist(), len(ids))
+        return found
 
 
 class Tokenizer:
@@ -36,6 +72,8 @@ class Tokenizer:
         self._uncut.no_padding()
         self._specials: int = self._uncut.num_special_tokens_to_add(False)
         self._cutting: dict[int, tokenizers.Tokenizer] = {}
+        self._splitters: dict[tuple[int, int], TextSplitter] = {}
+        self._split = _Split()
 
     @classmethod
     def from_folder(
@@ -76,9 +114,15 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str], max_tokens: int) -> list[Tokens]:
         """Turn texts into ids, cut at ``max_tokens``."""
+        split = self._split.take(texts, max_tokens)
         cutting = self._cut_at(max_tokens)
+        encodings = iter(encode_batch(cutting, [text for text in texts if text not in split]))
         result = []
-        for encoding in encode_batch(cutting, texts):
+        for text in texts:
+            if text in split:
+                result.append(split[text])
+                continue
+            encoding = next(encodings)
             ids = encoding.ids  # each look makes a new list
             uncut = len(ids) + sum(len(rest) - self._specials for rest in encoding.overflowing)
             result.append(Tokens(ids, uncut))
@@ -107,22 +151,36 @@ class Tokenizer:
             )
         if not 0 <= overlap < room:
             raise ValueError(f"overlap={overlap} must be at least 0 and below the chunk's {room}.")
-        if not text.strip() or self.count(add_prompt(prompt, text)) <= max_tokens:
+        if not text.strip():
             return [text]
-        with needs_extra(self._extra, "semantic_text_splitter"):
-            from semantic_text_splitter import TextSplitter
+        whole = add_prompt(prompt, text)
+        if len(ids := encode_batch(self._uncut, [whole])[0].ids) <= max_tokens:
+            self._split.keep(whole, ids)
+            return [text]
         while room > overlap:
-            splitter = TextSplitter.from_huggingface_tokenizer(self._uncut, room, overlap)
-            chunks = splitter.chunks(text)
-            longest = max(
-                len(e.ids)
-                for e in encode_batch(self._uncut, [add_prompt(prompt, chunk) for chunk in chunks])
-            )
+            chunks = self._splitter(room, overlap).chunks(text)
+            prompted = [add_prompt(prompt, chunk) for chunk in chunks]
+            found = [encoding.ids for encoding in encode_batch(self._uncut, prompted)]
+            longest = max(map(len, found))
             if longest <= max_tokens:
+                for chunk, ids in zip(prompted, found, strict=True):
+                    self._split.keep(chunk, ids)
                 return chunks
             # Prompt and text can merge into other tokens than both alone: ask for less.
             room -= longest - max_tokens
         raise ValueError(f"max_tokens={max_tokens} is too small to split this text.")
+
+    def _splitter(self, room: int, overlap: int) -> TextSplitter:
+        # Each holds a tokenizer of its own; to make one takes as long as to split ten long texts.
+        splitter = self._splitters.get((room, overlap))
+        if splitter is None:
+            with needs_extra(self._extra, "semantic_text_splitter"):
+                from semantic_text_splitter import TextSplitter
+            if len(self._splitters) >= _SPLITTERS:
+                self._splitters.clear()
+            splitter = TextSplitter.from_huggingface_tokenizer(self._uncut, room, overlap)
+            self._splitters[room, overlap] = splitter
+        return splitter
 
     def _cut_at(self, max_tokens: int) -> tokenizers.Tokenizer:
         # Switching truncation on a shared tokenizer breaks whoever is using it in another thread.

@@ -2,12 +2,14 @@
 
 import random
 import shutil
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from toastrack import Embedder
+from toastrack import Embedder, tokens
 from toastrack.tokens import Tokenizer
 
 WORDS = ["bread", "rye", "flour", "water", "salt", "sourdough", "crust", "it", "hydration", "100"]
@@ -267,3 +269,61 @@ def test_an_overlap_that_a_chunk_cannot_hold_is_refused(
 def test_splitting_a_text_that_is_not_unicode_says_so(embedder: Embedder) -> None:
     with pytest.raises(ValueError, match="lone surrogate"):
         embedder.split("bread \ud800 " * 100)
+
+
+def test_what_was_split_is_not_tokenised_again(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder.embed_documents(["bread"])
+    texts = [paragraphs(1, seed=1), paragraphs(9, seed=2)]
+    whole = [chunk for text in texts for chunk in embedder.split(text)]
+    assert len(whole) > 2
+    expected = Embedder(embedder.model, device="cpu").embed_documents(whole)
+
+    seen: list[str] = []
+    encode = tokens.encode_batch
+
+    def watched(tokenizer: object, batch: Sequence[str]) -> object:
+        seen.extend(batch)
+        return encode(tokenizer, batch)  # type: ignore[arg-type]
+
+    chunks = [chunk for text in texts for chunk in embedder.split(text)]
+    monkeypatch.setattr(tokens, "encode_batch", watched)
+    vectors = embedder.embed_documents(["rye", *chunks, "wheat"])
+    assert seen == ["rye", "wheat"]
+    assert np.abs(vectors[1:-1] - expected).max() < 1e-5
+
+    # They are kept for one use, and only for a limit that they fit.
+    embedder.embed_documents(chunks)
+    assert seen[2:] == chunks
+    long = embedder.split(texts[1])[0]
+    short = Embedder(embedder.model, device="cpu", max_tokens=10, on_truncate="ignore")
+    short.embed_documents([long])
+    assert seen[-1] == long
+
+
+def test_ids_of_texts_that_are_never_embedded_are_forgotten(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "_KEPT", 5)
+    tokenizer = Tokenizer.from_folder(tiny_folder)
+    for number in range(20):
+        tokenizer.split(f"bread {number}", max_tokens=64, overlap=0, prompt="")
+    assert list(tokenizer._split._ids) == [f"bread {number}" for number in range(15, 20)]
+
+
+def test_a_splitter_is_made_once(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = Embedder(embedder.model, device="cpu", max_tokens=29)
+    made = []
+    build = tokens.Tokenizer._splitter
+
+    def watched(self: Tokenizer, room: int, overlap: int) -> object:
+        splitter = build(self, room, overlap)
+        made.append(splitter)
+        return splitter
+
+    monkeypatch.setattr(tokens.Tokenizer, "_splitter", watched)
+    for seed in range(5):
+        embedder.split(paragraphs(5, seed=seed))
+    assert len(made) == 5
+    assert len({id(splitter) for splitter in made}) == 1
