@@ -88,6 +88,7 @@ class Subject:
         hidden: The width of a layer.
         layers: How many there are.
         intermediate: The width inside a layer's two-step part.
+        dtype: Of the weights in the file.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Subject:
     hidden: int
     layers: int
     intermediate: int
+    dtype: str
 
     def gflop(self, lengths: list[int]) -> float:
         """Multiplications and additions for texts of so many tokens, in billions, unpadded.
@@ -195,4 +197,5 @@ def _described(name: str, folder: Path, exported: Path) -> Subject:
         config["hidden_size"],
         config["num_hidden_layers"],
         config["intermediate_size"],
+        config.get("dtype") or config.get("torch_dtype") or "float32",
     )

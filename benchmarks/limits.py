@@ -15,6 +15,7 @@ TOOLS = ("torch", "openvino")
 ROWS = (512, 2_048)
 # Long enough to last, short enough to take turns with the rest.
 GFLOP = {"float32": 60, "bfloat16": 120}
+CHAIN = 4
 
 Matrix = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -61,7 +62,8 @@ def _gflop(subject: Subject, rows: int) -> float:
 
 
 def _times(subject: Subject, precision: str, rows: int) -> int:
-    return max(1, round(GFLOP[precision] / _gflop(subject, rows)))
+    """Return how many pairs of products a turn takes."""
+    return CHAIN * max(1, round(GFLOP[precision] / _gflop(subject, rows) / CHAIN))
 
 
 def _matrices(subject: Subject, rows: int) -> tuple[Matrix, Matrix, Matrix]:
@@ -103,11 +105,10 @@ def _openvino(subject: Subject, precision: str, rows: int) -> Callable[[], objec
     ops: Any = openvino.opset13
     start, out, back = _matrices(subject, rows)
     # A chain as in the model, so that converting what goes in and out is paid once for many.
-    pairs = min(8, _times(subject, precision, rows))
     given = ops.parameter(list(start.shape), np.float32)
     wide, narrow = ops.constant(out), ops.constant(back)
     last = given
-    for _ in range(pairs):
+    for _ in range(CHAIN):
         last = ops.matmul(ops.matmul(last, wide, False, False), narrow, False, False)
     model = openvino.Model([ops.result(last)], [given])
     hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
@@ -116,10 +117,10 @@ def _openvino(subject: Subject, precision: str, rows: int) -> Callable[[], objec
         .compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint})
         .create_infer_request()
     )
-    times = _times(subject, precision, rows) / pairs
+    times = _times(subject, precision, rows) // CHAIN
 
     def run() -> None:
-        for _ in range(max(1, round(times))):
+        for _ in range(times):
             request.infer([start], share_inputs=True, share_outputs=True)
 
     return run

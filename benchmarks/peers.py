@@ -48,7 +48,7 @@ class Peer:
 Loader = Callable[[Subject, Sequence[str]], Peer]
 
 
-def peers() -> dict[str, Loader]:
+def peers(subject: Subject) -> dict[str, Loader]:
     """Return who takes part, by name; each loads a model, given texts to tune itself with."""
     found: dict[str, Loader] = {}
     if has_bfloat16():
@@ -59,7 +59,10 @@ def peers() -> dict[str, Loader]:
             toastrack, "sentence-transformers", "auto"
         ),
         PLAIN: partial(plain, None),
-        EXACT: partial(plain, "float32"),
+    }
+    if subject.dtype != "float32":
+        found[EXACT] = partial(plain, "float32")
+    found |= {
         "sentence-transformers encode, float32, best batch size": partial(tuned, "float32"),
         "sentence-transformers encode, bfloat16, best batch size": partial(tuned, "bfloat16"),
         "langchain-huggingface, defaults": langchain,
@@ -215,11 +218,15 @@ def worst_cosine(vectors: Any, others: Any) -> float:
 def _sentence_transformer(subject: Subject, dtype: str | None) -> Any:
     needs("sentence_transformers", "sentence-transformers")
     from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
 
+    settings: Any = logging
+    settings.disable_progress_bar()
     if dtype is None:
         return SentenceTransformer(str(subject.folder), device="cpu")
-    settings = {"torch_dtype": dtype}
-    return SentenceTransformer(str(subject.folder), device="cpu", model_kwargs=settings)
+    return SentenceTransformer(
+        str(subject.folder), device="cpu", model_kwargs={"torch_dtype": dtype}
+    )
 
 
 def _encoding(model: Any, settings: dict[str, int]) -> Peer:
