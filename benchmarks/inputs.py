@@ -99,6 +99,13 @@ class Subject:
     intermediate: int
     dtype: str
 
+    @property
+    def takes_cls(self) -> bool:
+        """Whether its vector is that of the first token, not the mean of all."""
+        path = self.folder / "1_Pooling" / "config.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        return bool(config.get("pooling_mode_cls_token") or config.get("pooling_mode") == "cls")
+
     def gflop(self, lengths: list[int]) -> float:
         """Multiplications and additions for texts of so many tokens, in billions, unpadded.
 

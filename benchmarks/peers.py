@@ -6,8 +6,7 @@ import asyncio
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,22 +33,25 @@ class Peer:
         documents: Texts in, vectors out, in one call.
         query: One query in, its vector out.
         queries: Many queries in one call; None where there is no such call.
-        many: Many queries at once, as an asynchronous program asks them.
+        aquery: One query in, its vector out, as an asynchronous program asks it.
         said: What it says it runs on, or which setting was found best.
     """
 
     documents: Callable[[Sequence[str]], Any]
     query: Callable[[str], Any]
     queries: Callable[[Sequence[str]], Any] | None
-    many: Callable[[Sequence[str]], Any]
+    aquery: Callable[[str], Awaitable[Any]]
     said: str = ""
 
 
 Loader = Callable[[Subject, Sequence[str]], Peer]
 
 
-def peers(subject: Subject) -> dict[str, Loader]:
-    """Return who takes part, by name; each loads a model, given texts to tune itself with."""
+def peers(subject: Subject, *, tuning: bool = True) -> dict[str, Loader]:
+    """Return who takes part, by name; each loads a model, given texts to tune itself with.
+
+    ``tuning`` looks for the best batch size of ``encode``, which one query has no use for.
+    """
     found: dict[str, Loader] = {}
     if has_bfloat16():
         found["toastrack, openvino, bfloat16"] = partial(toastrack, "openvino", "bfloat16")
@@ -62,9 +64,13 @@ def peers(subject: Subject) -> dict[str, Loader]:
     }
     if subject.dtype != "float32":
         found[EXACT] = partial(plain, "float32")
+    if tuning:
+        for dtype in ("float32", "bfloat16"):
+            name = f"sentence-transformers encode, {dtype}, best batch size"
+            found[name] = partial(tuned, dtype)
+    else:
+        found["sentence-transformers encode, bfloat16"] = partial(plain, "bfloat16")
     found |= {
-        "sentence-transformers encode, float32, best batch size": partial(tuned, "float32"),
-        "sentence-transformers encode, bfloat16, best batch size": partial(tuned, "bfloat16"),
         "langchain-huggingface, defaults": langchain,
         "llama-index-embeddings-huggingface, defaults": llama_index,
         "fastembed, defaults": fastembed,
@@ -92,14 +98,11 @@ def toastrack(
         folder, engine=engine, precision=precision, device="cpu", on_truncate="ignore"
     ).load()
 
-    async def together(queries: Sequence[str]) -> Any:
-        return await asyncio.gather(*map(embedder.aembed_query, queries))
-
     return Peer(
         embedder.embed_documents,
         embedder.embed_query,
         embedder.embed_queries,
-        lambda queries: asyncio.run(together(queries)),
+        embedder.aembed_query,
         embedder.running_on,
     )
 
@@ -131,14 +134,12 @@ def langchain(subject: Subject, texts: Sequence[str]) -> Peer:
         encode_kwargs={"normalize_embeddings": True},
     )
 
-    async def together(queries: Sequence[str]) -> Any:
-        return await asyncio.gather(*map(model.aembed_query, queries))
-
     return Peer(
         lambda some: model.embed_documents(list(some)),
         model.embed_query,
         None,
-        lambda queries: asyncio.run(together(queries)),
+        model.aembed_query,
+        _dtype(model._client),
     )
 
 
@@ -149,14 +150,12 @@ def llama_index(subject: Subject, texts: Sequence[str]) -> Peer:
 
     model = HuggingFaceEmbedding(model_name=str(subject.folder), device="cpu")
 
-    async def together(queries: Sequence[str]) -> Any:
-        return await asyncio.gather(*map(model.aget_query_embedding, queries))
-
     return Peer(
         lambda some: model.get_text_embedding_batch(list(some)),
         model.get_query_embedding,
         None,
-        lambda queries: asyncio.run(together(queries)),
+        model.aget_query_embedding,
+        _dtype(model._model),
     )
 
 
@@ -166,21 +165,15 @@ def fastembed(subject: Subject, texts: Sequence[str]) -> Peer:
     from fastembed import TextEmbedding
     from fastembed.common.model_description import ModelSource, PoolingType
 
-    folder = subject.exported.parent / f"{subject.exported.name}-onnx"
-    if not (folder / "special_tokens_map.json").is_file():
-        needs("onnx", "onnx")
-        progress(f"writing {subject.name} as ONNX, once")
-        write_onnx(subject, folder)
+    folder = onnx_folder(subject)
     name = f"benchmark/{subject.folder.name}"
     if name not in {known["model"] for known in TextEmbedding.list_supported_models()}:
-        embedder = Embedder(subject.exported, device="cpu")
-        cls = embedder._model.config.poolings() == ["cls"]
         TextEmbedding.add_custom_model(
             model=name,
-            pooling=PoolingType.CLS if cls else PoolingType.MEAN,
+            pooling=PoolingType.CLS if subject.takes_cls else PoolingType.MEAN,
             normalization=True,
             sources=ModelSource(hf=name),
-            dim=embedder.dimensions,
+            dim=subject.hidden,
             model_file="model.onnx",
         )
     model = TextEmbedding(name, specific_model_path=str(folder))
@@ -188,16 +181,12 @@ def fastembed(subject: Subject, texts: Sequence[str]) -> Peer:
     def query(text: str) -> Any:
         return next(iter(model.query_embed(text)))
 
-    def many(queries: Sequence[str]) -> Any:
-        # It has no asynchronous call, so its users give each query a thread.
-        with ThreadPoolExecutor(len(queries)) as pool:
-            return list(pool.map(query, queries))
-
     return Peer(
         lambda some: list(model.embed(some)),
         query,
         lambda queries: list(model.query_embed(list(queries))),
-        many,
+        # It has no asynchronous call.
+        lambda text: asyncio.to_thread(query, text),
     )
 
 
@@ -232,25 +221,35 @@ def _sentence_transformer(subject: Subject, dtype: str | None) -> Any:
 def _encoding(model: Any, settings: dict[str, int]) -> Peer:
     encode = partial(model.encode, normalize_embeddings=True, show_progress_bar=False, **settings)
 
-    def many(queries: Sequence[str]) -> Any:
-        # It has no asynchronous call, so its users give each query a thread.
-        with ThreadPoolExecutor(len(queries)) as pool:
-            return list(pool.map(encode, queries))
-
-    parameter = next(model.parameters())
-    said = [str(parameter.dtype).removeprefix("torch.")]
+    said = [_dtype(model)]
     said += [f"{name}={value}" for name, value in settings.items()]
     return Peer(
         lambda some: encode(list(some)),
         encode,
         lambda queries: encode(list(queries)),
-        many,
+        # It has no asynchronous call.
+        lambda text: asyncio.to_thread(encode, text),
         ", ".join(said),
     )
 
 
+def _dtype(model: Any) -> str:
+    """Name the precision that a torch model has been loaded in."""
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
+
+
+def onnx_folder(subject: Subject) -> Path:
+    """Return the model as fastembed reads it, made once."""
+    folder = subject.exported.with_name(f"{subject.exported.name}-onnx")
+    if not (folder / "special_tokens_map.json").is_file():
+        needs("onnx", "onnx")
+        progress(f"writing {subject.name} as ONNX, once")
+        write_onnx(subject, folder)
+    return folder
+
+
 def write_onnx(subject: Subject, folder: Path) -> None:
-    """Write a model as fastembed reads it."""
+    """Write the last layer's vectors as an ONNX file, with what else fastembed reads."""
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
