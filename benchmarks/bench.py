@@ -32,6 +32,7 @@ PARTS = {
     "memory": "peak memory of an ingest by its number of records",
     "startup": "seconds to import, and from nothing to the first vector",
     "installed": "what a stack weighs on the disk",
+    "cuda": "tokens a second on an NVIDIA card, and as a share of what it can do",
 }
 RESULTS = Path(__file__).parent / "results"
 

@@ -14,13 +14,12 @@ from typing import Any
 from measuring import CannotRunError, needs, progress
 from platformdirs import user_cache_path
 
-from toastrack.export import export
 from toastrack.openvino_files import run_file
 
 CORPUS = Path(__file__).parents[2] / "shared" / "data" / "ingest-20k" / "corpus.jsonl.gz"
 VOCABULARY = (
     "bread rye flour water salt yeast dough oven crust warm cold rises falls sour sweet "
-    "bake baker keeps fresh why what when where the a of and is in to with it my how do"
+    "baker keeps fresh why what when where the a of and is in to with it my how do"
 )
 # Tokens of the corpus' passages at each twentieth of them, the shortest and the longest included.
 LENGTHS = (
@@ -52,7 +51,7 @@ def where_from(corpus: Path = CORPUS) -> str:
     """Name the source of ``passages`` for the table."""
     if corpus.is_file():
         return f"passages of {corpus.parent.name}"
-    return "random words of the lengths that real passages have"
+    return "texts of random words, as long as real passages"
 
 
 def queries(count: int, *, seed: int = 0) -> list[str]:
@@ -117,19 +116,25 @@ class Subject:
         return (2 * weights * sum(lengths) + attention) / 1e9
 
 
-def subject(name: str) -> Subject:
-    """Return a model by its name here, "minilm" or "bert-large", or by its folder."""
+def subject(name: str, *, exporting: bool = True, vocabulary_of: Path | None = None) -> Subject:
+    """Return a model by its name here, "minilm" or "bert-large", or by its folder.
+
+    ``exporting`` makes the form for OpenVINO too, once. BERT-large gets the vocabulary of the
+    packaged MiniLM, mxbai's own, unless that of another folder is named.
+    """
     if name == "minilm":
-        return _described("all-MiniLM-L6-v2", Path(packaged_minilm()), cache() / "minilm")
+        folder, exported = Path(packaged_minilm()), cache() / "minilm"
+        return _described("all-MiniLM-L6-v2", folder, exported, exporting)
     if name == "bert-large":
-        return bert_large()
+        return _bert_large(exporting, vocabulary_of)
     folder = Path(name).expanduser()
     if not (folder / "modules.json").is_file():
         raise CannotRunError(
             f"not measured: {name!r} is neither 'minilm', 'bert-large' nor a folder that "
             "SentenceTransformer.save wrote"
         )
-    return _described(folder.name, folder, folder.with_name(folder.name + "-openvino"))
+    exported = folder.with_name(f"{folder.name}-openvino")
+    return _described(folder.name, folder, exported, exporting)
 
 
 def packaged_minilm() -> str:
@@ -140,18 +145,18 @@ def packaged_minilm() -> str:
     return str(get_model_path())
 
 
-def bert_large() -> Subject:
+def _bert_large(exporting: bool, vocabulary_of: Path | None) -> Subject:
     """A BERT-large as mxbai-embed-large-v1 is, CLS pooling and fp16 file too, random weights."""
     folder = cache() / "bert-large"
     if not (folder / "modules.json").is_file():
         progress(f"making a BERT-large in {folder}, once")
-        save_bert_large(folder)
+        save_bert_large(folder, vocabulary_of or Path(packaged_minilm()))
     name = "BERT-large, mxbai's shape, random weights"
-    return _described(name, folder, cache() / "bert-large-openvino")
+    return _described(name, folder, cache() / "bert-large-openvino", exporting)
 
 
-def save_bert_large(folder: Path) -> None:
-    """Write the model as ``SentenceTransformer.save`` would, with MiniLM's vocabulary: mxbai's own."""
+def save_bert_large(folder: Path, vocabulary_of: Path) -> None:
+    """Write the model as ``SentenceTransformer.save`` would, with another one's vocabulary."""
     needs("transformers", "sentence-transformers")
     import torch
     from transformers import BertConfig, BertModel
@@ -168,7 +173,7 @@ def save_bert_large(folder: Path) -> None:
     model: Any = BertModel(shape)
     model.to(torch.float16).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
-        shutil.copy(Path(packaged_minilm()) / name, folder)
+        shutil.copy(vocabulary_of / name, folder)
     (folder / "1_Pooling").mkdir(exist_ok=True)
     pooling = {"word_embedding_dimension": 1_024, "pooling_mode_cls_token": True}
     modules = [
@@ -192,10 +197,12 @@ def cache() -> Path:
     return user_cache_path("toastrack") / "benchmarks"
 
 
-def _described(name: str, folder: Path, exported: Path) -> Subject:
+def _described(name: str, folder: Path, exported: Path, exporting: bool) -> Subject:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if run_file(exported) is None:
+    if exporting and run_file(exported) is None:
         progress(f"exporting {name} for OpenVINO, once")
+        from toastrack.export import export
+
         export(str(folder), exported)
     return Subject(
         name,

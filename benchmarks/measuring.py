@@ -15,13 +15,15 @@ import platform
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from toastrack.engines.choice import is_installed
 
 Cell = str | float | None
 
@@ -51,7 +53,7 @@ class CannotRunError(Exception):
 
 def needs(module: str, package: str) -> None:
     """Raise ``CannotRunError`` if a package is not installed."""
-    if find_spec(module) is None:
+    if not is_installed(module):
         raise CannotRunError(f"not measured: {package} is not installed")
 
 
@@ -357,15 +359,20 @@ def main(doc: str | None, arguments: Arguments, tables: Tables) -> None:
     watch, described = Watch(), machine()
     if not options.machine_known:
         print(listed(described))
-    shown = []
+    shown, failed = [], False
     for table in whatever_happens(tables, options):
         print(f"\n{table.markdown()}", flush=True)
         shown.append(table.as_dict())
+        failed = table.title == BROKEN
     around = watch.described()
     print(listed(around))
     if options.json:
         report = {"machine": described, "meanwhile": around, "tables": shown}
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    sys.exit(failed)
+
+
+BROKEN = "Not finished"
 
 
 def whatever_happens(tables: Tables, options: argparse.Namespace) -> Iterator[Table]:
@@ -374,6 +381,9 @@ def whatever_happens(tables: Tables, options: argparse.Namespace) -> Iterator[Ta
         yield from tables(options)
     except CannotRunError as error:
         yield Table("Not measured here", {}, notes=[f"{error}."])
+    except Exception as error:
+        traceback.print_exc()
+        yield Table(BROKEN, {}, notes=[in_a_line(error)])
 
 
 def listed(facts: Mapping[str, str]) -> str:
