@@ -5,6 +5,7 @@
 Two models: the packaged MiniLM, and a BERT-large of mxbai-embed-large-v1's exact shape with random
 weights, which takes as long as the real one. It is saved in fp16 as mxbai is, so "defaults" is what
 mxbai's users get; it is made once and kept in the user's cache, 4 GB of it with its exports. All
+models are in memory at the same time: 16 GB for this one; --models minilm takes 4. All
 contestants embed the same texts in turns. A peer so slow that a turn would take over --budget
 seconds embeds fewer of them, from the shortest to the longest at even steps, and says how many.
 
@@ -150,6 +151,13 @@ def throughput(model: Subject, texts: Sequence[str], options: argparse.Namespace
             table.note(f"Limit in {kind}: {gflops:,.0f} GFLOP/s, {tool}.")
         else:
             table.note(f"No limit in {kind}: {_why(products, turns, kind)}.")
+    place = list(COLUMNS).index("share of the limit")
+    shares = [row[place] for row in table.rows]
+    if any(isinstance(share, float) and share > 1 for share in shares):
+        table.note(
+            "A share over 100% says that the machine was busier when the limit was measured: "
+            "measure again, on a quiet one or with more --repeats."
+        )
     table.note(
         "Documents/s is tokens/s over the mean length of all passages, so it stands beside the "
         "others' where fewer were embedded. Cosine: the worst of "

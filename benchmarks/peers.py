@@ -8,7 +8,7 @@ import shutil
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +204,7 @@ def worst_cosine(vectors: Any, others: Any) -> float:
     return float(((left * right).sum(axis=1) / lengths).min())
 
 
+@cache
 def _sentence_transformer(subject: Subject, dtype: str | None) -> Any:
     needs("sentence_transformers", "sentence-transformers")
     from sentence_transformers import SentenceTransformer

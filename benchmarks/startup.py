@@ -1,6 +1,6 @@
 """How long a fresh process takes: to import a library, and to its first vector.
 
-    python benchmarks/startup.py [--models minilm bert-large] [--repeats 5]
+    python benchmarks/startup.py [--models minilm bert-large] [--repeats 3]
 
 Each turn is a process of its own that imports the library, loads the model from its folder and
 embeds one query; the seconds are the whole process', Python's own start included. Files are in the
@@ -67,7 +67,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="minilm, bert-large, or a folder that SentenceTransformer.save wrote",
     )
-    parser.add_argument("--repeats", type=int, default=5, help="turns each; the median counts")
+    parser.add_argument("--repeats", type=int, default=3, help="turns each; the median counts")
 
 
 def tables(options: argparse.Namespace) -> Iterator[Table]:
