@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q -c constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-containers images services services-down lint fix clean
+.PHONY: help demo test test-containers bench images services services-down lint fix clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -20,6 +20,9 @@ test: $(VENV)/dev  ## Run the test suite
 
 test-containers: $(VENV)/dev  ## Run the store tests against databases in containers
 	@TOASTRACK_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/containers tests/contract
+
+bench: $(VENV)/bench  ## Measure against peers (or PARTS="latency memory", BENCH_ARGS="--repeats 1")
+	@$(BIN)/python benchmarks/bench.py $(PARTS) $(BENCH_ARGS)
 
 images: $(BIN)/python  ## Build the Postgres and Chroma images, where no registry can be reached
 	@PYTHON=$(BIN)/python docker/build
@@ -57,4 +60,10 @@ $(VENV)/dev: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing the library, all its extras and the test tools into $(VENV)/ once (about"
 	@echo "0.5 GB, and 3 GB more where torch's CUDA build is the default)."
 	@$(PIP) -e '.[all]' --group dev
+	@touch $@
+
+$(VENV)/bench: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing the library, all its extras and what it is measured against into $(VENV)/ once"
+	@echo "(about 2 GB, and 3 GB more where torch's CUDA build is the default)."
+	@$(PIP) -e '.[all]' --group bench
 	@touch $@

