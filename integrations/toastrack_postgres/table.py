@@ -78,16 +78,18 @@ class Table:
             {
                 "ids": [record.id for record in records],
                 "hashes": [text_hash(record, max_tokens) for record in records],
-                **_rest(records),
             },
         )
-        result: dict[str, State] = {}
-        for position, same_text, same_rest in rows:
-            if not same_text:
-                state: State = "changed"
-            else:
-                state = "unchanged" if same_rest else "metadata"
-            result[records[position].id] = state
+        result: dict[str, State] = {records[position].id: "changed" for position, _ in rows}
+        same_text = [records[position] for position, same in rows if same]
+        if same_text:
+            # Asked apart, as a first load would pay for what no row is compared with.
+            result.update((record.id, "metadata") for record in same_text)
+            rows = yield Query(
+                self.statements.same_rest,
+                {"ids": [record.id for record in same_text], **_rest(same_text)},
+            )
+            result.update((same_text[position].id, "unchanged") for (position,) in rows)
         return result
 
     def write(self, portion: Write) -> Steps[tuple[int, int]]:
