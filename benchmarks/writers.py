@@ -117,19 +117,22 @@ def nodes(some: Rows) -> list[Any]:
     ]
 
 
-class Ready:
-    """Stands in for a langchain model where a store takes no vectors: looks them up by the text."""
+def ready() -> Any:
+    """Stand in for a langchain model where a store takes no vectors: look them up by the text."""
+    needs("langchain_core", "langchain-core")
+    from langchain_core.embeddings import Embeddings
 
-    def __init__(self) -> None:
-        self.vectors: dict[str, list[float]] = {}
+    class Ready(Embeddings):
+        def __init__(self) -> None:
+            self.vectors: dict[str, list[float]] = {}
 
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Return what was put there."""
-        return [self.vectors[text] for text in texts]
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            return [self.vectors.get(text) or self.embed_query(text) for text in texts]
 
-    def embed_query(self, text: str) -> list[float]:
-        """Return any vector."""
-        return [1.0] + [0.0] * (SIZE - 1)
+        def embed_query(self, text: str) -> list[float]:
+            return [1.0] + [0.0] * (SIZE - 1)
+
+    return Ready()
 
 
 _numbers = count()
@@ -253,7 +256,7 @@ def _langchain_pg(url: str) -> Callable[[Any], object]:
     engine = PGEngine.from_connection_string(url)
     name = _name()
     engine.init_vectorstore_table(name, vector_size=SIZE)
-    model: Any = Ready()
+    model = ready()
     store = PGVectorStore.create_sync(engine, model, name)
     return lambda some: store.add_embeddings(some.texts, some.vectors, some.metadatas, some.ids)
 
@@ -264,7 +267,7 @@ def _langchain_pg_old(url: str) -> Callable[[Any], object]:
 
     from langchain_postgres import PGVector
 
-    model: Any = Ready()
+    model = ready()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PGVector is deprecated, and many use it
         store = PGVector(model, connection=url, collection_name=_name(), embedding_length=SIZE)
@@ -346,7 +349,7 @@ def _langchain_chroma(folder: Path | None) -> Callable[[Any], object]:
     needs("langchain_chroma", "langchain-chroma")
     from langchain_chroma import Chroma
 
-    model: Any = Ready()
+    model = ready()
     client = _chroma(folder)
     store = Chroma(
         _name(), model, client=client, collection_configuration={"hnsw": {"space": "cosine"}}
@@ -451,7 +454,7 @@ def _langchain_qdrant(where: str | Path) -> Callable[[Any], object]:
     needs("langchain_qdrant", "langchain-qdrant")
     from langchain_qdrant import QdrantVectorStore
 
-    model: Any = Ready()
+    model = ready()
     client, name = _qdrant_place(where)
     store = QdrantVectorStore(client, name, embedding=model)
 
