@@ -28,6 +28,8 @@ from measuring import Watch, listed, machine, parser, progress
 # A part more is a line more: its file has ``arguments`` and ``tables``, see measuring.py.
 PARTS = {
     "embedding": "documents and tokens a second, against peers and against the processor's limit",
+    "writing": "rows a second into each store, against its own client and other libraries",
+    "ingest": "from a file into each store, against other libraries, and how its parts overlap",
 }
 RESULTS = Path(__file__).parent / "results"
 
