@@ -183,13 +183,11 @@ class Statements:
 
     @property
     def states(self) -> sql.Composed:
-        """Compare ours with what is stored: (position, same text and vector)."""
+        """The rows that are there: (position, text_hash), null for one without a vector."""
         return self._sql(
             """
-            select u.position::int - 1,
-                   t.text_hash is not distinct from u.text_hash and t.embedding is not null
-            from unnest(%(ids)b::text[], %(hashes)b::bytea[])
-                 with ordinality u (id, text_hash, position)
+            select u.position::int - 1, case when t.embedding is not null then t.text_hash end
+            from unnest(%(ids)b::text[]) with ordinality u (id, position)
             join {table} t on t.id = u.id
             """
         )

@@ -83,15 +83,13 @@ class Table:
             check_record(record)
         if not records:
             return {}
-        rows = yield Query(
-            self.statements.states,
-            {
-                "ids": [record.id for record in records],
-                "hashes": [text_hash(record, max_tokens) for record in records],
-            },
-        )
+        rows = yield Query(self.statements.states, {"ids": [record.id for record in records]})
         result: dict[str, State] = {records[position].id: "changed" for position, _ in rows}
-        same_text = [records[position] for position, same in rows if same]
+        same_text = [
+            records[position]
+            for position, stored in rows
+            if stored == text_hash(records[position], max_tokens)
+        ]
         if same_text:
             # Asked apart, as a first load would pay for what no row is compared with.
             result.update((record.id, "metadata") for record in same_text)
