@@ -36,7 +36,7 @@ _MIN_EF_SEARCH, _MAX_EF_SEARCH = 40, 1_000
 _FILTERED_EF_SEARCH = 400
 _PAGE = 10_000
 # Rows in one statement: enough to make it cheap, few enough that the server soon has work.
-_PART = 128
+_PART = 64
 
 
 @dataclass(frozen=True)
