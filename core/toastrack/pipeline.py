@@ -98,6 +98,8 @@ class _Run:
             following = yield from self._start(window, limit)
             yield from self._finish()
             self._embedding = following
+            if not following.waits:
+                yield from self._finish()
         yield from self._settle()
 
     def _saving(self, step: object, kind: type[Exception] = Exception) -> Steps[Any]:

@@ -14,6 +14,8 @@ from toastrack.tokens import check_unicode
 
 # Python refuses to write more than 4,300 digits: https://docs.python.org/3/library/stdtypes.html#int-max-str-digits
 _MAX_INT_BITS = 14_000
+# What rounding to float32 leaves of length 1: half of 2**-23 in each number, squared twice that.
+_ONE = 2**-23
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ def checked(record: Record, *, dimensions: int | None) -> Record:
     for what, value in (("id", record.id), ("text", record.text), ("document_id", record.document)):
         if not isinstance(value, str):
             raise RecordError(f"{name}: {what} is {type(value).__name__}, not str.")
-        _check_text(value, f"{name}: its {what}")
+        if not value.isascii():
+            _check_text(value, f"{name}: its {what}")
     if not record.id:
         raise RecordError("A record has an empty id. Give every record an id of its own.")
     if record.chunk is not None and (
@@ -107,7 +110,8 @@ def checked(record: Record, *, dimensions: int | None) -> Record:
     if not isinstance(record.metadata, Mapping):
         raise RecordError(f"{name}: metadata is {type(record.metadata).__name__}, not a mapping.")
     try:
-        _check_json(dict(record.metadata), f"{name}: metadata")
+        if not _is_plain(record.metadata):
+            _check_json(dict(record.metadata), f"{name}: metadata")
     except RecursionError:
         raise RecordError(f"{name}: metadata holds itself, or is nested too deeply.") from None
     if record.vector is None:
@@ -150,6 +154,13 @@ def unit_vector(vector: arrays.Vector, what: str, dimensions: int | None) -> arr
         raise RecordError(f"{what} is not a list of numbers.") from None
     if values.ndim != 1 or (dimensions is not None and len(values) != dimensions):
         raise RecordError(f"{what} has shape {values.shape}, not ({dimensions},).")
+    if isinstance(vector, np.ndarray) and vector.dtype == np.float32:
+        # Squares of float32 fit float64 well, so most vectors need a single look.
+        squares = float(values @ values)
+        if abs(squares - 1) < _ONE:
+            return values.astype(np.float32)  # to the bit as it came
+        if 0 < squares < math.inf:
+            return (values / math.sqrt(squares)).astype(np.float32)
     if not np.isfinite(values).all():
         position = int(np.flatnonzero(~np.isfinite(values))[0])
         raise RecordError(f"{what} holds {values[position]} at position {position}.")
@@ -165,6 +176,23 @@ def _check_text(text: str, what: str) -> None:
         check_unicode(text, what)
     except ValueError as error:
         raise RecordError(str(error)) from None
+
+
+def _is_plain(metadata: Mapping[str, Any]) -> bool:
+    """Tell at a glance of the usual metadata, ASCII and small scalars, that JSON can hold it."""
+    for key, value in metadata.items():
+        kind = type(value)
+        if type(key) is not str or not key.isascii():
+            return False
+        if kind is str:
+            plain = value.isascii()
+        elif kind is float:
+            plain = math.isfinite(value)
+        else:
+            plain = value is None or kind is bool or (kind is int and -(2**63) <= value < 2**63)
+        if not plain:
+            return False
+    return True
 
 
 def _check_json(value: object, where: str) -> None:

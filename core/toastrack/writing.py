@@ -128,6 +128,11 @@ class Portions:
             lambda position: f"Record {self._to_embed[position].record.id!r}",
         )
 
+    @property
+    def waits(self) -> bool:
+        """Tell whether the engine has something to do before all of it can be written."""
+        return bool(self._to_embed)
+
     def _needs_vector(self, row: Row) -> bool:
         changed = self._states.get(row.record.id, "changed") == "changed"
         return changed and row.record.vector is None
@@ -138,61 +143,64 @@ class Portions:
         All of a document's rows come in one write, so that a reader sees its old text or its new
         one.
         """
-        window = self.window
-        open_rows = Counter(row.record.document for row in self._rows)
-        held: dict[str, Write] = {document: Write() for document in (*open_rows, *window.exact)}
-        for document in window.exact:
-            held[document].keep[document] = []
+        exact = dict.fromkeys(self.window.exact, 0)
+        rows = Counter(exact)
+        rows.update([row.record.document for row in self._rows])
+        # Documents of which there is more to write than one row.
+        held = {document: Write() for document, count in rows.items() if count > 1}
+        held.update((document, Write(keep={document: []})) for document in exact)
         for row in self._rows:
-            if row.record.document in window.exact:
+            if row.record.document in exact:
                 held[row.record.document].keep[row.record.document].append(row.record.id)
 
-        report.read += window.read
+        report.read += self.window.read
         report.chunks += len(self._rows)
         pending = Write()
         last_flush = time.monotonic()
 
-        def settle(row: Row, into: str | None) -> None:
+        def settle(row: Row, into: State) -> None:
             document = row.record.document
-            if into == "rows":
-                held[document].rows.append(row)
-            elif into == "metadata_rows":
-                held[document].metadata_rows.append(row)
-            open_rows[document] -= 1
-            if open_rows[document] == 0:
-                _merge(pending, held.pop(document), document)
+            part = held.get(document, pending)
+            if into == "changed":
+                part.rows.append(row)
+            elif into == "metadata":
+                part.metadata_rows.append(row)
+            rows[document] -= 1
+            if not rows[document]:
+                finish(document)
 
-        for document in window.exact:
-            if not open_rows[document]:
-                _merge(pending, held.pop(document), document)
+        def finish(document: str) -> None:
+            if document in held:
+                done = held.pop(document)
+                pending.rows.extend(done.rows)
+                pending.metadata_rows.extend(done.metadata_rows)
+                pending.keep.update(done.keep)
+            pending.documents.append(document)
+
+        for document in exact:
+            if not rows[document]:
+                finish(document)
 
         for row in self._rows:
-            state = self._states.get(row.record.id)
-            if state == "unchanged":
-                report.unchanged += 1
-                settle(row, None)
-            elif state == "metadata":
-                settle(row, "metadata_rows")
-            elif row.record.vector is not None:
-                settle(replace(row, vector=_float32(row.record.vector)), "rows")
+            record = row.record
+            state = self._states.get(record.id, "changed")
+            if state != "changed":
+                report.unchanged += state == "unchanged"
+                settle(row, state)
+            elif record.vector is not None:
+                settle(Row(record, row.text_hash, _float32(record.vector)), state)
 
         for positions, vectors in self._batches:
             report.embedded += len(positions)
             for position, vector in zip(positions, vectors, strict=True):
-                settle(replace(self._to_embed[position], vector=vector), "rows")
+                row = self._to_embed[position]
+                settle(Row(row.record, row.text_hash, vector), "changed")
             waited = time.monotonic() - last_flush > _FLUSH_SECONDS
             if pending.documents and (waited or len(pending.rows) >= _FLUSH_ROWS):
                 yield pending
                 pending, last_flush = Write(), time.monotonic()
         if pending.documents:
             yield pending
-
-
-def _merge(pending: Write, done: Write, document: str) -> None:
-    pending.rows.extend(done.rows)
-    pending.metadata_rows.extend(done.metadata_rows)
-    pending.keep.update(done.keep)
-    pending.documents.append(document)
 
 
 def _float32(vector: object) -> NDArray[np.float32]:

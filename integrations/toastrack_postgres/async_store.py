@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -36,7 +36,7 @@ from toastrack_postgres.index import check_index
 from toastrack_postgres.opening import check_table, open_table
 from toastrack_postgres.progress import awatched
 from toastrack_postgres.reconnecting import Outage, connecting, noticing_loss
-from toastrack_postgres.table import Query, Rows, Table
+from toastrack_postgres.table import Queries, Query, Rows, Table
 
 AsyncConnection = psycopg.AsyncConnection[Any]
 T = TypeVar("T")
@@ -246,8 +246,15 @@ class _Loop:
         self.own: AsyncConnection | None = None
 
 
-async def execute(connection: AsyncConnection, query: Query) -> Rows:
+async def execute(connection: AsyncConnection, query: Query | Queries) -> Rows:
     """Execute one statement; one without rows answers with the number it touched."""
+    if isinstance(query, Queries):
+        async with connection.pipeline() if psycopg.AsyncPipeline.is_supported() else nullcontext():
+            for parameters in query.parameters:
+                async with psycopg.AsyncCursor(connection) as cursor:
+                    register_parameters(cursor.adapters)
+                    await cursor.execute(query.statement, parameters, prepare=False)
+        return []
     if query.savepoint:
         async with connection.transaction():
             return await execute(connection, Query(query.statement, query.parameters))

@@ -31,6 +31,10 @@ VectorType = Literal["vector", "halfvec"]
 
 _FLOAT = {"vector": ">f4", "halfvec": ">f2"}
 
+# json.dumps would build an encoder for each row.
+_as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_EXPONENT = re.compile(r"\de\+?\d")
+
 # btree refuses keys over a third of a page: 2,704 bytes, before compression.
 # https://www.postgresql.org/docs/current/btree.html
 _MAX_ID_BYTES = 2_600
@@ -108,7 +112,7 @@ def check_record(record: Record) -> None:
                 "Postgres text cannot store. Remove it."
             )
     for what, text in (("id", record.id), ("document_id", record.document)):
-        if len(text.encode("utf-8")) > _MAX_ID_BYTES:
+        if len(text) > _MAX_ID_BYTES // 4 and len(text.encode("utf-8")) > _MAX_ID_BYTES:
             raise RecordError(f"{name:.60}...: its {what} is over {_MAX_ID_BYTES} bytes long.")
     if record.chunk is not None and not 0 <= record.chunk < 2**31:
         raise RecordError(f"{name}: chunk is {record.chunk}; it must fit a Postgres int.")
@@ -124,8 +128,8 @@ def dump_json(value: Mapping[str, Any]) -> str:
     jsonb keeps numbers as decimals and prints them without an exponent, so a float that Python
     writes as ``1e+23`` would come back as an int. Those are written out, with a ``.0``.
     """
-    text = json.dumps(dict(value), ensure_ascii=False, separators=(",", ":"))
-    return _spelled_out(value) if re.search(r"\de\+?\d", text) else text
+    text = _as_json(dict(value))
+    return _spelled_out(value) if _EXPONENT.search(text) else text
 
 
 def _spelled_out(value: Any) -> str:
@@ -145,5 +149,5 @@ def _holds_nul(value: Any) -> bool:
     if isinstance(value, str):
         return "\0" in value
     if isinstance(value, Mapping):
-        return any("\0" in key or _holds_nul(item) for key, item in value.items())
+        return "\0" in "".join(value) or any(map(_holds_nul, value.values()))
     return isinstance(value, list) and any(map(_holds_nul, value))

@@ -183,18 +183,28 @@ class Statements:
 
     @property
     def states(self) -> sql.Composed:
-        """Compare ours with what is stored: (position, same text and vector, same rest)."""
+        """The rows that are there: (position, text_hash), null for one without a vector."""
         return self._sql(
             """
-            select u.position::int - 1,
-                   t.text_hash is not distinct from u.text_hash and t.embedding is not null,
-                   t.document_id is not distinct from u.document_id
-                       and t.chunk is not distinct from u.chunk
-                       and t.metadata::text is not distinct from u.metadata::jsonb::text
-            from unnest(%(ids)b::text[], %(hashes)b::bytea[], %(documents)b::text[],
-                        %(chunks)b::int[], %(metadata)b::text[])
-                 with ordinality u (id, text_hash, document_id, chunk, metadata, position)
+            select u.position::int - 1, case when t.embedding is not null then t.text_hash end
+            from unnest(%(ids)b::text[]) with ordinality u (id, position)
             join {table} t on t.id = u.id
+            """
+        )
+
+    @property
+    def same_rest(self) -> sql.Composed:
+        """Positions of those whose document, chunk and metadata are stored already."""
+        return self._sql(
+            """
+            select u.position::int - 1
+            from unnest(%(ids)b::text[], %(documents)b::text[], %(chunks)b::int[],
+                        %(metadata)b::text[])
+                 with ordinality u (id, document_id, chunk, metadata, position)
+            join {table} t on t.id = u.id
+            where t.document_id is not distinct from u.document_id
+              and t.chunk is not distinct from u.chunk
+              and t.metadata::text is not distinct from u.metadata::jsonb::text
             """
         )
 

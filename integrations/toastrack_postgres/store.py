@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from threading import Thread, current_thread
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -39,7 +39,7 @@ from toastrack_postgres.index import check_index
 from toastrack_postgres.opening import Settings, check_table, open_table, read_space
 from toastrack_postgres.progress import watched
 from toastrack_postgres.reconnecting import Outage, connecting, noticing_loss
-from toastrack_postgres.table import Query, Rows, Table
+from toastrack_postgres.table import Queries, Query, Rows, Table
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")
@@ -292,8 +292,16 @@ def recorded_space(
         return run_steps(read_space(settings), partial(execute, connection))
 
 
-def execute(connection: Connection, query: Query) -> Rows:
+def execute(connection: Connection, query: Query | Queries) -> Rows:
     """Execute one statement; one without rows answers with the number it touched."""
+    if isinstance(query, Queries):
+        # A libpq before 14 waits for each answer.
+        with connection.pipeline() if psycopg.Pipeline.is_supported() else nullcontext():
+            for parameters in query.parameters:
+                with psycopg.Cursor(connection) as cursor:
+                    register_parameters(cursor.adapters)
+                    cursor.execute(query.statement, parameters, prepare=False)
+        return []
     if query.savepoint:
         with connection.transaction():
             return execute(connection, Query(query.statement, query.parameters))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,8 @@ Parameters = Mapping[str, Any] | Sequence[Any]
 _MIN_EF_SEARCH, _MAX_EF_SEARCH = 40, 1_000
 _FILTERED_EF_SEARCH = 400
 _PAGE = 10_000
+# Rows in one statement: enough to make it cheap, few enough that the server soon has work.
+_PART = 64
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,14 @@ class Query:
     parameters: Parameters = ()
     savepoint: bool = False
     """A failure must leave the surrounding transaction usable."""
+
+
+@dataclass(frozen=True)
+class Queries:
+    """One statement for several parameters, which are taken while the server works on earlier ones."""
+
+    statement: sql.Composed
+    parameters: Iterable[Parameters]
 
 
 @dataclass
@@ -73,21 +83,21 @@ class Table:
             check_record(record)
         if not records:
             return {}
-        rows = yield Query(
-            self.statements.states,
-            {
-                "ids": [record.id for record in records],
-                "hashes": [text_hash(record, max_tokens) for record in records],
-                **_rest(records),
-            },
-        )
-        result: dict[str, State] = {}
-        for position, same_text, same_rest in rows:
-            if not same_text:
-                state: State = "changed"
-            else:
-                state = "unchanged" if same_rest else "metadata"
-            result[records[position].id] = state
+        rows = yield Query(self.statements.states, {"ids": [record.id for record in records]})
+        result: dict[str, State] = {records[position].id: "changed" for position, _ in rows}
+        same_text = [
+            records[position]
+            for position, stored in rows
+            if stored == text_hash(records[position], max_tokens)
+        ]
+        if same_text:
+            # Asked apart, as a first load would pay for what no row is compared with.
+            result.update((record.id, "metadata") for record in same_text)
+            rows = yield Query(
+                self.statements.same_rest,
+                {"ids": [record.id for record in same_text], **_rest(same_text)},
+            )
+            result.update((same_text[position].id, "unchanged") for (position,) in rows)
         return result
 
     def write(self, portion: Write) -> Steps[tuple[int, int]]:
@@ -120,7 +130,10 @@ class Table:
             )
             updated = _affected(rows)
         if portion.rows:
-            yield Query(self.statements.upsert, self._upsert_parameters(portion.rows))
+            # Sorted as the statement does, or the parts of two writers could deadlock.
+            rows = sorted(portion.rows, key=lambda row: row.record.id)
+            parts = (rows[start : start + _PART] for start in range(0, len(rows), _PART))
+            yield Queries(self.statements.upsert, map(self._upsert_parameters, parts))
         return len(portion.rows) + updated, deleted
 
     def delete(self, ids: Sequence[str], documents: Sequence[str]) -> Steps[int]:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, cast
 from uuid import UUID, uuid5
 
@@ -35,6 +36,7 @@ _NUMBER_BYTES = 22
 _MAX_DEPTH = 20
 
 
+@lru_cache(maxsize=2_048)  # a record's is asked for to compare it, and again to write it
 def point_id(record_id: str) -> str:
     """Return the id of a record's point: Qdrant takes only UUIDs and numbers."""
     return str(uuid5(POINT_NAMESPACE, record_id))
@@ -76,7 +78,8 @@ def batches(rows: Iterable[Row], vector_name: str) -> Iterator[list[models.Point
             yield batch
             batch, size = [], 0
         batch.append(
-            models.PointStruct(
+            # Validating would look at each number again, as the client does itself.
+            models.PointStruct.model_construct(
                 id=point_id(row.record.id),
                 vector={vector_name: vector} if vector_name else vector,
                 payload=values,

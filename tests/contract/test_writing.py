@@ -104,6 +104,24 @@ def test_changed_metadata_is_written_without_embedding(
     assert numbers(store.upsert([changed])) == {"read": 1, "chunks": 1, "unchanged": 1}
 
 
+def test_each_record_of_a_window_is_compared_with_its_own_row(store: Store, runs: Runs) -> None:
+    old = [Record(f"r{i}", f"rye bread {i}", {"page": i}) for i in range(8)]
+    store.upsert(old[1:])
+    runs.clear()
+    text, page, both = (
+        Record("r2", "rye and salt", {"page": 2}),
+        Record("r4", old[4].text, {"page": 44}),
+        Record("r6", "rye and flour", {"page": 66}),
+    )
+    mixed = [old[0], old[1], text, old[3], page, old[5], both, old[7]]
+
+    report = store.upsert(mixed)
+
+    assert numbers(report) == {"read": 8, "chunks": 8, "embedded": 3, "unchanged": 4, "written": 4}
+    assert sum(runs) == 3
+    assert store.get([record.id for record in mixed]) == mixed
+
+
 def test_a_value_of_another_type_is_a_change(store: Store) -> None:
     values = [1, 1.0, True, 0, False, 0.0, "1", 1]
     for value in values:

@@ -209,16 +209,36 @@ def test_a_vector_is_normalised(vector: Any) -> None:
     np.testing.assert_allclose(stored, [0.6, 0, 0.8], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("scale", [1e-150, 1e-30, 1e30, 1e150])
+@pytest.mark.parametrize("scale", [1e-320, 1e-200, 1e-150, 1e-30, 1e30, 1e150, 1e200, 1e307])
 def test_a_very_long_or_short_vector_still_has_a_direction(scale: float) -> None:
     stored = unit_vector([3 * scale, 0, 4 * scale], "it", 3)
     np.testing.assert_allclose(stored, [0.6, 0, 0.8], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e38])
+def test_so_has_one_of_float32(scale: float) -> None:
+    vector = np.array([1.5 * scale, 0, 2 * scale], dtype=np.float32)
+    np.testing.assert_allclose(unit_vector(vector, "it", 3), [0.6, 0, 0.8], rtol=0, atol=1e-6)
 
 
 def test_the_callers_vector_stays_as_it_was() -> None:
     vector = np.array([3.0, 0.0, 4.0], dtype=np.float32)
     checked(Record("loaf", "x", vector=vector), dimensions=3)
     assert vector.tolist() == [3.0, 0.0, 4.0]
+
+
+def test_what_was_normalised_comes_back_to_the_bit() -> None:
+    vectors = np.random.default_rng(0).standard_normal((200, 24)).astype(np.float32)
+    for vector in vectors:
+        once = unit_vector(vector, "it", 24)
+        assert unit_vector(once, "it", 24).tobytes() == once.tobytes()
+        assert unit_vector(once.tolist(), "it", 24).dtype == np.float32
+
+
+def test_a_vector_of_nearly_length_1_is_normalised() -> None:
+    vector = np.array([0.6, 0.0, 0.80001], dtype=np.float32)
+    length = np.linalg.norm(unit_vector(vector, "it", 3).astype(np.float64))
+    assert abs(length - 1) < 1e-7
 
 
 def test_a_vector_of_any_size_is_taken_while_the_size_is_not_known() -> None:
@@ -235,6 +255,9 @@ def test_a_vector_of_any_size_is_taken_while_the_size_is_not_known() -> None:
         ([1.0, NAN, 0.0], "holds nan at position 1"),
         ([1.0, 0.0, INFINITY], "holds inf at position 2"),
         ([0.0, 0.0, 0.0], "length 0"),
+        (np.array([1.0, NAN, 0.0], dtype=np.float32), "holds nan at position 1"),
+        (np.array([1.0, 0.0, INFINITY], dtype=np.float32), "holds inf at position 2"),
+        (np.array([0.0, 0.0, 0.0], dtype=np.float32), "length 0"),
         (["a", "b", "c"], "not a list of numbers"),
         ([[1.0], [2.0, 3.0]], "not a list of numbers"),
         ([None, 1.0, 2.0], "holds nan at position 0"),
