@@ -565,12 +565,19 @@ def test_a_server_restarted_in_the_middle_of_an_ingest(
     server: Server, own_client: Any, embedder: Embedder, pauses: list[Callable[[], None]]
 ) -> None:
     store = ChromaStore(own_client, "docs", embedder=embedder)
+    stopped = Event()
+
+    def start() -> None:
+        assert stopped.wait(30)
+        server.start()
 
     def records() -> Iterator[Record]:
         for record in ready(1_500):
             if record.id == "00800":
+                # The rows before may be on their way at this moment, on another thread.
+                pauses[:] = [nothing, nothing, start]
                 server.stop()
-                pauses[:] = [nothing, nothing, server.start]
+                stopped.set()
             yield record
 
     report = ingest(records(), store)
