@@ -116,7 +116,7 @@ class AsyncStore(BaseStore[C]):
                     return line.start(call, writes=not step.reads)
                 return await (step.call if isinstance(step, Wait) else aask(step))
 
-            return await arun_steps(write_all(self.embedder, on_write), do)
+            return await arun_steps(write_all(self.embedder, on_write, shared=self._shared), do)
 
     # -- reading --------------------------------------------------------------------------------
 

@@ -69,6 +69,8 @@ class BaseStore(Generic[C]):
         self._label = label
         self._collection: C | None = None
         self._lost = False
+        self._shared = False
+        """The caller's own code could disturb a write, as on one connection of a database."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._label!r})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from threading import Event
+from threading import Event, Lock
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -80,12 +80,16 @@ class Embedding:
         import asyncio
 
         if len(texts) > _SHARED:
-            stopped = Event()
-            parts = _until(stopped, Stream(lambda: self, truncation).add(texts))
+            stopped, stream = Event(), Stream(lambda: self, truncation)
+
+            def embed() -> arrays.FloatMatrix:
+                return self._collect(_until(stopped, stream.add(texts)), len(texts))
+
             try:
-                return await asyncio.to_thread(self._collect, parts, len(texts))
+                return await asyncio.to_thread(embed)
             except asyncio.CancelledError:
                 stopped.set()
+                stream.close()
                 raise
         job = FutureJob(
             partial(self._prepare, texts, truncation, first=0, name=numbered),
@@ -148,6 +152,7 @@ class Stream:
         self._truncation = truncation
         self._last: Job | None = None
         self._jobs: WeakSet[Job] = WeakSet()
+        self._lock = Lock()
         self._closed = False
 
     def add(self, texts: Sequence[str], name: Callable[[int], str] = numbered) -> Iterator[Part]:
@@ -162,8 +167,10 @@ class Stream:
 
     def close(self) -> None:
         """Drop what the engine has not begun."""
-        self._closed = True
-        for job in list(self._jobs):
+        with self._lock:
+            self._closed = True
+            jobs = list(self._jobs)
+        for job in jobs:
             job.cancel()
 
     def _start(self, texts: Sequence[str], first: int, name: Callable[[int], str]) -> Job:
@@ -171,18 +178,23 @@ class Stream:
         self._last = self._embedding().start(
             window, self._truncation, first=first, name=name, after=self._last
         )
-        self._jobs.add(self._last)
-        if self._closed:
+        with self._lock:
+            self._jobs.add(self._last)
+            closed = self._closed
+        if closed:
             self._last.cancel()
         return self._last
 
     def _parts(self, texts: Sequence[str], name: Callable[[int], str], job: Job) -> Iterator[Part]:
         for first in range(0, len(texts), _WINDOW):
             following = first + _WINDOW
-            ahead = self._start(texts, following, name) if following < len(texts) else job
+            ahead = job
             try:
+                if following < len(texts):
+                    ahead = self._start(texts, following, name)
                 yield from self._embedding().finished(job, first=first)
             except BaseException:
+                job.cancel()
                 ahead.cancel()
                 raise
             job = ahead

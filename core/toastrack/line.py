@@ -94,9 +94,14 @@ class AsyncLine:
         """Queue a call."""
         task = asyncio.create_task(self._run(self._last, call, writes))
         self._open.add(task)
-        task.add_done_callback(self._open.discard)
+        task.add_done_callback(self._done)
         self._last = task
         return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._open.discard(task)
+        if not task.cancelled():
+            task.exception()  # asked for, or the loop would log it beside the caller's own error
 
     async def _run(
         self, previous: asyncio.Task[Any] | None, call: Callable[[], Awaitable[Any]], writes: bool

@@ -21,6 +21,8 @@ from toastrack.writing import Portions, State, Window, Write
 
 # Portions that may wait for a host that is slower than the engine.
 _QUEUED = 2
+# A source that takes this long for a window gains nothing from being read ahead.
+_SLOW_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,16 @@ class Tell:
 OnWrite = Callable[[Report, Sequence[str]], Any]
 
 
-def write_all(embedder: Embedder, on_write: OnWrite | None) -> Steps[Report]:
+def write_all(
+    embedder: Embedder, on_write: OnWrite | None, *, shared: bool = False
+) -> Steps[Report]:
     """Write every window that is read; ``on_write`` as in ``toastrack.store.Store``.
 
     If the source or the model fails, what was ready before is written first. An error of the host,
-    or of ``on_write``, ends it at once.
+    or of ``on_write``, ends it at once. What is written to a host is ``shared`` if source and
+    ``on_write`` may use it as well: then they are only called while it rests.
     """
-    run = _Run(embedder, on_write)
+    run = _Run(embedder, on_write, queued=0 if shared else _QUEUED)
     try:
         yield from run.steps()
     finally:
@@ -82,25 +87,36 @@ def write_all(embedder: Embedder, on_write: OnWrite | None) -> Steps[Report]:
 class _Run:
     """The windows that are under way in one call."""
 
-    def __init__(self, embedder: Embedder, on_write: OnWrite | None) -> None:
+    def __init__(self, embedder: Embedder, on_write: OnWrite | None, *, queued: int) -> None:
+        self._queued = queued
         self.report = Report()
         self.truncation = Truncation(embedder.on_truncate)
         self.stream = embedder.stream("document", self.truncation)
         self._embedder = embedder
         self._on_write = on_write
         self._started = time.monotonic()
+        self._slow_source = False
         self._embedding: Portions | None = None
         self._writing: deque[tuple[Call, Write]] = deque()
 
     def steps(self) -> Steps[None]:
         limit = yield Slow(lambda: self._embedder.max_tokens)
-        while (window := (yield from self._saving(Read()))) is not None:
+        while (window := (yield from self._read())) is not None:
             following = yield from self._start(window, limit)
             yield from self._finish()
             self._embedding = following
             if not following.waits:
                 yield from self._finish()
         yield from self._settle()
+
+    def _read(self) -> Steps[Window | None]:
+        if self._slow_source:
+            # It would hold back for long what is finished.
+            yield from self._settle()
+        started = time.monotonic()
+        window: Window | None = yield from self._saving(Read())
+        self._slow_source = time.monotonic() - started > _SLOW_SECONDS
+        return window
 
     def _saving(self, step: object, kind: type[Exception] = Exception) -> Steps[Any]:
         """Do a step; should it fail, what is under way is written before that is said."""
@@ -145,7 +161,7 @@ class _Run:
     def _write(self, write: Write) -> Steps[None]:
         call = yield Start(lambda collection: collection.write(write))
         self._writing.append((call, write))
-        while self._writing and (len(self._writing) > _QUEUED or self._writing[0][0].done()):
+        while self._writing and (len(self._writing) > self._queued or self._writing[0][0].done()):
             yield from self._collect()
 
     def _collect(self) -> Steps[None]:

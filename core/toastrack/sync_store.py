@@ -100,7 +100,7 @@ class SyncStore(BaseStore[C]):
                     return line.start(call, writes=not step.reads)
                 return step.call.result() if isinstance(step, Wait) else step.function()
 
-            return run_steps(write_all(self.embedder, on_write), do)
+            return run_steps(write_all(self.embedder, on_write, shared=self._shared), do)
 
     def _interrupt(self, thread: Thread) -> None:
         """End the call of the host that this thread is making; nothing where that cannot be."""

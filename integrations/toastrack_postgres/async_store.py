@@ -79,6 +79,7 @@ class AsyncPostgresStore(PostgresBase, AsyncStore[Table]):
         super().__init__(table, embedder=embedder)
         self._set(table, schema=schema, create=create, adopt=adopt, storage=storage)
         self._given = connection
+        self._shared = isinstance(connection, psycopg.AsyncConnection)
         self._connected = False
         self._loops: dict[asyncio.AbstractEventLoop, _Loop] = {}
 

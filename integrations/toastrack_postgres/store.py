@@ -96,6 +96,7 @@ class PostgresStore(PostgresBase, SyncStore[Table]):
         super().__init__(table, embedder=embedder)
         self._set(table, schema=schema, create=create, adopt=adopt, storage=storage)
         self._given = connection
+        self._shared = isinstance(connection, psycopg.Connection)
         self._own: Connection | None = None
         self._in_use: dict[Thread, Connection] = {}
         self._interrupted: WeakSet[Thread] = WeakSet()
@@ -227,6 +228,8 @@ class PostgresStore(PostgresBase, SyncStore[Table]):
                 if current_thread() in self._interrupted:
                     raise
                 time.sleep(outage.pause(error))
+                if current_thread() in self._interrupted:
+                    raise
             if callable(check := getattr(self._given, "check", None)):
                 check()  # a pool gives its other dead connections up
 
@@ -259,6 +262,8 @@ class PostgresStore(PostgresBase, SyncStore[Table]):
         with self._lent() as connection:
             self._in_use[current_thread()] = connection
             try:
+                if current_thread() in self._interrupted:
+                    raise psycopg.OperationalError("interrupted while it waited for a connection")
                 yield connection
             finally:
                 del self._in_use[current_thread()]

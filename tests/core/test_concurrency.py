@@ -49,6 +49,28 @@ def test_eight_threads_get_the_right_vectors(embedder: Embedder) -> None:
         assert max(pool.map(work, range(8))) <= 1e-5
 
 
+def test_no_call_tokenises_on_the_event_loop(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder.load()
+    threads: set[threading.Thread] = set()
+    prepare = SentenceTransformersEngine.prepare
+
+    def watched(self: SentenceTransformersEngine, *args: Any) -> Any:
+        threads.add(threading.current_thread())
+        return prepare(self, *args)
+
+    monkeypatch.setattr(SentenceTransformersEngine, "prepare", watched)
+
+    async def main() -> None:
+        await embedder.aembed_query("rye")
+        await embedder.aembed_documents(texts(300))
+
+    asyncio.run(main())
+    assert len(threads) == 2
+    assert threading.current_thread() not in threads
+
+
 def test_async_equals_sync(embedder: Embedder) -> None:
     wanted = texts(300)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -242,6 +243,40 @@ def test_who_is_told_can_end_it(store: Store, rows: Rows) -> None:
     assert sorted(told) == sorted(names(WINDOW))
     assert set(told) <= set(rows.ids) < set(names(10 * WINDOW))
     assert not [thread for thread in threading.enumerate() if "writing" in thread.name]
+
+
+def test_a_slow_source_does_not_hold_back_what_is_finished(
+    store: Store, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toastrack.pipeline._SLOW_SECONDS", -1.0)  # each one is
+    there: list[int] = []
+
+    def source() -> Iterator[Record]:
+        for number, record in enumerate(records(4 * WINDOW)):
+            if number % WINDOW == 0:
+                there.append(len(rows.ids))
+            yield record
+
+    store.upsert(source())
+    assert there == [0, WINDOW, 2 * WINDOW, 3 * WINDOW]
+
+
+def test_an_error_is_told_once(
+    embedder: Embedder, rows: Rows, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """The event loop has nothing to add to what the caller was told."""
+    monkeypatch.setattr("toastrack.writing.WINDOW", WINDOW)
+    store = AsyncDictStore("rows", embedder=embedder)
+    store.rows = rows
+
+    def fail() -> None:
+        raise StoreError("the disk is full")
+
+    rows.before_write = fail
+    with pytest.raises(StoreError):
+        asyncio.run(store.upsert(records(40 * WINDOW)))
+    gc.collect()
+    assert not caplog.records
 
 
 def test_source_and_callback_stay_on_the_callers_thread(

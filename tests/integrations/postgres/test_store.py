@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -325,6 +325,35 @@ def test_records_from_a_cursor_of_the_same_connection(
         report = store.upsert(Record(id, "rye", vector=next(vectors)) for (id,) in cursor)
         assert report.written == 1_200
     assert rows(other, schema) == 1_200
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_source_and_callback_use_the_same_connection(
+    connect: Connect, other: Any, make: Make, schema: str, autocommit: bool
+) -> None:
+    """They are asked while nothing of ours is under way on it."""
+    connection = connect(autocommit=autocommit)
+    store = make(connection).open()
+    connection.execute(f"create table {schema}.told (id text)")
+    connection.commit()
+    vectors = np.random.default_rng(0).normal(size=(1_600, DIMENSIONS))
+
+    def source() -> Iterator[tuple[str, list[Record]]]:
+        for number, vector in enumerate(vectors):
+            (id,) = connection.execute("select %s::text", [f"{number}"]).fetchone()
+            yield id, [Record(id, "rye", vector=vector)]
+
+    def on_write(report: Any, documents: Sequence[str]) -> None:
+        with connection.transaction():
+            for document in documents:
+                connection.execute(f"insert into {schema}.told values (%s)", [document])
+        if not autocommit:
+            connection.commit()
+
+    assert store.replace_many(source(), on_write).written == 1_600
+    assert rows(other, schema) == 1_600
+    (told,) = other.execute(f"select count(distinct id) from {schema}.told").fetchone()
+    assert told == 1_600
 
 
 # -- connections of every make ------------------------------------------------------------------
