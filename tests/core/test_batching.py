@@ -11,6 +11,8 @@ from transformers import BertModel
 
 from toastrack import Embedder
 from toastrack.engines.sentence_transformers import SentenceTransformersEngine
+from toastrack.engines.worker import EngineWorker, Job
+from toastrack.tokens import Tokens
 
 Batch = list[list[int]]
 
@@ -113,3 +115,29 @@ def test_queries_are_batched_with_their_prompt_counted(
 
 def test_no_texts_make_no_batch(embedder: Embedder) -> None:
     assert document_batches(embedder, [], 10) == []
+
+
+def test_queries_that_wait_are_batched_by_length_and_passed_over_once() -> None:
+    """Equal lengths share a batch; whoever it left out goes before all who come later."""
+
+    class Engine:
+        batch_tokens = 20
+
+    engine: Any = Engine()
+    worker = EngineWorker(engine)
+
+    def come(*sizes: int) -> None:
+        for size in sizes:
+            job = Job(lambda size=size: [Tokens([1] * size, size)], prompt="")  # type: ignore[misc]
+            worker._urgent.append(job)
+
+    def next_batch() -> list[int]:
+        return [len(tokens.ids) for _, items in worker._next_batch() for _, tokens in items]
+
+    come(2, 9, 3, 10, 2)
+    assert next_batch() == [10, 9]
+    come(10, 10, 10)
+    assert next_batch() == [2, 3, 2]
+    assert next_batch() == [10, 10]
+    assert next_batch() == [10]
+    assert not worker.has_work()

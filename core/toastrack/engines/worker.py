@@ -12,6 +12,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
+from itertools import islice
 from queue import SimpleQueue
 from threading import Condition, Thread
 from typing import TYPE_CHECKING
@@ -19,6 +20,9 @@ from typing import TYPE_CHECKING
 from toastrack import arrays
 from toastrack.engines.base import Engine
 from toastrack.tokens import Tokens
+
+# Jobs whose texts are compared in length before a batch is filled.
+_COMPARED = 256
 
 if TYPE_CHECKING:
     Result = tuple[list[int], arrays.FloatMatrix]
@@ -40,6 +44,7 @@ class Job:
         self.prepare = prepare
         self.prompt = prompt
         self._after = after
+        self.passed_over = False
         self.cancelled = False
         self._results: SimpleQueue[Result | BaseException | None] = SimpleQueue()
         self._waiting: list[tuple[int, Tokens]] | None = None
@@ -85,6 +90,13 @@ class Job:
             if not tokens:
                 self.finish()
         return bool(self._waiting) and not self.cancelled
+
+    def turn(self) -> tuple[bool, int]:
+        """Say when this job comes: one that was passed over first, else the longest text first."""
+        return (False, 0) if self.passed_over or not self._waiting else (True, -self._next_size())
+
+    def _next_size(self) -> int:
+        return len(self._waiting[-1][1].ids) if self._waiting else 0
 
     def take(self, longest: int, taken: int, budget: int) -> list[tuple[int, Tokens]]:
         """Hand over texts for a batch that holds ``taken`` already, padded to ``longest``."""
@@ -204,27 +216,37 @@ class EngineWorker:
             self._thread.join()
 
     def _next_batch(self) -> list[tuple[Job, list[tuple[int, Tokens]]]]:
-        """Fill one batch from the jobs of the first non-empty queue, each job in its turn."""
+        """Fill one batch from the jobs of the first non-empty queue.
+
+        Among those that came since the last batch the longest texts go first, as equal lengths pad
+        least; whoever is passed over by that goes before all others the next time.
+        """
         with self._changed:
             queue = self._urgent or self._patient
-            jobs = list(queue)
-        batch: list[tuple[Job, list[tuple[int, Tokens]]]] = []
-        taken = longest = 0
-        for job in jobs:
+            waiting = list(islice(queue, _COMPARED))
+        jobs: list[Job] = []
+        for job in waiting:
             if job.must_wait():
                 continue
             if job.cancelled or not job.start():
                 self._drop(queue, job)
                 continue
-            if batch and job.prompt != batch[0][0].prompt:
-                continue
-            items = job.take(longest, taken, self.engine.batch_tokens)
-            if not items:
-                break
-            batch.append((job, items))
-            taken += len(items)
-            longest = max(longest, *(len(item.ids) for _, item in items))
-            self._drop(queue, job, again=job.start())
+            jobs.append(job)
+        jobs.sort(key=Job.turn)
+        batch: list[tuple[Job, list[tuple[int, Tokens]]]] = []
+        taken = longest = 0
+        full = False
+        for job in jobs:
+            items = []
+            if not full and (not batch or job.prompt == batch[0][0].prompt):
+                items = job.take(longest, taken, self.engine.batch_tokens)
+                full = not items
+            job.passed_over = not items
+            if items:
+                batch.append((job, items))
+                taken += len(items)
+                longest = max(longest, *(len(item.ids) for _, item in items))
+                self._drop(queue, job, again=job.start())
         return batch
 
     def _drop(self, queue: deque[Job], job: Job, *, again: bool = False) -> None:
