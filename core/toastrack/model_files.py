@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from toastrack.openvino_files import (
     run_file_name,
     why_not,
 )
+from toastrack.weight_files import main_weight_names, weight_files
 
 # Everything the tokenizer and the identity of a model need; no pickles.
 _SMALL = ["*.json", "*.txt", "*.model"]
@@ -31,8 +31,6 @@ _SMALL_FILES = [
     "tokenizer_config.json",
 ]
 _UNWANTED = ["onnx/*", "openvino/*", "*.onnx", "gguf/*", "checkpoint-*"]
-
-_INDEX_FILE = "model.safetensors.index.json"
 
 
 def looks_like_path(model: str) -> bool:
@@ -288,10 +286,8 @@ class ModelFiles:
         """Return the sha256 of weights that are on the hub only, and remember it."""
         from huggingface_hub import hf_hub_download
 
-        index = folder / _INDEX_FILE
-        names = _shard_names(index) if index.is_file() else ["model.safetensors"]
         digests = {}
-        for name in names:
+        for name in main_weight_names(folder):
             if name not in files:
                 raise ModelError(
                     f"{self.model!r} has no {name} on the hub, so nothing says which weights its "
@@ -341,33 +337,6 @@ def _refusal(model: str, reason: str | None) -> str:
         f"engine='openvino' cannot run {model!r}: {reason}. Leave engine= out, or try to make a "
         f"folder for it: toastrack export {model} DIR."
     )
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Return the weight files of the model itself, sorted; empty if any listed shard is missing.
-
-    The weights of further modules (``2_Dense/model.safetensors``) are part of the list.
-    """
-    index = folder / _INDEX_FILE
-    names = _shard_names(index) if index.is_file() else ["model.safetensors"]
-    main = [folder / name for name in names]
-    if not all(path.is_file() for path in main):
-        return []
-    for module in read_modules(folder):
-        further = folder / module["path"]
-        if module["path"] and further.is_dir():
-            found = sorted(further.glob("*.safetensors"))
-            if not found and any(further.glob("*.bin")):
-                raise ModelError(
-                    f"{str(further)!r} holds its weights as a pickle, and toastrack does not load "
-                    "pickles. Save the model again with sentence-transformers 6."
-                )
-            main += found
-    return main
-
-
-def _shard_names(index: Path) -> list[str]:
-    return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
 
 
 def model_name(model: str | os.PathLike[str]) -> str:

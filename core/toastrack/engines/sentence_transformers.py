@@ -9,8 +9,8 @@ from typing import Any
 
 from toastrack import arrays
 from toastrack.errors import ModelError, needs_extra
-from toastrack.model_files import weight_files
 from toastrack.tokens import Tokenizer, Tokens
+from toastrack.weight_files import weight_files
 
 # Small batches stay in the processor's cache; a GPU wants its units filled.
 _CPU_BATCH_TOKENS = 2_048

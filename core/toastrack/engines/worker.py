@@ -92,11 +92,9 @@ class Job:
         return bool(self._waiting) and not self.cancelled
 
     def turn(self) -> tuple[bool, int]:
-        """Say when this job comes: one that was passed over first, else the longest text first."""
-        return (False, 0) if self.passed_over or not self._waiting else (True, -self._next_size())
-
-    def _next_size(self) -> int:
-        return len(self._waiting[-1][1].ids) if self._waiting else 0
+        """Say when a started job comes: first if it was passed over, else the longest text first."""
+        longest = len(self._waiting[-1][1].ids) if self._waiting else 0
+        return (False, 0) if self.passed_over else (True, -longest)
 
     def take(self, longest: int, taken: int, budget: int) -> list[tuple[int, Tokens]]:
         """Hand over texts for a batch that holds ``taken`` already, padded to ``longest``."""
