@@ -24,6 +24,7 @@ import safetensors.torch
 import torch
 from models import MXBAI_PROMPT, save_tiny_bert
 from numpy.typing import NDArray
+from programs import run
 from sentence_transformers import SentenceTransformer
 
 from toastrack import Embedder
@@ -69,19 +70,6 @@ def plain(folder: Path, texts: Sequence[str], prompt: str = "") -> Matrix:
 
 def assert_equal_vectors(ours: Matrix, theirs: Matrix, tolerance: float = 1e-5) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
-
-
-def run(code: str, **environment: str) -> str:
-    """Run code in a process of its own and return what it printed."""
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env=os.environ | environment,
-        timeout=60,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
 
 
 @pytest.fixture(scope="module")

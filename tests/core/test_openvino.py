@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 from models import MXBAI_PROMPT, WORDS, embed_in_another_process, exported, save_tiny_bert
+from programs import run
 from token_ids import read
 
 from toastrack import Embedder
@@ -52,19 +53,6 @@ def torch_embedder(folder: Path, **settings: Any) -> Embedder:
 
 def assert_close(ours: Any, theirs: Any, tolerance: float = 1e-4) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
-
-
-def run(code: str, **environment: str) -> str:
-    """Run code in a process of its own and return what it printed."""
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env=os.environ | environment,
-        timeout=60,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
 
 
 @contextmanager
