@@ -26,7 +26,7 @@ from toastrack.pipeline import Read, Start, Wait, write_all
 from toastrack.records import Match, Record, Report, unit_vector
 from toastrack.steps import Steps, aask, arun_steps
 from toastrack.store import Document, OnProgress
-from toastrack.writing import WINDOW, Window, document_windows, record_windows
+from toastrack.windows import WINDOW, Window, document_windows, record_windows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,7 +100,7 @@ class AsyncStore(BaseStore[C]):
 
     async def _write(
         self,
-        cut: Callable[[Iterable[Item], int | None], Iterator[Window]],
+        cut: Callable[[Iterable[Item], int], Iterator[Window]],
         items: Iterable[Item] | AsyncIterable[Item],
         on_write: AsyncOnWrite | None,
     ) -> Report:

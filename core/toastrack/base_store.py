@@ -11,7 +11,7 @@ from toastrack.filters import Filter, checked_filter
 from toastrack.records import Record
 from toastrack.space import EmbeddingSpace, check_same_space
 from toastrack.steps import Steps
-from toastrack.writing import State, Write
+from toastrack.writing import Row, State, Write
 
 
 class Collection(Protocol):
@@ -23,10 +23,10 @@ class Collection(Protocol):
     checked: bool
     """Its space is known to be the embedder's; False when opened, set by the face."""
 
-    def states(self, records: Sequence[Record], max_tokens: int) -> Steps[dict[str, State]]:
-        """Say how each record compares to what is stored under its id; new ones are left out.
+    def states(self, rows: Sequence[Row]) -> Steps[dict[str, State]]:
+        """Say how each row compares to what is stored under its id; new ones are left out.
 
-        "changed": ``records.text_hash`` differs. "metadata": only document, chunk or metadata do,
+        "changed": its ``text_hash`` differs. "metadata": only document, chunk or metadata do,
         compared as JSON, so that 1 and 1.0 differ. Call ``check`` of each record first.
         """
         ...

@@ -17,10 +17,11 @@ from toastrack.errors import RecordError
 from toastrack.records import Report
 from toastrack.steps import Slow, Steps
 from toastrack.truncation import Truncation
-from toastrack.writing import Portions, State, Window, Write
+from toastrack.windows import Window
+from toastrack.writing import Portions, Row, State, Write, rows_of
 
-# Portions that may wait for a host that is slower than the engine.
-_QUEUED = 2
+# Portions that may wait for a host that is slower than the engine; more held memory for nothing.
+_QUEUED = 1
 # A source that takes this long for a window gains nothing from being read ahead.
 _SLOW_SECONDS = 5.0
 
@@ -105,8 +106,6 @@ class _Run:
             following = yield from self._start(window, limit)
             yield from self._finish()
             self._embedding = following
-            if not following.waits:
-                yield from self._finish()
         yield from self._settle()
 
     def _read(self) -> Steps[Window | None]:
@@ -133,18 +132,22 @@ class _Run:
         """Ask what is stored of a window, and hand the engine what of it needs a vector."""
         if self._embedding is not None and _share(window, self._embedding.window):
             yield from self._finish()
-        states = yield from self._states(window, limit)
+        rows: list[Row] = yield from self._saving(Slow(lambda: rows_of(window.records, limit)))
         leaves = self._embedding is not None and bool(self._embedding.window.exact)
+        states = yield from self._states(rows)
         if leaves and "metadata" in states.values():
             # A record that comes from another document may be one of those that go with it.
             yield from self._finish()
-            states = yield from self._states(window, limit)
-        start = Slow(lambda: Portions(window, states, self.stream, limit))
+            states = yield from self._states(rows)
+        start = Slow(lambda: Portions(window, rows, states, self.stream))
         portions: Portions = yield from self._saving(start)
         return portions
 
-    def _states(self, window: Window, limit: int) -> Steps[Mapping[str, State]]:
-        call = yield Start(lambda collection: collection.states(window.records, limit), reads=True)
+    def _states(self, rows: Sequence[Row]) -> Steps[Mapping[str, State]]:
+        call = yield Start(lambda collection: collection.states(rows), reads=True)
+        if self._embedding is not None and not self._embedding.waits:
+            # The host goes on with it as soon as it has answered.
+            yield from self._finish()
         # Any other error is the host's, to which nothing more can be written.
         states: Mapping[str, State] = yield from self._saving(Wait(call), RecordError)
         return states

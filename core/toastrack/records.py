@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -93,14 +93,24 @@ def checked(record: Record, *, dimensions: int | None) -> Record:
 
     ``dimensions`` is the size a ready vector must have.
     """
+    check_fields(record)
+    if record.vector is None:
+        return record
+    vector = unit_vector(record.vector, vector_of(record), dimensions)
+    return replace(record, vector=vector)
+
+
+def check_fields(record: Record) -> None:
+    """Raise ``RecordError`` for anything wrong with a record but for its vector."""
     if not isinstance(record, Record):
         raise TypeError(f"A store takes Record objects, not {type(record).__name__}.")
+    if _is_plain(record):
+        return
     name = f"Record {record.id!r}"
     for what, value in (("id", record.id), ("text", record.text), ("document_id", record.document)):
         if not isinstance(value, str):
             raise RecordError(f"{name}: {what} is {type(value).__name__}, not str.")
-        if not value.isascii():
-            _check_text(value, f"{name}: its {what}")
+        _check_text(value, f"{name}: its {what}")
     if not record.id:
         raise RecordError("A record has an empty id. Give every record an id of its own.")
     if record.chunk is not None and (
@@ -110,13 +120,9 @@ def checked(record: Record, *, dimensions: int | None) -> Record:
     if not isinstance(record.metadata, Mapping):
         raise RecordError(f"{name}: metadata is {type(record.metadata).__name__}, not a mapping.")
     try:
-        if not _is_plain(record.metadata):
-            _check_json(dict(record.metadata), f"{name}: metadata")
+        _check_json(dict(record.metadata), f"{name}: metadata")
     except RecursionError:
         raise RecordError(f"{name}: metadata holds itself, or is nested too deeply.") from None
-    if record.vector is None:
-        return record
-    return replace(record, vector=unit_vector(record.vector, f"{name}: its vector", dimensions))
 
 
 def text_hash(record: Record, max_tokens: int) -> bytes:
@@ -125,20 +131,18 @@ def text_hash(record: Record, max_tokens: int) -> bytes:
     sha256 over the text's sha256, the effective limit, and either "embedded" or the bytes of a
     ready vector.
     """
-    digest = hashlib.sha256(hashlib.sha256(record.text.encode("utf-8")).digest())
-    digest.update(str(max_tokens).encode("ascii"))
-    if record.vector is None:
-        digest.update(b"embedded")
-    else:
+    text = hashlib.sha256(record.text.encode("utf-8")).digest()
+    source = b"embedded"
+    if record.vector is not None:
         import numpy as np
 
-        digest.update(np.asarray(record.vector, dtype="<f4").tobytes())
-    return digest.digest()
+        source = np.asarray(record.vector, dtype="<f4").tobytes()
+    return hashlib.sha256(b"".join((text, b"%d" % max_tokens, source))).digest()
 
 
-def last_of_each_id(records: Iterable[Record]) -> list[Record]:
-    """Keep the last record of each id: one statement cannot write one row twice."""
-    return list({record.id: record for record in records}.values())
+def vector_of(record: Record) -> str:
+    """Say in an error which vector is meant."""
+    return f"Record {record.id!r}: its vector"
 
 
 def unit_vector(vector: arrays.Vector, what: str, dimensions: int | None) -> arrays.FloatVector:
@@ -171,6 +175,29 @@ def unit_vector(vector: arrays.Vector, what: str, dimensions: int | None) -> arr
     return (values / np.linalg.norm(values)).astype(np.float32)
 
 
+def float32_vector(vector: arrays.Vector, what: str, dimensions: int) -> arrays.FloatVector:
+    """``unit_vector``, but one that is float32 already is returned as it is, of any length."""
+    import numpy as np
+
+    if not isinstance(vector, np.ndarray) or vector.shape != (dimensions,):
+        return unit_vector(vector, what, dimensions)
+    if vector.dtype == np.float32:
+        ready: arrays.FloatVector = vector
+        return ready
+    return unit_vector(vector, what, dimensions)
+
+
+def unit_vectors(vectors: arrays.FloatMatrix, what: Callable[[int], str]) -> arrays.FloatMatrix:
+    """``unit_vector`` for each row of float32 ``(rows, dimensions)``, changed in place."""
+    import numpy as np
+
+    squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+    # Written so that NaN is among them.
+    for row in np.flatnonzero(~(np.abs(squares - 1) < _ONE)).tolist():
+        vectors[row] = unit_vector(vectors[row], what(row), None)
+    return vectors
+
+
 def _check_text(text: str, what: str) -> None:
     try:
         check_unicode(text, what)
@@ -178,9 +205,16 @@ def _check_text(text: str, what: str) -> None:
         raise RecordError(str(error)) from None
 
 
-def _is_plain(metadata: Mapping[str, Any]) -> bool:
-    """Tell at a glance of the usual metadata, ASCII and small scalars, that JSON can hold it."""
-    for key, value in metadata.items():
+def _is_plain(record: Record) -> bool:
+    """Tell at a glance that nothing is wrong with a usual record: ASCII, and small scalars."""
+    for text in (record.id, record.text, record.document_id):
+        if type(text) is not str or not text.isascii():
+            return False
+    if not record.id or not (record.chunk is None or type(record.chunk) is int):
+        return False
+    if type(record.metadata) is not dict:
+        return False
+    for key, value in record.metadata.items():
         kind = type(value)
         if type(key) is not str or not key.isascii():
             return False

@@ -17,7 +17,7 @@ from toastrack.records import Match, Record, Report, unit_vector
 from toastrack.space import EmbeddingSpace
 from toastrack.steps import Steps, ask, run_steps
 from toastrack.store import Document, OnProgress, OnWrite
-from toastrack.writing import Window, document_windows, record_windows
+from toastrack.windows import Window, document_windows, record_windows
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,37 +8,30 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
+from toastrack import arrays
 from toastrack.embedding import Stream
-from toastrack.records import Record, Report, checked, last_of_each_id, text_hash
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from toastrack.store import Document
+from toastrack.records import Record, Report, text_hash
+from toastrack.windows import Window
 
 State = Literal["changed", "metadata", "unchanged"]
 """How a stored record compares to ours: its text or vector differs, only the rest does, nothing does."""
 
-# Records looked up, sorted by length and embedded together.
-WINDOW = 512
 # Finished rows wait no longer than this for company, so that a kill loses about a second.
 _FLUSH_SECONDS = 1.0
 _FLUSH_ROWS = 256
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A record with what is stored beside it."""
 
     record: Record
     text_hash: bytes
-    vector: NDArray[np.float32] | None = None
-    """None in a row whose stored vector stays."""
+    vector: arrays.FloatVector | None = None
+    """None where it is still to be made, and in a row whose stored vector stays."""
 
 
 @dataclass
@@ -58,55 +51,12 @@ class Write:
     """The documents that are complete once this is written."""
 
 
-@dataclass(frozen=True)
-class Window:
-    """Records that are looked up and embedded together."""
-
-    records: Sequence[Record]
-    exact: Collection[str] = ()
-    """Documents of which these are all the records."""
-    read: int = 0
-    """How many inputs became these records."""
-
-
-def record_windows(records: Iterable[Record], dimensions: int | None) -> Iterator[Window]:
-    """Cut a stream of records into checked windows; the last of equal ids in a window wins."""
-    window: list[Record] = []
-    if isinstance(records, Record):
-        raise TypeError("A list of records is wanted and one Record was given. Write [record].")
-    for record in records:
-        window.append(checked(record, dimensions=dimensions))
-        if len(window) >= WINDOW:
-            yield Window(last_of_each_id(window), read=len(window))
-            window = []
-    if window:
-        yield Window(last_of_each_id(window), read=len(window))
-
-
-def document_windows(documents: Iterable[Document], dimensions: int | None) -> Iterator[Window]:
-    """Cut a stream of documents into checked windows; a document is never divided."""
-    window: dict[str, list[Record]] = {}
-    size = read = 0
-    for document_id, records in documents:
-        # The id is checked also when nothing remains of the document.
-        checked(Record("replace()", "", document_id=document_id), dimensions=None)
-        parts = [
-            replace(checked(record, dimensions=dimensions), document_id=document_id)
-            for record in records
-        ]
-        read += 1
-        window[document_id] = last_of_each_id(parts)
-        size += len(parts)
-        if size >= WINDOW or len(window) >= WINDOW:
-            yield _document_window(window, read)
-            window, size, read = {}, 0, 0
-    if window:
-        yield _document_window(window, read)
-
-
-def _document_window(window: Mapping[str, Sequence[Record]], read: int) -> Window:
-    records = last_of_each_id(record for parts in window.values() for record in parts)
-    return Window(records, exact=list(window), read=read)
+def rows_of(records: Iterable[Record], max_tokens: int) -> list[Row]:
+    """Return checked records as rows, those with a ready vector complete."""
+    return [
+        Row(record, text_hash(record, max_tokens), record.vector)  # type: ignore[arg-type]
+        for record in records
+    ]
 
 
 class Portions:
@@ -117,12 +67,12 @@ class Portions:
     """
 
     def __init__(
-        self, window: Window, states: Mapping[str, State], stream: Stream, limit: int
+        self, window: Window, rows: Sequence[Row], states: Mapping[str, State], stream: Stream
     ) -> None:
         self.window = window
         self._states = states
-        self._rows = [Row(record, text_hash(record, limit)) for record in window.records]
-        self._to_embed = [row for row in self._rows if self._needs_vector(row)]
+        self._rows = rows
+        self._to_embed = [row for row in rows if row.vector is None and self._is_changed(row)]
         self._batches = stream.add(
             [row.record.text for row in self._to_embed],
             lambda position: f"Record {self._to_embed[position].record.id!r}",
@@ -133,9 +83,8 @@ class Portions:
         """Tell whether the engine has something to do before all of it can be written."""
         return bool(self._to_embed)
 
-    def _needs_vector(self, row: Row) -> bool:
-        changed = self._states.get(row.record.id, "changed") == "changed"
-        return changed and row.record.vector is None
+    def _is_changed(self, row: Row) -> bool:
+        return self._states.get(row.record.id, "changed") == "changed"
 
     def writes(self, report: Report) -> Iterator[Write]:
         """Yield what to write as the vectors come; the numbers are added to ``report``.
@@ -182,28 +131,21 @@ class Portions:
                 finish(document)
 
         for row in self._rows:
-            record = row.record
-            state = self._states.get(record.id, "changed")
+            state = self._states.get(row.record.id, "changed")
             if state != "changed":
                 report.unchanged += state == "unchanged"
+                settle(row._replace(vector=None), state)
+            elif row.vector is not None:
                 settle(row, state)
-            elif record.vector is not None:
-                settle(Row(record, row.text_hash, _float32(record.vector)), state)
 
         for positions, vectors in self._batches:
             report.embedded += len(positions)
             for position, vector in zip(positions, vectors, strict=True):
                 row = self._to_embed[position]
-                settle(Row(row.record, row.text_hash, vector), "changed")
+                settle(row._replace(vector=vector), "changed")
             waited = time.monotonic() - last_flush > _FLUSH_SECONDS
             if pending.documents and (waited or len(pending.rows) >= _FLUSH_ROWS):
                 yield pending
                 pending, last_flush = Write(), time.monotonic()
         if pending.documents:
             yield pending
-
-
-def _float32(vector: object) -> NDArray[np.float32]:
-    import numpy as np
-
-    return np.asarray(vector, dtype=np.float32)

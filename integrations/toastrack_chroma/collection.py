@@ -14,7 +14,7 @@ from toastrack.distinct import Distinct
 from toastrack.errors import RecordError
 from toastrack.exact import Best
 from toastrack.filters import Scalar, matches
-from toastrack.records import Match, Record, text_hash
+from toastrack.records import Match, Record
 from toastrack.space import EmbeddingSpace
 from toastrack.steps import Ask, Slow, Steps
 from toastrack.writing import Row, State, Write
@@ -74,20 +74,20 @@ class ChromaCollection:
     metadata: dict[str, Any] = field(default_factory=dict)
     """What the collection says of itself, ours and the user's."""
 
-    def states(self, records: Sequence[Record], max_tokens: int) -> Steps[dict[str, State]]:
-        """Say how each record compares to what is stored under its id."""
-        for record in records:
-            check_record(record)
-        stored = yield from self._metadatas([record.id for record in records])
+    def states(self, rows: Sequence[Row]) -> Steps[dict[str, State]]:
+        """Say how each row compares to what is stored under its id."""
+        for row in rows:
+            check_record(row.record)
+        stored = yield from self._metadatas([row.record.id for row in rows])
         result: dict[str, State] = {}
-        for record in records:
-            row = stored.get(record.id)
+        for record, text_hash, _ in rows:
             if record.id not in stored:
                 continue
-            if (row or {}).get(TEXT_HASH) != text_hash(record, max_tokens).hex():
+            metadata = stored[record.id] or {}
+            if metadata.get(TEXT_HASH) != text_hash.hex():
                 result[record.id] = "changed"
             else:
-                result[record.id] = "unchanged" if same_rest(row or {}, record) else "metadata"
+                result[record.id] = "unchanged" if same_rest(metadata, record) else "metadata"
         return result
 
     def write(self, portion: Write) -> Steps[tuple[int, int]]:

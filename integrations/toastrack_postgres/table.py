@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 from toastrack.filters import Scalar
-from toastrack.records import Match, Record, text_hash
+from toastrack.records import Match, Record
 from toastrack.space import EmbeddingSpace
 from toastrack.steps import Steps
 from toastrack.writing import Row, State, Write
@@ -77,27 +77,27 @@ class Table:
     unsettled: bool = False
     """That happened in a transaction of the caller's, who may yet roll it back."""
 
-    def states(self, records: Sequence[Record], max_tokens: int) -> Steps[dict[str, State]]:
-        """Say how each record compares to what is stored under its id."""
-        for record in records:
-            check_record(record)
-        if not records:
+    def states(self, rows: Sequence[Row]) -> Steps[dict[str, State]]:
+        """Say how each row compares to what is stored under its id."""
+        for row in rows:
+            check_record(row.record)
+        if not rows:
             return {}
-        rows = yield Query(self.statements.states, {"ids": [record.id for record in records]})
-        result: dict[str, State] = {records[position].id: "changed" for position, _ in rows}
+        stored = yield Query(self.statements.states, {"ids": [row.record.id for row in rows]})
+        result: dict[str, State] = {rows[position].record.id: "changed" for position, _ in stored}
         same_text = [
-            records[position]
-            for position, stored in rows
-            if stored == text_hash(records[position], max_tokens)
+            rows[position].record
+            for position, text_hash in stored
+            if text_hash == rows[position].text_hash
         ]
         if same_text:
             # Asked apart, as a first load would pay for what no row is compared with.
             result.update((record.id, "metadata") for record in same_text)
-            rows = yield Query(
+            same = yield Query(
                 self.statements.same_rest,
                 {"ids": [record.id for record in same_text], **_rest(same_text)},
             )
-            result.update((same_text[position].id, "unchanged") for (position,) in rows)
+            result.update((same_text[position].id, "unchanged") for (position,) in same)
         return result
 
     def write(self, portion: Write) -> Steps[tuple[int, int]]:

@@ -14,10 +14,10 @@ from toastrack.distinct import Distinct
 from toastrack.errors import StoreError
 from toastrack.exact import Best
 from toastrack.filters import Scalar, matches
-from toastrack.records import Match, Record, text_hash
+from toastrack.records import Match, Record
 from toastrack.space import EmbeddingSpace
 from toastrack.steps import Ask, Steps
-from toastrack.writing import State, Write
+from toastrack.writing import Row, State, Write
 from toastrack_qdrant.conditions import both, conditions, of_documents
 from toastrack_qdrant.host import Host
 from toastrack_qdrant.points import (
@@ -55,19 +55,19 @@ class QdrantCollection:
 
     # -- writing --------------------------------------------------------------------------------
 
-    def states(self, records: Sequence[Record], max_tokens: int) -> Steps[dict[str, State]]:
-        """Say how each record compares to what is stored under its id."""
-        for record in records:
-            check_record(record)
+    def states(self, rows: Sequence[Row]) -> Steps[dict[str, State]]:
+        """Say how each row compares to what is stored under its id."""
+        for row in rows:
+            check_record(row.record)
         everything_but_text = models.PayloadSelectorExclude(exclude=["text"])
-        stored = yield from self._retrieve([record.id for record in records], everything_but_text)
+        stored = yield from self._retrieve([row.record.id for row in rows], everything_but_text)
         result: dict[str, State] = {}
-        for record in records:
+        for record, text_hash, _ in rows:
             point = stored.get(point_id(record.id))
             if point is None:
                 continue
             values = point.payload or {}
-            if values.get("text_hash") != text_hash(record, max_tokens).hex():
+            if values.get("text_hash") != text_hash.hex():
                 result[record.id] = "changed"
             else:
                 result[record.id] = "unchanged" if _same_rest(values, record) else "metadata"

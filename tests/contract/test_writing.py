@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from awaited import Awaited
 
-from toastrack import Embedder, Record, Report, writing
+from toastrack import Embedder, Record, Report, windows
 from toastrack.errors import RecordError, TruncationWarning
 from toastrack.store import Document, Store
 
@@ -144,7 +144,7 @@ def test_of_equal_ids_the_last_wins(store: Store, runs: Runs) -> None:
 def test_of_equal_ids_far_apart_the_last_wins(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "WINDOW", 2)
+    monkeypatch.setattr(windows, "WINDOW", 2)
     last = Record("a", "wheat flour")
 
     report = store.upsert([A, B, C, last])
@@ -158,7 +158,7 @@ def test_a_record_that_is_put_back_while_it_is_changed(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is stored of a window is not known before the one in front of it is written."""
-    monkeypatch.setattr(writing, "WINDOW", 1)
+    monkeypatch.setattr(windows, "WINDOW", 1)
     store.upsert([A, B])
 
     store.upsert([Record("a", "wheat flour"), A, Record("b", B.text, {"n": 9}), B])
@@ -500,7 +500,7 @@ def test_replace_takes_a_record_over_from_another_document(store: Store) -> None
 def test_a_record_goes_over_to_another_document_in_one_call(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "WINDOW", 1)
+    monkeypatch.setattr(windows, "WINDOW", 1)
     store.replace("old", [A, B])
 
     store.replace_many([("old", [B]), ("new", [A])])
@@ -528,7 +528,7 @@ def library(count: int) -> list[Document]:
 def test_replace_many_reports_each_document_once_it_is_complete(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "WINDOW", 4)
+    monkeypatch.setattr(windows, "WINDOW", 4)
     documents = library(60)
     store.replace("book1", chunks("book1", "rye 1 0", "stale"))
     store.replace("book4", chunks("book4", "stale"))
@@ -571,7 +571,7 @@ def test_replace_many_reports_each_document_once_it_is_complete(
 def test_replace_many_goes_on_where_it_was_stopped(
     store: Store, monkeypatch: pytest.MonkeyPatch, stop_after: int
 ) -> None:
-    monkeypatch.setattr(writing, "WINDOW", 4)
+    monkeypatch.setattr(windows, "WINDOW", 4)
     documents = library(12)
     calls: list[list[str]] = []
 

@@ -12,7 +12,7 @@ import pytest
 from toastrack import Embedder, Record, ingest
 from toastrack.errors import RecordError, SourceError
 from toastrack.ingestion import Progress
-from toastrack.writing import WINDOW
+from toastrack.windows import WINDOW
 
 pytest.importorskip("toastrack_postgres", reason="the extra 'postgres' is not installed")
 from toastrack_postgres import PostgresStore

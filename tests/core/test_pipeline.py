@@ -20,7 +20,7 @@ from toastrack.steps import Ask, Steps, ask_on_a_thread
 from toastrack.store import Store
 from toastrack.sync_store import SyncStore
 from toastrack.truncation import Truncation
-from toastrack.writing import State, Write
+from toastrack.writing import Row, State, Write
 
 WINDOW = 4
 LONG = 30.0
@@ -37,8 +37,8 @@ class Rows:
         self.ids: list[str] = []
         self.before_write: Callable[[], None] = lambda: None
 
-    def states(self, records: Sequence[Record], max_tokens: int) -> Steps[dict[str, State]]:
-        for record in records:
+    def states(self, rows: Sequence[Row]) -> Steps[dict[str, State]]:
+        for record, _, _ in rows:
             if "\0" in record.text:
                 raise RecordError(f"Record {record.id!r} holds NUL.")
         yield Ask(lambda: None)
@@ -79,7 +79,7 @@ def store(
     rows: Rows,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Any]:
-    monkeypatch.setattr("toastrack.writing.WINDOW", WINDOW)
+    monkeypatch.setattr("toastrack.windows.WINDOW", WINDOW)
     if request.param == "sync":
         store = DictStore("rows", embedder=embedder)
         store.rows = rows
@@ -265,7 +265,7 @@ def test_an_error_is_told_once(
     embedder: Embedder, rows: Rows, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     """The event loop has nothing to add to what the caller was told."""
-    monkeypatch.setattr("toastrack.writing.WINDOW", WINDOW)
+    monkeypatch.setattr("toastrack.windows.WINDOW", WINDOW)
     store = AsyncDictStore("rows", embedder=embedder)
     store.rows = rows
 
@@ -282,7 +282,7 @@ def test_an_error_is_told_once(
 def test_source_and_callback_stay_on_the_callers_thread(
     embedder: Embedder, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toastrack.writing.WINDOW", WINDOW)
+    monkeypatch.setattr("toastrack.windows.WINDOW", WINDOW)
     store = DictStore("rows", embedder=embedder)
     store.rows = rows
     threads: set[threading.Thread] = set()
@@ -299,7 +299,7 @@ def test_source_and_callback_stay_on_the_callers_thread(
 def test_a_call_that_is_cancelled_ends(
     embedder: Embedder, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toastrack.writing.WINDOW", WINDOW)
+    monkeypatch.setattr("toastrack.windows.WINDOW", WINDOW)
     store = AsyncDictStore("rows", embedder=embedder)
     store.rows = rows
     begun, go_on = threading.Event(), threading.Event()

@@ -14,18 +14,22 @@ import pytest
 from toastrack import Match, Record, Report
 from toastrack.errors import FilterError, RecordError
 from toastrack.filters import checked_filter
-from toastrack.records import checked, last_of_each_id, text_hash, unit_vector
+from toastrack.records import checked, text_hash, unit_vector
+from toastrack.windows import record_windows
 
 NAN, INFINITY = float("nan"), float("inf")
 RECORD = Record("loaf", "Rye is sour.")
 
 
-def refused(record: Record, dimensions: int | None = 3) -> str:
-    """The message with which a record is refused, which names the record."""
+def refused(record: Record) -> str:
+    """The message with which a record is refused, alone or in a stream, which names the record."""
     with pytest.raises(RecordError) as caught:
-        checked(record, dimensions=dimensions)
+        checked(record, dimensions=3)
     message = str(caught.value)
     assert repr(record.id) in message
+    with pytest.raises(RecordError) as caught:
+        list(record_windows([record], 3))
+    assert str(caught.value) == message
     return message
 
 
@@ -321,11 +325,6 @@ def test_a_hash_takes_any_kind_of_sequence_as_the_same_vector() -> None:
 
 
 # -- the rest -------------------------------------------------------------------------------
-
-
-def test_the_last_record_of_an_id_stays() -> None:
-    one, two, three = Record("a", "1"), Record("b", "2"), Record("a", "3")
-    assert last_of_each_id([one, two, three]) == [three, two]
 
 
 def test_a_match_says_what_kind_of_score_it_has() -> None:

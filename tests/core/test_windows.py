@@ -1,0 +1,120 @@
+"""Records cut into windows: what is in which, and what became of their vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from toastrack import Record
+from toastrack.errors import RecordError
+from toastrack.windows import Window, document_windows, record_windows
+
+SIZE = 4
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toastrack.windows.WINDOW", SIZE)
+
+
+def ids(windows: Iterator[Window]) -> list[list[str]]:
+    return [[record.id for record in window.records] for window in windows]
+
+
+def test_records_are_cut_where_a_window_is_full() -> None:
+    records = [Record(str(number), "x") for number in range(2 * SIZE + 1)]
+    windows = list(record_windows(records, 3))
+    assert ids(iter(windows)) == [["0", "1", "2", "3"], ["4", "5", "6", "7"], ["8"]]
+    assert [window.read for window in windows] == [4, 4, 1]
+    assert list(record_windows([], 3)) == []
+
+
+def test_the_last_record_of_an_id_stays() -> None:
+    one, two, three = Record("a", "1"), Record("b", "2"), Record("a", "3")
+    (window,) = record_windows([one, two, three], 3)
+    assert window.records == [three, two]
+    assert window.read == 3
+
+
+def test_one_record_is_no_stream() -> None:
+    one: Any = Record("a", "1")
+    with pytest.raises(TypeError, match="Write \\[record\\]"):
+        next(record_windows(one, 3))
+
+
+def test_a_document_is_never_divided() -> None:
+    parts = [Record(f"a#{number}", "x") for number in range(2 * SIZE)]
+    windows = list(document_windows([("a", parts), ("b", [Record("b", "y")])], 3))
+    assert [list(window.exact) for window in windows] == [["a"], ["b"]]
+    assert {record.document for record in windows[0].records} == {"a"}
+    assert [window.read for window in windows] == [1, 1]
+
+
+def test_the_last_of_equal_documents_stays() -> None:
+    first = [Record("a#0", "old"), Record("a#1", "old")]
+    (window,) = document_windows([("a", first), ("b", []), ("a", [Record("a#0", "new")])], 3)
+    assert [(record.id, record.text) for record in window.records] == [("a#0", "new")]
+    assert list(window.exact) == ["a", "b"]
+    assert window.read == 3
+
+
+def test_vectors_of_a_window_are_each_normalised() -> None:
+    given: list[Any] = [
+        np.array([3, 0, 4], np.float32),
+        None,
+        [0, 5, 0],
+        np.array([0.6, 0, 0.8], np.float32),
+        np.array([1.5e38, 0, 2e38], np.float32),
+        np.array([1, 0, 0], np.dtype(">f4")),
+        np.array([9, 1, 0, 1, 9, 1], np.float32)[1::2],
+    ]
+    records = [Record(str(n), "x", {"n": n}, vector, "d", n) for n, vector in enumerate(given)]
+    windows = record_windows(records, 3)
+    made = [record for window in windows for record in window.records]
+    expected = [[0.6, 0, 0.8], None, [0, 1, 0], [0.6, 0, 0.8], [0.6, 0, 0.8], [1, 0, 0]]
+    for record, before, wanted in zip(made, records, [*expected, np.full(3, 3**-0.5)], strict=True):
+        assert record == before  # but for its vector
+        if wanted is None:
+            assert record.vector is None
+            continue
+        assert isinstance(record.vector, np.ndarray)
+        assert record.vector.dtype == np.float32
+        np.testing.assert_allclose(record.vector, wanted, rtol=0, atol=1e-6)
+
+
+def test_a_vector_of_length_1_stays_to_the_bit() -> None:
+    vectors = np.random.default_rng(0).standard_normal((SIZE, 1024)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    records = [Record(str(number), "x", vector=vector) for number, vector in enumerate(vectors)]
+    (once,) = record_windows(records, 1024)
+    (twice,) = record_windows(once.records, 1024)
+    for one, other in zip(once.records, twice.records, strict=True):
+        assert np.array_equal(one.vector, other.vector)  # type: ignore[arg-type]
+
+
+def test_an_array_may_be_used_again_for_the_next_record() -> None:
+    array = np.zeros(3, np.float32)
+
+    def records() -> Iterator[Record]:
+        for number in range(3):
+            array[:] = 0
+            array[number] = 2
+            yield Record(str(number), "x", vector=array)
+
+    (window,) = record_windows(records(), 3)
+    assert [np.argmax(record.vector) for record in window.records] == [0, 1, 2]  # type: ignore[arg-type]
+    assert array.tolist() == [0, 0, 2]
+
+
+def test_the_first_vector_without_a_direction_is_named() -> None:
+    nothing = np.zeros(3, np.float32)
+    records = [
+        Record("a", "x", vector=[1, 0, 0]),
+        Record("b", "x"),
+        Record("c", "x", vector=nothing),
+    ]
+    with pytest.raises(RecordError, match="Record 'c': its vector has length 0"):
+        list(record_windows(records, 3))
