@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from toastrack import arrays
-from toastrack.engines.worker import EngineWorker, FutureJob, Job
-from toastrack.errors import ModelError
+from toastrack.engines.jobs import AwaitedJob, Job
+from toastrack.engines.worker import EngineWorker
 from toastrack.prompts import Role, add_prompt
 from toastrack.tokens import Tokens, check_unicode
 from toastrack.truncation import Truncation, numbered
@@ -62,14 +62,14 @@ class Embedding:
         ``first`` is the position of the first of them, and ``name`` says which text a position is.
         """
         tokens = self._prepare(texts, truncation, first=first, name=name)
-        job = Job(partial(list, tokens), prompt=self._prompt, after=after)
+        job = Job(partial(list, tokens), prompt=self._prompt, size=self._size, after=after)
         self._worker.submit(job, urgent=self._urgent)
         return job
 
     def finished(self, job: Job, *, first: int) -> Iterator[Part]:
         """Yield ``(positions, unit vectors)`` of each engine batch as soon as it is done."""
-        for positions, raw in job.results():
-            yield [first + position for position in positions], self._unit(raw)
+        for positions, vectors in job.results():
+            yield [first + position for position in positions], vectors
 
     def matrix(self, texts: Sequence[str], truncation: Truncation) -> arrays.FloatMatrix:
         """Return one unit vector a text, in the order of the texts."""
@@ -91,13 +91,13 @@ class Embedding:
                 stopped.set()
                 stream.close()
                 raise
-        job = FutureJob(
+        job = AwaitedJob(
             partial(self._prepare, texts, truncation, first=0, name=numbered),
             prompt=self._prompt,
+            size=self._size,
         )
         self._worker.submit(job, urgent=self._urgent)
-        done = await asyncio.wrap_future(job.future)
-        return self._collect(((positions, self._unit(raw)) for positions, raw in done), len(texts))
+        return self._collect(await job.all_results(), len(texts))
 
     def _prepare(
         self,
@@ -116,20 +116,6 @@ class Embedding:
             raise
         truncation.add([tokens.uncut for tokens in prepared], self._limit, first=first, name=name)
         return prepared
-
-    def _unit(self, raw: arrays.FloatMatrix) -> arrays.FloatMatrix:
-        """Scale rows to length 1; a row that has no direction is an error, not a NaN."""
-        import numpy as np
-
-        vectors = raw[:, : self._size]
-        norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-        if not np.isfinite(norms).all() or not norms.all():
-            raise ModelError(
-                "The model returned a vector that is zero or not finite. Its weights are damaged, "
-                "or precision= is too low for it."
-            )
-        unit: arrays.FloatMatrix = (vectors / norms).astype(np.float32)
-        return unit
 
     def _collect(self, parts: Iterable[Part], rows: int) -> arrays.FloatMatrix:
         """Put batches back into the order of the texts: float32 of shape ``(rows, size)``."""

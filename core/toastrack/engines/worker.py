@@ -10,150 +10,17 @@ from __future__ import annotations
 import atexit
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future
 from itertools import islice
-from queue import SimpleQueue
 from threading import Condition, Thread
-from typing import TYPE_CHECKING
 
-from toastrack import arrays
 from toastrack.engines.base import Engine
+from toastrack.engines.jobs import Job, answer
+from toastrack.engines.unit_vectors import UnitVectors
+from toastrack.errors import ModelError
 from toastrack.tokens import Tokens
 
 # Jobs whose texts are compared in length before a batch is filled.
 _COMPARED = 256
-
-if TYPE_CHECKING:
-    Result = tuple[list[int], arrays.FloatMatrix]
-
-
-class Job:
-    """Some texts of one caller; its results come a batch at a time, in any order.
-
-    It waits until all texts of the job ``after`` which it comes are with the engine.
-    """
-
-    def __init__(
-        self,
-        prepare: Callable[[], Sequence[Tokens]],
-        *,
-        prompt: str,
-        after: Job | None = None,
-    ) -> None:
-        self.prepare = prepare
-        self.prompt = prompt
-        self._after = after
-        self.passed_over = False
-        self.cancelled = False
-        self._results: SimpleQueue[Result | BaseException | None] = SimpleQueue()
-        self._waiting: list[tuple[int, Tokens]] | None = None
-        self._open = 0
-
-    def results(self) -> Iterator[Result]:
-        """Yield ``(positions, raw vectors)`` as they are done; stop asking and the rest is dropped."""
-        try:
-            while (result := self._results.get()) is not None:
-                if isinstance(result, BaseException):
-                    raise result
-                yield result
-        finally:
-            self.cancelled = True
-
-    def cancel(self) -> None:
-        """Drop what the engine has not begun; who still waits for results gets an error."""
-        self.cancelled = True
-        self._results.put(CancelledError())
-
-    # What follows is the worker's side.
-
-    def must_wait(self) -> bool:
-        """Tell whether another job of the caller comes first."""
-        if self._after is not None and self._after._is_through():
-            self._after = None
-        return self._after is not None
-
-    def _is_through(self) -> bool:
-        return self.cancelled or (self._waiting is not None and not self._waiting)
-
-    def start(self) -> bool:
-        """Tokenise, longest text first; True if there is something to run."""
-        if self._waiting is None:
-            try:
-                tokens = list(self.prepare())
-            except BaseException as error:
-                self.fail(error)
-                return False
-            order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i].ids))
-            self._waiting = [(position, tokens[position]) for position in reversed(order)]
-            self._open = len(tokens)
-            if not tokens:
-                self.finish()
-        return bool(self._waiting) and not self.cancelled
-
-    def turn(self) -> tuple[bool, int]:
-        """Say when a started job comes: first if it was passed over, else the longest text first."""
-        longest = len(self._waiting[-1][1].ids) if self._waiting else 0
-        return (False, 0) if self.passed_over else (True, -longest)
-
-    def take(self, longest: int, taken: int, budget: int) -> list[tuple[int, Tokens]]:
-        """Hand over texts for a batch that holds ``taken`` already, padded to ``longest``."""
-        batch: list[tuple[int, Tokens]] = []
-        waiting = self._waiting or []
-        while waiting:
-            width = max(longest, len(waiting[-1][1].ids))
-            if taken + len(batch) and width * (taken + len(batch) + 1) > budget:
-                break
-            longest = width
-            batch.append(waiting.pop())
-        return batch
-
-    def deliver(self, positions: list[int], vectors: arrays.FloatMatrix) -> None:
-        """Pass results on, and say so when they were the last."""
-        self.keep((positions, vectors))
-        self._open -= len(positions)
-        if not self._open:
-            self.finish()
-
-    def keep(self, result: Result) -> None:
-        """Pass one result to the caller."""
-        self._results.put(result)
-
-    def fail(self, error: BaseException) -> None:
-        """Pass an error to the caller instead."""
-        self.cancelled = True
-        self._results.put(error)
-
-    def finish(self) -> None:
-        """Tell the caller that this was all."""
-        self._results.put(None)
-
-
-class FutureJob(Job):
-    """A job whose caller waits on a future for all results at once."""
-
-    def __init__(self, prepare: Callable[[], Sequence[Tokens]], *, prompt: str) -> None:
-        super().__init__(prepare, prompt=prompt)
-        self.future: Future[list[Result]] = Future()
-        self.future.add_done_callback(self._stop)
-        self._parts: list[Result] = []
-
-    def _stop(self, future: Future[list[Result]]) -> None:
-        self.cancelled = True
-
-    def keep(self, result: Result) -> None:
-        """Keep a result until all are there."""
-        self._parts.append(result)
-
-    def fail(self, error: BaseException) -> None:
-        """Pass an error to the caller instead."""
-        if not self.future.done() and self.future.set_running_or_notify_cancel():
-            self.future.set_exception(error)
-
-    def finish(self) -> None:
-        """Hand over what was kept."""
-        if self.future.set_running_or_notify_cancel():
-            self.future.set_result(self._parts)
 
 
 class EngineWorker:
@@ -195,15 +62,22 @@ class EngineWorker:
             return
         tokens = [item for _, items in batch for _, item in items]
         try:
-            vectors = self.engine.run(tokens, prompt=batch[0][0].prompt)
+            raw = self.engine.run(tokens, prompt=batch[0][0].prompt)
+            cut = {size: UnitVectors(raw, size) for size in {job.size for job, _ in batch}}
             start = 0
             for job, items in batch:
-                positions = [position for position, _ in items]
-                job.deliver(positions, vectors[start : start + len(items)])
-                start += len(items)
+                end = start + len(items)
+                try:
+                    vectors = cut[job.size].rows(start, end)
+                except ModelError as error:
+                    job.fail(error)
+                else:
+                    job.deliver([position for position, _ in items], vectors)
+                start = end
         except BaseException as error:
             for job, _ in batch:
                 job.fail(error)
+        answer(job for job, _ in batch)
 
     def stop(self) -> None:
         """Drop what is queued and wait for the batch that runs."""
@@ -228,6 +102,7 @@ class EngineWorker:
                 continue
             if job.cancelled or not job.start():
                 self._drop(queue, job)
+                answer([job])
                 continue
             jobs.append(job)
         jobs.sort(key=Job.turn)
