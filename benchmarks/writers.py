@@ -23,6 +23,7 @@ from inputs import packaged_minilm, prose
 from measuring import needs
 
 from toastrack import Embedder, Record
+from toastrack.writing import Row, rows_of
 
 SIZE = 1_024
 # Rows in one call of psycopg or of a client, where its users choose.
@@ -99,6 +100,11 @@ def records(some: Rows) -> list[Record]:
     """What toastrack's users hold."""
     parts = zip(some.ids, some.texts, some.metadatas, some.vectors, strict=True)
     return [Record(id, text, metadata, vector) for id, text, metadata, vector in parts]
+
+
+def stored_rows(some: Rows) -> list[Row]:
+    """What toastrack writes: the records with what it compares them by."""
+    return rows_of(records(some), 256)
 
 
 def lists(some: Rows) -> Rows:
@@ -300,11 +306,21 @@ def chroma(folder: Path | None, model: Embedder) -> dict[str, Writer]:
         "collection.upsert, arrays, as many rows a call as Chroma takes": Writer(
             lambda some: some, partial(_chroma_client, folder)
         ),
+        "collection.upsert, with all that toastrack stores": Writer(
+            _with_chroma_fields, partial(_chroma_client, folder)
+        ),
         "langchain-chroma add_texts": Writer(lists, partial(_langchain_chroma, folder)),
         "llama-index ChromaVectorStore.add": Writer(
             nodes, partial(_llama_index_chroma, folder), again=False
         ),
     }
+
+
+def _with_chroma_fields(some: Rows) -> Rows:
+    """Rows whose metadata holds the fields of toastrack, too: each is a row of Chroma's database."""
+    from toastrack_chroma.codec import row_metadata
+
+    return replace(some, metadatas=[row_metadata(row) for row in stored_rows(some)])
 
 
 def _chroma(folder: Path | None) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from toastrack import arrays
-from toastrack.engines.jobs import AwaitedJob, Job
+from toastrack.engines.jobs import AwaitedJob, StreamedJob
 from toastrack.engines.worker import EngineWorker
 from toastrack.prompts import Role, add_prompt
 from toastrack.tokens import Tokens, check_unicode
@@ -55,18 +55,18 @@ class Embedding:
         *,
         first: int,
         name: Callable[[int], str],
-        after: Job | None,
-    ) -> Job:
+        after: StreamedJob | None,
+    ) -> StreamedJob:
         """Tokenise texts and queue them behind a job of the same caller.
 
         ``first`` is the position of the first of them, and ``name`` says which text a position is.
         """
         tokens = self._prepare(texts, truncation, first=first, name=name)
-        job = Job(partial(list, tokens), prompt=self._prompt, size=self._size, after=after)
+        job = StreamedJob(partial(list, tokens), prompt=self._prompt, size=self._size, after=after)
         self._worker.submit(job, urgent=self._urgent)
         return job
 
-    def finished(self, job: Job, *, first: int) -> Iterator[Part]:
+    def finished(self, job: StreamedJob, *, first: int) -> Iterator[Part]:
         """Yield ``(positions, unit vectors)`` of each engine batch as soon as it is done."""
         for positions, vectors in job.results():
             yield [first + position for position in positions], vectors
@@ -136,8 +136,8 @@ class Stream:
     def __init__(self, embedding: Callable[[], Embedding], truncation: Truncation) -> None:
         self._embedding = embedding
         self._truncation = truncation
-        self._last: Job | None = None
-        self._jobs: WeakSet[Job] = WeakSet()
+        self._last: StreamedJob | None = None
+        self._jobs: WeakSet[StreamedJob] = WeakSet()
         self._lock = Lock()
         self._closed = False
 
@@ -159,7 +159,7 @@ class Stream:
         for job in jobs:
             job.cancel()
 
-    def _start(self, texts: Sequence[str], first: int, name: Callable[[int], str]) -> Job:
+    def _start(self, texts: Sequence[str], first: int, name: Callable[[int], str]) -> StreamedJob:
         window = texts[first : first + _WINDOW]
         self._last = self._embedding().start(
             window, self._truncation, first=first, name=name, after=self._last
@@ -171,7 +171,9 @@ class Stream:
             self._last.cancel()
         return self._last
 
-    def _parts(self, texts: Sequence[str], name: Callable[[int], str], job: Job) -> Iterator[Part]:
+    def _parts(
+        self, texts: Sequence[str], name: Callable[[int], str], job: StreamedJob
+    ) -> Iterator[Part]:
         for first in range(0, len(texts), _WINDOW):
             following = first + _WINDOW
             ahead = job

@@ -20,7 +20,7 @@ from toastrack.truncation import Truncation
 from toastrack.windows import Window
 from toastrack.writing import Portions, Row, State, Write, rows_of
 
-# Portions that may wait for a host that is slower than the engine; more held memory for nothing.
+# Portions that may wait for a host that is slower than the engine; more would only hold memory.
 _QUEUED = 1
 # A source that takes this long for a window gains nothing from being read ahead.
 _SLOW_SECONDS = 5.0
@@ -106,6 +106,8 @@ class _Run:
             following = yield from self._start(window, limit)
             yield from self._finish()
             self._embedding = following
+            if not following.waits:
+                yield from self._finish()
         yield from self._settle()
 
     def _read(self) -> Steps[Window | None]:
@@ -145,9 +147,6 @@ class _Run:
 
     def _states(self, rows: Sequence[Row]) -> Steps[Mapping[str, State]]:
         call = yield Start(lambda collection: collection.states(rows), reads=True)
-        if self._embedding is not None and not self._embedding.waits:
-            # The host goes on with it as soon as it has answered.
-            yield from self._finish()
         # Any other error is the host's, to which nothing more can be written.
         states: Mapping[str, State] = yield from self._saving(Wait(call), RecordError)
         return states

@@ -176,26 +176,27 @@ def unit_vector(vector: arrays.Vector, what: str, dimensions: int | None) -> arr
 
 
 def float32_vector(vector: arrays.Vector, what: str, dimensions: int) -> arrays.FloatVector:
-    """``unit_vector``, but one that is float32 already is returned as it is, of any length."""
+    """Return a vector as float32 for ``normalise``, which is left to do if it was float32 before.
+
+    Raises ``RecordError`` as ``unit_vector`` does.
+    """
     import numpy as np
 
-    if not isinstance(vector, np.ndarray) or vector.shape != (dimensions,):
+    if not isinstance(vector, np.ndarray) or vector.dtype != np.float32:
         return unit_vector(vector, what, dimensions)
-    if vector.dtype == np.float32:
-        ready: arrays.FloatVector = vector
-        return ready
-    return unit_vector(vector, what, dimensions)
+    if vector.shape != (dimensions,):
+        raise RecordError(f"{what} has shape {vector.shape}, not ({dimensions},).")
+    return np.asarray(vector, dtype=np.float32)
 
 
-def unit_vectors(vectors: arrays.FloatMatrix, what: Callable[[int], str]) -> arrays.FloatMatrix:
-    """``unit_vector`` for each row of float32 ``(rows, dimensions)``, changed in place."""
+def normalise(vectors: arrays.FloatMatrix, what: Callable[[int], str]) -> None:
+    """Bring each row of float32 ``(rows, dimensions)`` to length 1, as ``unit_vector`` does."""
     import numpy as np
 
     squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
     # Written so that NaN is among them.
     for row in np.flatnonzero(~(np.abs(squares - 1) < _ONE)).tolist():
         vectors[row] = unit_vector(vectors[row], what(row), None)
-    return vectors
 
 
 def _check_text(text: str, what: str) -> None:

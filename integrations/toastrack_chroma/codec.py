@@ -51,15 +51,17 @@ def check_record(record: Record) -> None:
         )
 
 
-def row_metadata(row: Row) -> dict[str, str | int | float | bool | None]:
+def row_metadata(row: Row) -> dict[str, str | int | float | bool]:
     """Return what is stored beside a record's text and vector."""
     record = row.record
-    flat: dict[str, str | int | float | bool | None] = {
+    flat: dict[str, str | int | float | bool] = {
         key: value for key, value in record.metadata.items() if is_flat(key, value)
     }
     flat[METADATA] = json.dumps(dict(record.metadata), ensure_ascii=False)
     flat[DOCUMENT_ID] = record.document
-    flat[CHUNK] = record.chunk
+    if record.chunk is not None:
+        # None would be looked for in order to delete it, which takes as long as to write it.
+        flat[CHUNK] = record.chunk
     flat[TEXT_HASH] = row.text_hash.hex()
     if row.vector is not None:
         flat[VECTOR_HEAD] = vector_head(row.vector)

@@ -289,8 +289,8 @@ def upsert(host: Any, rows: Sequence[StoredRow]) -> Any:
     uris = [row.uri for row in rows]
     return host.upsert(
         ids=[row.id for row in rows],
-        # Chroma checks a list of lists number by number and takes float32 rows as they are.
-        embeddings=[row.vector for row in rows],
+        # Chroma checks a list of lists number by number, and a list of arrays one by one.
+        embeddings=np.array([row.vector for row in rows], dtype=np.float32),
         documents=[row.text for row in rows],
         metadatas=[row.metadata for row in rows],
         **({"uris": uris} if any(uris) else {}),

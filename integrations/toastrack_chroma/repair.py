@@ -161,8 +161,7 @@ def _mended(
         stored = row.metadata or {}
         if stored.get(TEXT_HASH) != made.text_hash.hex():
             lost.append(row.id)
-        now = {key: value for key, value in row_metadata(made).items() if value is not None}
-        rows[position] = replace(row, metadata={**stored, **now}, vector=vector)
+        rows[position] = replace(row, metadata={**stored, **row_metadata(made)}, vector=vector)
     return rows, lost
 
 

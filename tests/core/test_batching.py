@@ -10,7 +10,7 @@ import pytest
 from transformers import BertModel
 
 from toastrack import Embedder
-from toastrack.engines.jobs import Job
+from toastrack.engines.jobs import StreamedJob
 from toastrack.engines.sentence_transformers import SentenceTransformersEngine
 from toastrack.engines.worker import EngineWorker
 from toastrack.tokens import Tokens
@@ -129,7 +129,7 @@ def test_queries_that_wait_are_batched_by_length_and_passed_over_once() -> None:
 
     def come(*sizes: int) -> None:
         for size in sizes:
-            job = Job(lambda size=size: [Tokens([1] * size, size)], prompt="", size=1)  # type: ignore[misc]
+            job = StreamedJob(lambda size=size: [Tokens([1] * size, size)], prompt="", size=1)  # type: ignore[misc]
             worker._urgent.append(job)
 
     def next_batch() -> list[int]:

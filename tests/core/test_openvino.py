@@ -29,7 +29,7 @@ from token_ids import read
 
 from toastrack import Embedder
 from toastrack.engines.choice import _has_gpu
-from toastrack.engines.openvino import OpenVinoEngine, pick_precision
+from toastrack.engines.openvino import OpenVinoEngine, _batch_tokens, pick_precision
 from toastrack.errors import ModelError
 
 DATASET = Path(__file__).parents[3] / "shared" / "data" / "squad-dev"
@@ -154,6 +154,13 @@ def test_the_size_of_batches_does_not_change_a_vector(
     expected = embedder.embed_queries(prose(30, seed=1))
     monkeypatch.setattr(embedder._engine(), "batch_tokens", budget)
     assert_close(embedder.embed_queries(prose(30, seed=1)), expected)
+
+
+@pytest.mark.parametrize(
+    ("threads", "budget"), [(1, 512), (2, 512), (3, 512), (4, 1_024), (12, 3_072), (96, 4_096)]
+)
+def test_more_threads_share_larger_batches(threads: int, budget: int) -> None:
+    assert _batch_tokens(threads) == budget
 
 
 def test_bfloat16_stays_close_on_real_text(openvino_minilm: Path, minilm_folder: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -139,6 +140,24 @@ def test_all_three_go_on_at_once(store: Store, rows: Rows, monkeypatch: pytest.M
     assert not late
     assert report.written == 4 * WINDOW
     assert sorted(rows.ids) == sorted(names(4 * WINDOW))
+
+
+def test_what_needs_no_model_is_written_while_the_source_is_waited_for(
+    store: Store, rows: Rows
+) -> None:
+    """A source that gives nothing more, as a queue, holds nothing back that is ready."""
+    written = threading.Event()
+    rows.before_write = written.set
+    in_time: list[bool] = []
+    vector = [1.0] * rows.dimensions
+
+    def source() -> Iterator[Record]:
+        for record in records(WINDOW):
+            yield replace(record, vector=vector)
+        in_time.append(written.wait(LONG))
+
+    store.upsert(source())
+    assert in_time == [True]
 
 
 def test_nothing_runs_far_ahead(store: Store, rows: Rows) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -118,3 +119,55 @@ def test_the_first_vector_without_a_direction_is_named() -> None:
     ]
     with pytest.raises(RecordError, match="Record 'c': its vector has length 0"):
         list(record_windows(records, 3))
+
+
+@pytest.mark.parametrize("later", ["a record", "the source"])
+def test_the_first_error_is_the_one_that_is_raised(later: str) -> None:
+    def records() -> Iterator[Record]:
+        yield Record("first", "x", vector=np.zeros(3, np.float32))
+        yield Record("good", "x", vector=np.ones(3, np.float32))
+        if later == "a record":
+            yield Record("later", "x", vector=[1.0])
+        raise OSError("the file is gone")
+
+    with pytest.raises(RecordError, match="'first'"):
+        list(record_windows(records(), 3))
+    with pytest.raises(RecordError, match="'first'"):
+        list(document_windows(((record.id, [record]) for record in records()), 3))
+
+
+def test_an_error_behind_good_vectors_is_raised_as_it_is() -> None:
+    def records() -> Iterator[Record]:
+        yield Record("good", "x", vector=np.ones(3, np.float32))
+        raise OSError("the file is gone")
+
+    with pytest.raises(OSError, match="gone"):
+        list(record_windows(records(), 3))
+
+
+def test_the_callers_vectors_are_let_go_one_after_the_other() -> None:
+    class Array(np.ndarray[Any, Any]):
+        """One that can be watched."""
+
+    given: list[weakref.ref[Any]] = []
+    most = 0
+
+    def parts() -> Iterator[Record]:
+        nonlocal most
+        for number in range(50):
+            vector = Array((3,), np.float32)
+            vector[:] = 1
+            given.append(weakref.ref(vector))
+            most = max(most, sum(one() is not None for one in given))
+            yield Record(f"a#{number}", "x", vector=vector)
+            del vector
+
+    (window,) = document_windows([("a", parts())], 3)  # type: ignore[list-item]
+    assert len(window.records) == 50
+    assert most <= 3
+
+
+def test_a_document_without_an_id_is_refused() -> None:
+    nobody: Any = None
+    with pytest.raises(RecordError, match="None"):
+        list(document_windows([(nobody, [Record("a", "x")])], 3))

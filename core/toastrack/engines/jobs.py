@@ -38,26 +38,8 @@ class Job:
         self._after = after
         self.passed_over = False
         self.cancelled = False
-        self._results: SimpleQueue[Result | BaseException | None] = SimpleQueue()
         self._waiting: list[tuple[int, Tokens]] | None = None
         self._open = 0
-
-    def results(self) -> Iterator[Result]:
-        """Yield ``(positions, unit vectors)`` as they are done; stop asking and the rest is dropped."""
-        try:
-            while (result := self._results.get()) is not None:
-                if isinstance(result, BaseException):
-                    raise result
-                yield result
-        finally:
-            self.cancelled = True
-
-    def cancel(self) -> None:
-        """Drop what the engine has not begun; who still waits for results gets an error."""
-        self.cancelled = True
-        self._results.put(CancelledError())
-
-    # What follows is the worker's side.
 
     def must_wait(self) -> bool:
         """Tell whether another job of the caller comes first."""
@@ -109,6 +91,48 @@ class Job:
 
     def keep(self, result: Result) -> None:
         """Pass one result to the caller."""
+        raise NotImplementedError
+
+    def fail(self, error: BaseException) -> None:
+        """Pass an error to the caller instead."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Tell the caller that this was all."""
+        raise NotImplementedError
+
+
+class StreamedJob(Job):
+    """A job whose caller takes each result as it comes."""
+
+    def __init__(
+        self,
+        prepare: Callable[[], Sequence[Tokens]],
+        *,
+        prompt: str,
+        size: int,
+        after: Job | None = None,
+    ) -> None:
+        super().__init__(prepare, prompt=prompt, size=size, after=after)
+        self._results: SimpleQueue[Result | BaseException | None] = SimpleQueue()
+
+    def results(self) -> Iterator[Result]:
+        """Yield ``(positions, unit vectors)`` as they are done; stop asking and the rest is dropped."""
+        try:
+            while (result := self._results.get()) is not None:
+                if isinstance(result, BaseException):
+                    raise result
+                yield result
+        finally:
+            self.cancelled = True
+
+    def cancel(self) -> None:
+        """Drop what the engine has not begun; who still waits for results gets an error."""
+        self.cancelled = True
+        self._results.put(CancelledError())
+
+    def keep(self, result: Result) -> None:
+        """Pass one result to the caller."""
         self._results.put(result)
 
     def fail(self, error: BaseException) -> None:
@@ -147,7 +171,11 @@ class AwaitedJob(Job):
 
     def fail(self, error: BaseException) -> None:
         """Keep an error for the caller instead."""
+        if self.answered:
+            return
         self.cancelled = True
+        if isinstance(error, StopIteration):  # no future takes it
+            error = RuntimeError(f"The engine raised {error!r}.")
         self._error = error
         self.answered = True
 
@@ -175,7 +203,9 @@ def answer(jobs: Iterable[Job]) -> None:
         if isinstance(job, AwaitedJob) and job.answered:
             finished.setdefault(job.loop, []).append(job)
     for loop, some in finished.items():
-        with suppress(RuntimeError):  # it is closed: nobody waits any more
+        # A loop that is closed, or coming to its end: nobody waits there any more. The worker's
+        # thread must go on for the others.
+        with suppress(Exception):
             loop.call_soon_threadsafe(_settle, some)
 
 

@@ -31,4 +31,6 @@ class UnitVectors:
                 "The model returned a vector that is zero or not finite. Its weights are damaged, "
                 "or precision= is too low for it."
             )
-        return self._unit[start:end]
+        rows = self._unit[start:end]
+        # Whoever keeps a row of a batch that others share would keep all of it.
+        return rows if len(rows) == len(self._unit) else rows.copy()
