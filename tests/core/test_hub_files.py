@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +13,7 @@ from threading import Thread
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from programs import run
 
 from toastrack import Embedder
 
@@ -131,15 +129,7 @@ except ToastrackError as error:
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "XDG_CACHE_HOME": str(self.home / "cache"),
         }
-        result = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            env=os.environ | settings,
-            timeout=60,
-        )
-        assert result.returncode == 0, result.stderr
-        return result.stdout.strip()
+        return run(code, **settings).strip()
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+
+from programs import run
 
 CODE = """
 from toastrack import Embedder
@@ -50,16 +49,7 @@ def hub(status: int) -> Iterator[str]:
 
 def message(endpoint: str, cache: Path) -> str:
     """What a process says that asks this hub for a model, with its cache in that folder."""
-    settings = {"HF_ENDPOINT": endpoint, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "0"}
-    result = subprocess.run(
-        [sys.executable, "-c", CODE],
-        capture_output=True,
-        text=True,
-        env=os.environ | settings,
-        timeout=60,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
+    return run(CODE, HF_ENDPOINT=endpoint, HF_HUB_CACHE=str(cache), HF_HUB_OFFLINE="0").strip()
 
 
 def test_a_cache_that_cannot_be_written_is_not_called_unreachable(tmp_path: Path) -> None:
