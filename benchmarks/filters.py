@@ -167,7 +167,7 @@ class _Sized(Embedder):
         return replace(super().space, dimensions=self._size)
 
     @property
-    def known_space(self) -> EmbeddingSpace:
+    def _known_space(self) -> EmbeddingSpace:
         return self.space
 
 

@@ -40,7 +40,7 @@ from measuring import (
 )
 
 from toastrack import Embedder, Record, ingest
-from toastrack.engines.choice import EngineName
+from toastrack.models.engine_choice import EngineName
 
 COLUMNS = {
     "": "",

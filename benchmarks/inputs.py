@@ -14,7 +14,7 @@ from typing import Any
 from measuring import CannotRunError, needs, progress
 from platformdirs import user_cache_path
 
-from toastrack.openvino_files import run_file
+from toastrack.models.openvino_files import run_file
 
 CORPUS = Path(__file__).parents[2] / "shared" / "data" / "ingest-20k" / "corpus.jsonl.gz"
 VOCABULARY = (

@@ -34,9 +34,9 @@ from measuring import Contestant, Table, main, percentile, progress, seconds, ta
 from peers import Loader, Peer, has_bfloat16, peers
 
 from toastrack import Embedder
-from toastrack.engines import Precision
-from toastrack.engines.choice import EngineName
-from toastrack.truncation import Truncation
+from toastrack.batching.engine_pool import Precision
+from toastrack.batching.truncation import TruncationCounter
+from toastrack.models.engine_choice import EngineName
 
 CALLERS = 64
 TICK = 0.001
@@ -245,7 +245,7 @@ def ticking(model: Subject, texts: Sequence[str], repeats: int) -> Table:
 def batch_times(embedder: Embedder, documents: Sequence[str]) -> list[float]:
     """Milliseconds of each engine batch of a document job that nobody disturbs."""
     times = []
-    parts = embedder.embed_in_batches(documents, "document", Truncation("ignore"))
+    parts = embedder._stream("document", TruncationCounter("ignore")).add(documents)
     last = time.perf_counter()
     for _ in parts:
         now = time.perf_counter()
@@ -261,7 +261,7 @@ def busy(embedder: Embedder, texts: Sequence[str], documents: Sequence[str]) -> 
     started = threading.Event()
 
     def job() -> None:
-        parts = embedder.embed_in_batches(documents, "document", Truncation("ignore"))
+        parts = embedder._stream("document", TruncationCounter("ignore")).add(documents)
         next(parts)
         started.set()
         for _ in parts:

@@ -23,7 +23,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from toastrack.engines.choice import is_installed
+from toastrack.models.engine_choice import is_installed
 
 Cell = str | float | None
 

@@ -17,8 +17,8 @@ from inputs import Subject
 from measuring import CannotRunError, needs, progress, seconds
 
 from toastrack import Embedder
-from toastrack.engines import Precision
-from toastrack.engines.choice import EngineName
+from toastrack.batching.engine_pool import Precision
+from toastrack.models.engine_choice import EngineName
 
 BATCH_SIZES = (1, 4, 8, 16, 32, 64)
 PLAIN = "sentence-transformers encode, defaults"

@@ -22,7 +22,7 @@ from inputs import packaged_minilm
 
 from toastrack import Embedder, Match, Record, ingest
 from toastrack.engines.sentence_transformers import SentenceTransformersEngine
-from toastrack.store import Store
+from toastrack.stores.protocol import Store
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 K = 10

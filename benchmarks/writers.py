@@ -23,7 +23,7 @@ from inputs import packaged_minilm, prose
 from measuring import needs
 
 from toastrack import Embedder, Record
-from toastrack.writing import Row, rows_of
+from toastrack.stores.plan import Row, rows_of
 
 SIZE = 1_024
 # Rows in one call of psycopg or of a client, where its users choose.

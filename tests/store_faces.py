@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from toastrack import Embedder, Match, Record
-from toastrack.store import Store
+from toastrack.stores.protocol import Store
 
 Vectors = list[list[float]]
 OpenStore = Callable[[Embedder, str], AbstractContextManager[Store]]

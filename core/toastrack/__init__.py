@@ -1,7 +1,7 @@
 """The right embedding in every slot of a search stack."""
 
 from toastrack.embedder import Embedder
-from toastrack.ingestion import ingest
+from toastrack.ingestion.ingest import ingest
 from toastrack.records import Match, Record, Report
 from toastrack.space import EmbeddingSpace
 

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import RLock
 from typing import get_args
 from weakref import WeakSet
 
-from toastrack import arrays
-from toastrack.arguments import (
+from toastrack.batching.encoder import EncodingStream, RoleEncoder
+from toastrack.batching.engine_pool import Precision, shared_worker
+from toastrack.batching.truncation import OnTruncate, TruncationCounter
+from toastrack.batching.worker import EngineWorker
+from toastrack.engines.base import Engine
+from toastrack.errors import ModelError, UnsupportedError
+from toastrack.models.config import ModelConfig
+from toastrack.models.engine_choice import EngineName
+from toastrack.models.files import looks_like_path, model_name
+from toastrack.models.model import Model
+from toastrack.models.prompts import Prompts, Role, add_prompt
+from toastrack.models.tokenizer import Tokenizer
+from toastrack.space import EmbeddingSpace
+from toastrack.utils import arrays
+from toastrack.utils.arguments import (
     check_choice,
     check_count,
     check_positive,
@@ -19,20 +32,7 @@ from toastrack.arguments import (
     check_text,
     checked_texts,
 )
-from toastrack.embedding import Embedding, Stream
-from toastrack.engines import Precision, shared_worker
-from toastrack.engines.base import Engine
-from toastrack.engines.choice import EngineName
-from toastrack.engines.worker import EngineWorker
-from toastrack.errors import ModelError, UnsupportedError
-from toastrack.forks import after_fork
-from toastrack.model import Model
-from toastrack.model_config import ModelConfig
-from toastrack.model_files import looks_like_path, model_name
-from toastrack.prompts import Prompts, Role, add_prompt
-from toastrack.space import EmbeddingSpace
-from toastrack.tokens import Tokenizer
-from toastrack.truncation import OnTruncate, Truncation
+from toastrack.utils.forks import after_fork
 
 DEFAULT_MODEL = "mixedbread-ai/mxbai-embed-large-v1"
 
@@ -117,7 +117,7 @@ class Embedder:
         )
         self._lock = RLock()
         self._loaded: EngineWorker | None = None
-        self._embeddings: dict[Role, Embedding] = {}
+        self._encoders: dict[Role, RoleEncoder] = {}
 
     def __repr__(self) -> str:
         settings = {name: value for name, value in self.settings().items() if value is not None}
@@ -172,19 +172,9 @@ class Embedder:
         """Embed texts to be found: float32 of shape ``(n, dimensions)``, unit rows, order kept."""
         return self._embed(checked_texts(texts, "embed_documents"), "document")
 
-    def embed_in_batches(
-        self, texts: Sequence[str], role: Role, truncation: Truncation
-    ) -> Iterator[tuple[list[int], arrays.FloatMatrix]]:
-        """Yield ``(positions, unit vectors)`` of each engine batch as soon as it is done.
-
-        For code that writes vectors away while the next ones are computed. What was cut is
-        counted in ``truncation``.
-        """
-        yield from self.stream(role, truncation).add(texts)
-
-    def stream(self, role: Role, truncation: Truncation) -> Stream:
+    def _stream(self, role: Role, truncation: TruncationCounter) -> EncodingStream:
         """Return a queue to the engine, for code that reads texts while earlier ones are embedded."""
-        return Stream(partial(self._embedding, role), truncation)
+        return EncodingStream(partial(self._encoder, role), truncation)
 
     def load(self) -> Embedder:
         """Load the model now instead of at the first text."""
@@ -245,7 +235,7 @@ class Embedder:
         return self._model.space
 
     @property
-    def known_space(self) -> EmbeddingSpace | None:
+    def _known_space(self) -> EmbeddingSpace | None:
         """The space, or None while it would take a download to know it."""
         return self._model.known_space
 
@@ -292,8 +282,8 @@ class Embedder:
     def _embed(self, texts: Sequence[str], role: Role) -> arrays.FloatMatrix:
         if not texts:
             return self._nothing()
-        truncation = Truncation(self.on_truncate)
-        vectors = self._embedding(role).matrix(texts, truncation)
+        truncation = TruncationCounter(self.on_truncate)
+        vectors = self._encoder(role).encode(texts, truncation)
         truncation.warn()
         return vectors
 
@@ -302,11 +292,11 @@ class Embedder:
 
         if not texts:
             return await asyncio.to_thread(self._nothing)
-        embedding = self._embeddings.get(role)
-        if embedding is None:
-            embedding = await asyncio.to_thread(self._embedding, role)
-        truncation = Truncation(self.on_truncate)
-        vectors = await embedding.amatrix(texts, truncation)
+        encoder = self._encoders.get(role)
+        if encoder is None:
+            encoder = await asyncio.to_thread(self._encoder, role)
+        truncation = TruncationCounter(self.on_truncate)
+        vectors = await encoder.aencode(texts, truncation)
         truncation.warn()
         return vectors
 
@@ -316,14 +306,14 @@ class Embedder:
 
         return np.empty((0, self.dimensions), dtype=np.float32)
 
-    def _embedding(self, role: Role) -> Embedding:
-        embedding = self._embeddings.get(role)
-        if embedding is None:
+    def _encoder(self, role: Role) -> RoleEncoder:
+        encoder = self._encoders.get(role)
+        if encoder is None:
             # What is wrong with the settings is said before the weights are loaded.
             prompt, limit, size = self.prompts.of(role), self.max_tokens, self.dimensions
-            embedding = Embedding(self._worker(), role, prompt=prompt, limit=limit, size=size)
-            self._embeddings[role] = embedding
-        return embedding
+            encoder = RoleEncoder(self._worker(), role, prompt=prompt, limit=limit, size=size)
+            self._encoders[role] = encoder
+        return encoder
 
     def _worker(self) -> EngineWorker:
         with self._lock:

@@ -21,8 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-# Of the package, because importing the space itself would be a circle.
-import toastrack
+from toastrack.space import EmbeddingSpace
 
 # The one place that knows how an extra is installed; it changes when the package is on PyPI.
 INSTALL_COMMAND = "pip install '.[{extra}]'"
@@ -69,8 +68,8 @@ class SpaceMismatchError(ToastrackError):
         self,
         message: str,
         *,
-        stored: toastrack.EmbeddingSpace | None = None,
-        ours: toastrack.EmbeddingSpace | None = None,
+        stored: EmbeddingSpace | None = None,
+        ours: EmbeddingSpace | None = None,
         differences: Mapping[str, tuple[object, object]] | None = None,
     ) -> None:
         super().__init__(message)

@@ -16,9 +16,9 @@ from typing import Any
 from toastrack.embedder import Embedder
 from toastrack.engines.openvino import import_openvino
 from toastrack.errors import ModelError
-from toastrack.model_config import PROMPTS_FILE, read_json
-from toastrack.openvino_files import NOTE_FILE, RUN_FILES, why_not, write_note
-from toastrack.prompts import saved_prompts
+from toastrack.models.config import PROMPTS_FILE, read_json
+from toastrack.models.openvino_files import NOTE_FILE, RUN_FILES, why_not, write_note
+from toastrack.models.prompts import saved_prompts
 
 # Beside the weights: configuration, vocabulary, and what the model's authors ask to be kept.
 _COPIED = ("*.json", "*.txt", "*.model", "*/config.json", "README.md", "LICENSE*", "NOTICE*")

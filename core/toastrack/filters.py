@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from toastrack.errors import FilterError
-from toastrack.tokens import check_unicode
+from toastrack.utils.text import check_unicode
 
 Scalar = str | int | float | bool
 Filter = Mapping[str, Scalar]

@@ -7,11 +7,11 @@ from typing import Any
 
 from chromadb.api import AsyncClientAPI
 
-from toastrack import arrays
-from toastrack.async_store import AsyncStore
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
 from toastrack.records import Match
+from toastrack.stores.async_store import AsyncStore
+from toastrack.utils import arrays
 from toastrack_chroma.base import DEFAULT_COLLECTION, ChromaBase, find
 from toastrack_chroma.collection import ChromaCollection, Where
 from toastrack_chroma.opening import Settings

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from chromadb.errors import NotFoundError
 
-from toastrack.base_store import BaseStore
 from toastrack.filters import Filter, checked_filter
 from toastrack.records import Match, Record
-from toastrack.steps import Steps
+from toastrack.stores.base_store import BaseStore
+from toastrack.stores.steps import Steps
 from toastrack_chroma.codec import check_record
 from toastrack_chroma.collection import ChromaCollection, Where
 from toastrack_chroma.opening import Settings, check_collection, open_collection_steps

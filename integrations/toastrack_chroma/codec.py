@@ -11,7 +11,7 @@ import numpy as np
 
 from toastrack.errors import RecordError
 from toastrack.records import Record
-from toastrack.writing import Row
+from toastrack.stores.plan import Row
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

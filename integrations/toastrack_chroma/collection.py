@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from toastrack.distinct import Distinct
 from toastrack.errors import RecordError
-from toastrack.exact import Best
 from toastrack.filters import Scalar, matches
 from toastrack.records import Match, Record
 from toastrack.space import EmbeddingSpace
-from toastrack.steps import Ask, Slow, Steps
-from toastrack.writing import Row, State, Write
+from toastrack.stores.id_set import IdSet
+from toastrack.stores.plan import Row, Status, WriteBatch
+from toastrack.stores.steps import Ask, Slow, Steps
+from toastrack.stores.top_k import TopK
 from toastrack_chroma.codec import (
     DOCUMENT_ID,
     TEXT_HASH,
@@ -74,12 +74,12 @@ class ChromaCollection:
     metadata: dict[str, Any] = field(default_factory=dict)
     """What the collection says of itself, ours and the user's."""
 
-    def states(self, rows: Sequence[Row]) -> Steps[dict[str, State]]:
+    def states(self, rows: Sequence[Row]) -> Steps[dict[str, Status]]:
         """Say how each row compares to what is stored under its id."""
         for row in rows:
             check_record(row.record)
         stored = yield from self._metadatas([row.record.id for row in rows])
-        result: dict[str, State] = {}
+        result: dict[str, Status] = {}
         for record, text_hash, _ in rows:
             if record.id not in stored:
                 continue
@@ -90,7 +90,7 @@ class ChromaCollection:
                 result[record.id] = "unchanged" if same_rest(metadata, record) else "metadata"
         return result
 
-    def write(self, portion: Write) -> Steps[tuple[int, int]]:
+    def write(self, portion: WriteBatch) -> Steps[tuple[int, int]]:
         """Write new rows, then the others' metadata; what is stale goes last."""
         changed = [*portion.rows, *portion.metadata_rows]
         before = yield from self._metadatas([row.record.id for row in changed])
@@ -162,8 +162,8 @@ class ChromaCollection:
         return len((yield from self._documents()))
 
     def document_page(
-        self, after: tuple[Distinct, str] | None
-    ) -> Steps[tuple[list[str], tuple[Distinct, str] | None]]:
+        self, after: tuple[IdSet, str] | None
+    ) -> Steps[tuple[list[str], tuple[IdSet, str] | None]]:
         """Return the next documents' ids; all are read first, as pages shift when rows go."""
         if after is None:
             seen, last = (yield from self._documents()), None
@@ -172,8 +172,8 @@ class ChromaCollection:
         page = seen.page(last, _PAGE)
         return page, (seen, page[-1]) if len(page) == _PAGE else None
 
-    def _documents(self) -> Steps[Distinct]:
-        seen = Distinct()
+    def _documents(self) -> Steps[IdSet]:
+        seen = IdSet()
         offset = 0
         while True:
             answer = yield Ask(
@@ -255,7 +255,7 @@ class ChromaCollection:
         rest: Mapping[str, Scalar],
     ) -> Steps[dict[str, float]]:
         """Read the vectors and compare each; Chroma has no exact search."""
-        best = Best(vector, k)
+        best = TopK(vector, k)
         offset = 0
         include = ["embeddings", "metadatas"] if rest else ["embeddings"]
         while True:
@@ -302,7 +302,7 @@ def update(host: Any, rows: Sequence[StoredRow]) -> Any:
     return host.update(ids=[row.id for row in rows], metadatas=[row.metadata for row in rows])
 
 
-def _take(best: Best, answer: Mapping[str, Any], rest: Mapping[str, Scalar]) -> None:
+def _take(best: TopK, answer: Mapping[str, Any], rest: Mapping[str, Scalar]) -> None:
     """Look at a page of vectors, those apart that Chroma could not leave out."""
     ids, vectors = answer["ids"], np.asarray(answer["embeddings"])
     if rest:

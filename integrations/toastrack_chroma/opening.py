@@ -9,11 +9,12 @@ from typing import Any
 
 from chromadb.errors import ChromaError, NotFoundError
 
-from toastrack.base_store import check_space, missing
 from toastrack.embedder import Embedder
 from toastrack.errors import StoreError
-from toastrack.space import EmbeddingSpace, missing_space
-from toastrack.steps import Ask, Slow, Steps
+from toastrack.space import EmbeddingSpace
+from toastrack.stores.base_store import missing
+from toastrack.stores.space_check import check_space, missing_space
+from toastrack.stores.steps import Ask, Slow, Steps
 from toastrack_chroma.collection import ChromaCollection
 from toastrack_chroma.embedding_function import ToastrackEmbeddingFunction
 

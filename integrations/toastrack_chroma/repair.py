@@ -12,9 +12,9 @@ from chromadb.errors import InternalError, NotFoundError
 
 from toastrack.embedder import Embedder
 from toastrack.errors import StoreError
-from toastrack.records import text_hash
-from toastrack.steps import Ask, Slow, Steps
-from toastrack.writing import Row
+from toastrack.stores.checks import text_hash
+from toastrack.stores.plan import Row
+from toastrack.stores.steps import Ask, Slow, Steps
 from toastrack_chroma.codec import TEXT_HASH, is_vector, row_metadata, to_record
 from toastrack_chroma.collection import ChromaCollection, StoredRow, upsert
 from toastrack_chroma.embedding_function import ToastrackEmbeddingFunction

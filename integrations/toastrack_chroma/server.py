@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from toastrack.errors import StoreError
-from toastrack.retrying import retried
-from toastrack.steps import Steps
+from toastrack.stores.retrying import retried
+from toastrack.stores.steps import Steps
 
 T = TypeVar("T")
 

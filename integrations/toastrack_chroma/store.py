@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from chromadb.api import ClientAPI
 
-from toastrack import arrays
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
 from toastrack.records import Match
 from toastrack.space import EmbeddingSpace
-from toastrack.steps import ask, run_steps
-from toastrack.sync_store import SyncStore
+from toastrack.stores.steps import ask, run_steps
+from toastrack.stores.sync_store import SyncStore
+from toastrack.utils import arrays
 from toastrack_chroma.base import DEFAULT_COLLECTION, ChromaBase, find
 from toastrack_chroma.collection import ChromaCollection, Where
 from toastrack_chroma.embedding_function import ToastrackEmbeddingFunction

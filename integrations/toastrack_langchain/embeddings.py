@@ -10,9 +10,9 @@ from langchain_core.embeddings import Embeddings
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from toastrack import Embedder
+from toastrack.batching.engine_pool import EngineName, Precision
+from toastrack.batching.truncation import OnTruncate
 from toastrack.embedder import DEFAULT_MODEL
-from toastrack.engines import EngineName, Precision
-from toastrack.truncation import OnTruncate
 
 if TYPE_CHECKING:
     from typing_extensions import Self

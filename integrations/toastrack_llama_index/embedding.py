@@ -12,9 +12,9 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 
 from toastrack import Embedder
+from toastrack.batching.engine_pool import EngineName, Precision
+from toastrack.batching.truncation import OnTruncate
 from toastrack.embedder import DEFAULT_MODEL
-from toastrack.engines import EngineName, Precision
-from toastrack.truncation import OnTruncate
 
 if TYPE_CHECKING:
     from typing_extensions import Self

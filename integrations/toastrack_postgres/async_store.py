@@ -13,13 +13,13 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.rows import tuple_row
 
-from toastrack import arrays
-from toastrack.async_store import AsyncStore
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
 from toastrack.records import Match
-from toastrack.steps import Steps, arun_steps
-from toastrack.store import OnProgress
+from toastrack.stores.async_store import AsyncStore
+from toastrack.stores.protocol import OnProgress
+from toastrack.stores.steps import Steps, arun_steps
+from toastrack.utils import arrays
 from toastrack_postgres.base import (
     DEFAULT_TABLE,
     RETRIES,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import errors, sql
 
-from toastrack.base_store import BaseStore
 from toastrack.filters import Filter, checked_filter
 from toastrack.records import Match, Record
-from toastrack.steps import Steps
+from toastrack.stores.base_store import BaseStore
+from toastrack.stores.steps import Steps
 from toastrack_postgres import sql as statements
 from toastrack_postgres.codec import VectorType, check_record
 from toastrack_postgres.opening import Settings

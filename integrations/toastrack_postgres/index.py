@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from toastrack.errors import StoreError, UnsupportedError
-from toastrack.steps import Steps
+from toastrack.stores.steps import Steps
 from toastrack_postgres import sql as statements
 from toastrack_postgres.table import Query, Table
 

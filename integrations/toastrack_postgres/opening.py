@@ -8,11 +8,12 @@ from typing import Any, cast
 
 from psycopg import errors
 
-from toastrack.base_store import check_space, missing
 from toastrack.embedder import Embedder
 from toastrack.errors import StoreError
-from toastrack.space import EmbeddingSpace, missing_space
-from toastrack.steps import Slow, Steps
+from toastrack.space import EmbeddingSpace
+from toastrack.stores.base_store import missing
+from toastrack.stores.space_check import check_space, missing_space
+from toastrack.stores.steps import Slow, Steps
 from toastrack_postgres import sql as statements
 from toastrack_postgres.codec import VectorType
 from toastrack_postgres.sql import Statements

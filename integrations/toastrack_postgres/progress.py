@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import psycopg
 from psycopg.rows import tuple_row
 
-from toastrack.store import OnProgress
+from toastrack.stores.protocol import OnProgress
 from toastrack_postgres.conninfo import with_timeout
 from toastrack_postgres.sql import INDEX_PROGRESS
 

@@ -14,8 +14,8 @@ from typing import Any
 import psycopg
 from psycopg import errors
 
-from toastrack.retrying import BRIEF as BRIEF
-from toastrack.retrying import PATIENT as PATIENT
+from toastrack.stores.retrying import BRIEF as BRIEF
+from toastrack.stores.retrying import PATIENT as PATIENT
 
 # No further try begins later than this after the loss, however long connecting took.
 _MAX_SECONDS = 15.0

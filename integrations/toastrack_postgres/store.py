@@ -15,14 +15,14 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.rows import tuple_row
 
-from toastrack import arrays
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
 from toastrack.records import Match
 from toastrack.space import EmbeddingSpace
-from toastrack.steps import Steps, run_steps
-from toastrack.store import OnProgress
-from toastrack.sync_store import SyncStore
+from toastrack.stores.protocol import OnProgress
+from toastrack.stores.steps import Steps, run_steps
+from toastrack.stores.sync_store import SyncStore
+from toastrack.utils import arrays
 from toastrack_postgres.base import (
     DEFAULT_TABLE,
     RETRIES,

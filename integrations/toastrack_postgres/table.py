@@ -13,8 +13,8 @@ from psycopg import sql
 from toastrack.filters import Scalar
 from toastrack.records import Match, Record
 from toastrack.space import EmbeddingSpace
-from toastrack.steps import Steps
-from toastrack.writing import Row, State, Write
+from toastrack.stores.plan import Row, Status, WriteBatch
+from toastrack.stores.steps import Steps
 from toastrack_postgres import sql as statements
 from toastrack_postgres.codec import (
     VectorArrayParameter,
@@ -77,14 +77,14 @@ class Table:
     unsettled: bool = False
     """That happened in a transaction of the caller's, who may yet roll it back."""
 
-    def states(self, rows: Sequence[Row]) -> Steps[dict[str, State]]:
+    def states(self, rows: Sequence[Row]) -> Steps[dict[str, Status]]:
         """Say how each row compares to what is stored under its id."""
         for row in rows:
             check_record(row.record)
         if not rows:
             return {}
         stored = yield Query(self.statements.states, {"ids": [row.record.id for row in rows]})
-        result: dict[str, State] = {rows[position].record.id: "changed" for position, _ in stored}
+        result: dict[str, Status] = {rows[position].record.id: "changed" for position, _ in stored}
         same_text = [
             rows[position].record
             for position, text_hash in stored
@@ -100,7 +100,7 @@ class Table:
             result.update((same_text[position].id, "unchanged") for (position,) in same)
         return result
 
-    def write(self, portion: Write) -> Steps[tuple[int, int]]:
+    def write(self, portion: WriteBatch) -> Steps[tuple[int, int]]:
         """Write one portion; return how many rows were written and how many went."""
         deleted = updated = 0
         if portion.keep or portion.metadata_rows:

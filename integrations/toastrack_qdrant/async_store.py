@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from qdrant_client import AsyncQdrantClient, models
 
-from toastrack import arrays
-from toastrack.async_store import AsyncStore
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
 from toastrack.records import Match
+from toastrack.stores.async_store import AsyncStore
+from toastrack.utils import arrays
 from toastrack_qdrant.base import QdrantBase, find
 from toastrack_qdrant.collection import QdrantCollection
 from toastrack_qdrant.host import Host

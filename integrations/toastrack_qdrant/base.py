@@ -11,11 +11,11 @@ from grpc import RpcError, StatusCode
 from qdrant_client import models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from toastrack.base_store import BaseStore
 from toastrack.filters import Filter, checked_filter
 from toastrack.records import Match, Record
-from toastrack.retrying import retried
-from toastrack.steps import Steps
+from toastrack.stores.base_store import BaseStore
+from toastrack.stores.retrying import retried
+from toastrack.stores.steps import Steps
 from toastrack_qdrant.collection import QdrantCollection
 from toastrack_qdrant.host import Host
 from toastrack_qdrant.opening import Settings, check_collection, open_collection

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qdrant_client import models
 
-from toastrack.distinct import Distinct
 from toastrack.errors import StoreError
-from toastrack.exact import Best
 from toastrack.filters import Scalar, matches
 from toastrack.records import Match, Record
 from toastrack.space import EmbeddingSpace
-from toastrack.steps import Ask, Steps
-from toastrack.writing import Row, State, Write
+from toastrack.stores.id_set import IdSet
+from toastrack.stores.plan import Row, Status, WriteBatch
+from toastrack.stores.steps import Ask, Steps
+from toastrack.stores.top_k import TopK
 from toastrack_qdrant.conditions import both, conditions, of_documents
 from toastrack_qdrant.host import Host
 from toastrack_qdrant.points import (
@@ -55,13 +55,13 @@ class QdrantCollection:
 
     # -- writing --------------------------------------------------------------------------------
 
-    def states(self, rows: Sequence[Row]) -> Steps[dict[str, State]]:
+    def states(self, rows: Sequence[Row]) -> Steps[dict[str, Status]]:
         """Say how each row compares to what is stored under its id."""
         for row in rows:
             check_record(row.record)
         everything_but_text = models.PayloadSelectorExclude(exclude=["text"])
         stored = yield from self._retrieve([row.record.id for row in rows], everything_but_text)
-        result: dict[str, State] = {}
+        result: dict[str, Status] = {}
         for record, text_hash, _ in rows:
             point = stored.get(point_id(record.id))
             if point is None:
@@ -73,7 +73,7 @@ class QdrantCollection:
                 result[record.id] = "unchanged" if _same_rest(values, record) else "metadata"
         return result
 
-    def write(self, portion: Write) -> Steps[tuple[int, int]]:
+    def write(self, portion: WriteBatch) -> Steps[tuple[int, int]]:
         """Write one portion, then let go what is stale; return how many were written and went."""
         for points in batches(portion.rows, self.vector_name):
             yield from sent(points, self._upsert(points))
@@ -190,7 +190,7 @@ class QdrantCollection:
         wanted: models.Filter | None,
     ) -> Steps[list[Match]]:
         """Compare with every vector that passes ``wanted`` and the filter."""
-        best = Best(vector, k)
+        best = TopK(vector, k)
         points: dict[str, str] = {}
 
         def look(page: Sequence[models.Record]) -> None:
@@ -216,9 +216,9 @@ class QdrantCollection:
         vectors: Any = point.vector
         return vectors[self.vector_name] if self.vector_name else vectors
 
-    def _documents(self) -> Steps[Distinct]:
+    def _documents(self) -> Steps[IdSet]:
         """Return the id of every document that there is."""
-        documents = Distinct()
+        documents = IdSet()
         yield from self._scroll(
             None,
             ["document_id"],

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
-from toastrack.steps import Ask
+from toastrack.stores.steps import Ask
 
 Client = QdrantClient | AsyncQdrantClient
 

@@ -10,11 +10,12 @@ from grpc import RpcError, StatusCode
 from qdrant_client import models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from toastrack.base_store import check_space, missing
 from toastrack.embedder import Embedder
 from toastrack.errors import StoreError
-from toastrack.space import EmbeddingSpace, missing_space
-from toastrack.steps import Ask, Slow, Steps
+from toastrack.space import EmbeddingSpace
+from toastrack.stores.base_store import missing
+from toastrack.stores.space_check import check_space, missing_space
+from toastrack.stores.steps import Ask, Slow, Steps
 from toastrack_qdrant.collection import QdrantCollection
 from toastrack_qdrant.host import Host
 

@@ -12,7 +12,7 @@ from qdrant_client import models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from toastrack.errors import StoreError
-from toastrack.steps import Ask
+from toastrack.stores.steps import Ask
 
 # The default of `service.max_request_size_mb`.
 _LIMIT = 32 * 2**20

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from qdrant_client import QdrantClient, models
 
-from toastrack import arrays
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
 from toastrack.records import Match
 from toastrack.space import EmbeddingSpace
-from toastrack.steps import ask, run_steps
-from toastrack.sync_store import SyncStore
+from toastrack.stores.steps import ask, run_steps
+from toastrack.stores.sync_store import SyncStore
+from toastrack.utils import arrays
 from toastrack_qdrant.base import QdrantBase, find
 from toastrack_qdrant.collection import QdrantCollection
 from toastrack_qdrant.host import Host

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from toastrack.cli.output import progress_bar, share_bar, working
-from toastrack.ingestion import Progress
+from toastrack.ingestion.ingest import Progress
 from toastrack.records import Report
 
 

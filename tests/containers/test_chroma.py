@@ -61,7 +61,7 @@ def test_an_ingest_goes_on_over_a_restart(
     name: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("toastrack.windows.WINDOW", 16)
+    monkeypatch.setattr("toastrack.stores.windows.WINDOW", 16)
     with ChromaStore(client, name, embedder=embedder) as store:
         restart = RestartOnce(chroma)
         report = store.replace_many(documents(), restart)
@@ -76,7 +76,7 @@ def test_an_ingest_goes_on_over_a_restart(
 def test_an_asynchronous_ingest_goes_on_over_a_restart(
     chroma: services.Running, embedder: Embedder, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toastrack.windows.WINDOW", 16)
+    monkeypatch.setattr("toastrack.stores.windows.WINDOW", 16)
 
     async def main() -> None:
         client = await chromadb.AsyncHttpClient(host="127.0.0.1", port=chroma.port)

@@ -57,7 +57,7 @@ class RestartAfter:
 def test_an_ingest_goes_on_over_a_restart(
     postgres: services.Running, embedder: Embedder, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toastrack.windows.WINDOW", 16)
+    monkeypatch.setattr("toastrack.stores.windows.WINDOW", 16)
     with PostgresStore(conninfo(postgres), table, embedder=embedder) as store:
         restart = RestartAfter(postgres, 100)
         report = store.replace_many(documents(), restart)
@@ -72,7 +72,7 @@ def test_an_ingest_goes_on_over_a_restart(
 def test_an_asynchronous_ingest_goes_on_over_a_restart(
     postgres: services.Running, embedder: Embedder, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toastrack.windows.WINDOW", 16)
+    monkeypatch.setattr("toastrack.stores.windows.WINDOW", 16)
 
     async def main() -> None:
         async with AsyncPostgresStore(conninfo(postgres), table, embedder=embedder) as store:

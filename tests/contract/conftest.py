@@ -1,7 +1,7 @@
 """The table of stores that the contract is tested on, and the fixtures that open them.
 
 A store joins with one entry in ``KINDS``. One whose methods are coroutines joins behind a facade
-that runs them and is a ``toastrack.store.Store``.
+that runs them and is a ``toastrack.stores.protocol.Store``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from awaited import Awaited, Loop, entered, running_loop
 from chroma_server import close_client
 
 from toastrack import Embedder
-from toastrack.store import Store
+from toastrack.stores.protocol import Store
 
 
 class Open(Protocol):

@@ -12,7 +12,7 @@ import pytest
 
 from toastrack import Embedder, EmbeddingSpace, Record
 from toastrack.errors import SpaceMismatchError, StoreError
-from toastrack.store import Store
+from toastrack.stores.protocol import Store
 
 if TYPE_CHECKING:
     from contract.conftest import MakeStore, Runs

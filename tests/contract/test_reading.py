@@ -14,7 +14,7 @@ import pytest
 
 from toastrack import Embedder, Match, Record
 from toastrack.errors import FilterError
-from toastrack.store import Store
+from toastrack.stores.protocol import Store
 
 if TYPE_CHECKING:
     from contract.conftest import Kind, MakeStore, Runs

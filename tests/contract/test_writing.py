@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from awaited import Awaited
 
-from toastrack import Embedder, Record, Report, windows
+from toastrack import Embedder, Record, Report
 from toastrack.errors import RecordError, TruncationWarning
-from toastrack.store import Document, Store
+from toastrack.stores import windows
+from toastrack.stores.protocol import Document, Store
 
 if TYPE_CHECKING:
     from contract.conftest import Kind, MakeStore, Runs

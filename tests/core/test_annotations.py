@@ -13,8 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 import toastrack
-from toastrack import Embedder, Match, Record, Report, arrays, errors
-from toastrack.store import Store
+from toastrack import Embedder, Match, Record, Report, errors
+from toastrack.stores.protocol import Store
+from toastrack.utils import arrays
 
 
 def public_things() -> Iterator[Any]:

@@ -10,10 +10,10 @@ import pytest
 from transformers import BertModel
 
 from toastrack import Embedder
-from toastrack.engines.jobs import StreamedJob
+from toastrack.batching.jobs import StreamedJob
+from toastrack.batching.worker import EngineWorker
 from toastrack.engines.sentence_transformers import SentenceTransformersEngine
-from toastrack.engines.worker import EngineWorker
-from toastrack.tokens import Tokens
+from toastrack.models.tokenizer import Tokens
 
 Batch = list[list[int]]
 
@@ -118,7 +118,7 @@ def test_no_texts_make_no_batch(embedder: Embedder) -> None:
     assert document_batches(embedder, [], 10) == []
 
 
-def test_queries_that_wait_are_batched_by_length_and_passed_over_once() -> None:
+def test_queries_that_wait_are_batched_by_length_and_skipped_once() -> None:
     """Equal lengths share a batch; whoever it left out goes before all who come later."""
 
     class Engine:
@@ -130,7 +130,7 @@ def test_queries_that_wait_are_batched_by_length_and_passed_over_once() -> None:
     def come(*sizes: int) -> None:
         for size in sizes:
             job = StreamedJob(lambda size=size: [Tokens([1] * size, size)], prompt="", size=1)  # type: ignore[misc]
-            worker._urgent.append(job)
+            worker._queries.append(job)
 
     def next_batch() -> list[int]:
         return [len(tokens.ids) for _, items in worker._next_batch() for _, tokens in items]

@@ -166,7 +166,7 @@ def test_queries_that_came_while_the_engine_was_busy_share_a_batch_and_go_first(
         job = pool.submit(embedder.embed_documents, ["bread " * 20] * 6)
         assert held.entered.wait(30)
         queries = [pool.submit(embedder.embed_query, "rye") for _ in range(4)]
-        wait_for(lambda: len(worker._urgent) == 4)
+        wait_for(lambda: len(worker._queries) == 4)
         held.release.set()
         job.result()
         for query in queries:
@@ -184,7 +184,7 @@ def test_long_jobs_of_several_callers_take_turns(
         first = pool.submit(embedder.embed_documents, ["bread " * 20] * 4)
         assert held.entered.wait(30)
         second = pool.submit(embedder.embed_documents, ["rye " * 25] * 4)
-        wait_for(lambda: len(worker._patient) == 2)
+        wait_for(lambda: len(worker._documents) == 2)
         held.release.set()
         first.result()
         second.result()

@@ -28,9 +28,9 @@ from programs import run
 from sentence_transformers import SentenceTransformer
 
 from toastrack import Embedder
+from toastrack.batching.truncation import TruncationCounter
 from toastrack.engines.sentence_transformers import SentenceTransformersEngine, one_name
 from toastrack.errors import ModelError, UnsupportedError
-from toastrack.truncation import Truncation
 
 Matrix = NDArray[np.float32]
 PROMPTS = {"query": MXBAI_PROMPT, "passage": ""}
@@ -156,7 +156,7 @@ def test_a_generator_is_as_good_as_a_list(embedder: Embedder) -> None:
 def test_each_batch_names_its_positions(quiet: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quiet._engine(), "batch_tokens", 100)
     texts = prose(30, longest=80)
-    parts = list(quiet.embed_in_batches(texts, "query", Truncation("ignore")))
+    parts = list(quiet._stream("query", TruncationCounter("ignore")).add(texts))
     assert len(parts) > 2
     assert sorted(position for positions, _ in parts for position in positions) == list(range(30))
     expected = quiet.embed_queries(texts)
@@ -193,7 +193,7 @@ def test_a_lone_surrogate_is_named_by_its_position(embedder: Embedder) -> None:
 def test_a_lone_surrogate_far_down_the_list_is_named_by_its_position(
     embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toastrack.embedding._WINDOW", 4)
+    monkeypatch.setattr("toastrack.batching.encoder._WINDOW", 4)
     with pytest.raises(ValueError, match="text 9 holds a lone surrogate"):
         embedder.embed_documents(["bread"] * 9 + ["\udfff"])
 
@@ -295,7 +295,7 @@ def test_the_size_of_batches_does_not_change_a_vector(
 def test_windows_do_not_change_a_vector(quiet: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = prose(30, longest=80, seed=2)
     expected = quiet.embed_documents(texts)
-    monkeypatch.setattr("toastrack.embedding._WINDOW", 7)
+    monkeypatch.setattr("toastrack.batching.encoder._WINDOW", 7)
     assert_equal_vectors(quiet.embed_documents(texts), expected)
 
 
@@ -1046,8 +1046,8 @@ def test_an_error_while_the_model_runs_does_not_abort_the_process(minilm_folder:
     code = f"""
 from toastrack import Embedder
 embedder = Embedder({str(minilm_folder)!r}, device="cpu", on_truncate="ignore")
-from toastrack.truncation import Truncation
-for _ in embedder.embed_in_batches(["bread " * 300] * 400, "document", Truncation("ignore")):
+from toastrack.batching.truncation import TruncationCounter
+for _ in embedder._stream("document", TruncationCounter("ignore")).add(["bread " * 300] * 400):
     raise RuntimeError("enough")
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

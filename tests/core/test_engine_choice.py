@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from toastrack import Embedder
-from toastrack.engines import choice
-from toastrack.engines.choice import candidates
+from toastrack.models import engine_choice as choice
+from toastrack.models.engine_choice import engines_to_try
 
 BOTH = ("openvino", "sentence-transformers")
 TORCH = ("sentence-transformers",)
@@ -62,14 +62,14 @@ def test_the_engines_that_come_into_question(
 ) -> None:
     monkeypatch.setattr(choice, "is_installed", lambda package: True)
     monkeypatch.setattr(choice, "_has_gpu", lambda: gpu)
-    assert candidates(engine, device) == expected
+    assert engines_to_try(engine, device) == expected
 
 
 def test_openvino_that_is_not_installed_does_not_come_into_question(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(choice, "is_installed", lambda package: package != "openvino")
-    assert candidates("auto", None) == TORCH
+    assert engines_to_try("auto", None) == TORCH
 
 
 def test_a_model_that_ships_a_file_runs_on_openvino_without_torch(openvino_folder: Path) -> None:

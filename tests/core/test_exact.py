@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from toastrack.distinct import Distinct
-from toastrack.exact import Best
 from toastrack.filters import matches
+from toastrack.stores.id_set import IdSet
+from toastrack.stores.top_k import TopK
 
 
 def test_the_best_of_all_pages() -> None:
     random = np.random.default_rng(0)
     rows = random.normal(size=(100, 8))
     query = (rows[3] / np.linalg.norm(rows[3])).astype(np.float32)
-    best = Best(query, 10)
+    best = TopK(query, 10)
     for start in range(0, 100, 7):
         page = rows[start : start + 7]
         best.add([f"{start + n:02}" for n in range(len(page))], page * random.uniform(1, 9))
@@ -29,20 +29,20 @@ def test_the_best_of_all_pages() -> None:
 
 
 def test_equal_scores_stand_in_the_order_of_their_ids() -> None:
-    best = Best(np.array([1, 0], np.float32), 2)
+    best = TopK(np.array([1, 0], np.float32), 2)
     best.add(["c", "a"], np.ones((2, 2)))
     best.add(["b"], np.ones((1, 2)))
     assert list(best.scores()) == ["a", "b"]
 
 
 def test_what_has_no_direction_is_left_out() -> None:
-    best = Best(np.array([1, 0], np.float32), 5)
+    best = TopK(np.array([1, 0], np.float32), 5)
     best.add(["nowhere", "opposite"], np.array([[0.0, 0.0], [-1.0, 0.0]]))
     assert best.scores() == {"opposite": -1.0}
 
 
 def test_each_id_once() -> None:
-    seen = Distinct()
+    seen = IdSet()
     seen.add(["b", "a", "b", "é"])
     seen.add(iter(["a", "", "c\0d"]))
     assert len(seen) == 5

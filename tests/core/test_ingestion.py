@@ -11,8 +11,8 @@ import pytest
 
 from toastrack import Embedder, Record, ingest
 from toastrack.errors import RecordError, SourceError
-from toastrack.ingestion import Progress
-from toastrack.windows import WINDOW
+from toastrack.ingestion.ingest import Progress
+from toastrack.stores.windows import WINDOW
 
 pytest.importorskip("toastrack_postgres", reason="the extra 'postgres' is not installed")
 from toastrack_postgres import PostgresStore

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from toastrack.engines.jobs import AwaitedJob, answer
-from toastrack.tokens import Tokens
+from toastrack.batching.jobs import AwaitedJob, answer
+from toastrack.models.tokenizer import Tokens
 
 ROW = np.ones((1, 2), np.float32)
 

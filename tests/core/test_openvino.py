@@ -28,9 +28,9 @@ from programs import run
 from token_ids import read
 
 from toastrack import Embedder
-from toastrack.engines.choice import _has_gpu
 from toastrack.engines.openvino import OpenVinoEngine, _batch_tokens, pick_precision
 from toastrack.errors import ModelError
+from toastrack.models.engine_choice import _has_gpu
 
 DATASET = Path(__file__).parents[3] / "shared" / "data" / "squad-dev"
 LENGTHS = [1, 2, 5, 12, 30, 90]
@@ -412,9 +412,9 @@ busy.join()
 def test_an_error_while_the_model_runs_does_not_abort_the_process(openvino_minilm: Path) -> None:
     code = f"""
 from toastrack import Embedder
-from toastrack.truncation import Truncation
+from toastrack.batching.truncation import TruncationCounter
 embedder = Embedder({str(openvino_minilm)!r}, device="cpu", on_truncate="ignore")
-for _ in embedder.embed_in_batches(["bread " * 300] * 100, "document", Truncation("ignore")):
+for _ in embedder._stream("document", TruncationCounter("ignore")).add(["bread " * 300] * 100):
     raise RuntimeError("enough")
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -486,7 +486,7 @@ def test_an_onnx_file_is_run_and_kept_in_openvinos_form(
     onnx_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("toastrack.digests._in_process", {})
+    monkeypatch.setattr("toastrack.models.digests._in_process", {})
     gc.collect()  # an engine that another test let go would serve this one
     texts: Sequence[str] = prose(30)
     expected = torch_embedder(onnx_folder).embed_queries(texts)

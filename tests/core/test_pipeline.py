@@ -13,15 +13,15 @@ import pytest
 from awaited import Awaited, running_loop
 
 from toastrack import Embedder, Record
-from toastrack.async_store import AsyncStore
+from toastrack.batching.truncation import TruncationCounter
 from toastrack.engines.sentence_transformers import SentenceTransformersEngine
 from toastrack.errors import ModelError, RecordError, StoreError
 from toastrack.space import EmbeddingSpace
-from toastrack.steps import Ask, Steps, ask_on_a_thread
-from toastrack.store import Store
-from toastrack.sync_store import SyncStore
-from toastrack.truncation import Truncation
-from toastrack.writing import Row, State, Write
+from toastrack.stores.async_store import AsyncStore
+from toastrack.stores.plan import Row, Status, WriteBatch
+from toastrack.stores.protocol import Store
+from toastrack.stores.steps import Ask, Steps, ask_on_a_thread
+from toastrack.stores.sync_store import SyncStore
 
 WINDOW = 4
 LONG = 30.0
@@ -38,14 +38,14 @@ class Rows:
         self.ids: list[str] = []
         self.before_write: Callable[[], None] = lambda: None
 
-    def states(self, rows: Sequence[Row]) -> Steps[dict[str, State]]:
+    def states(self, rows: Sequence[Row]) -> Steps[dict[str, Status]]:
         for record, _, _ in rows:
             if "\0" in record.text:
                 raise RecordError(f"Record {record.id!r} holds NUL.")
         yield Ask(lambda: None)
         return {}
 
-    def write(self, portion: Write) -> Steps[tuple[int, int]]:
+    def write(self, portion: WriteBatch) -> Steps[tuple[int, int]]:
         yield Ask(self.before_write)
         self.ids += [row.record.id for row in portion.rows]
         return len(portion.rows), 0
@@ -80,7 +80,7 @@ def store(
     rows: Rows,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Any]:
-    monkeypatch.setattr("toastrack.windows.WINDOW", WINDOW)
+    monkeypatch.setattr("toastrack.stores.windows.WINDOW", WINDOW)
     if request.param == "sync":
         store = DictStore("rows", embedder=embedder)
         store.rows = rows
@@ -267,7 +267,7 @@ def test_who_is_told_can_end_it(store: Store, rows: Rows) -> None:
 def test_a_slow_source_does_not_hold_back_what_is_finished(
     store: Store, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toastrack.pipeline._SLOW_SECONDS", -1.0)  # each one is
+    monkeypatch.setattr("toastrack.stores.pipeline._SLOW_SECONDS", -1.0)  # each one is
     there: list[int] = []
 
     def source() -> Iterator[Record]:
@@ -284,7 +284,7 @@ def test_an_error_is_told_once(
     embedder: Embedder, rows: Rows, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     """The event loop has nothing to add to what the caller was told."""
-    monkeypatch.setattr("toastrack.windows.WINDOW", WINDOW)
+    monkeypatch.setattr("toastrack.stores.windows.WINDOW", WINDOW)
     store = AsyncDictStore("rows", embedder=embedder)
     store.rows = rows
 
@@ -301,7 +301,7 @@ def test_an_error_is_told_once(
 def test_source_and_callback_stay_on_the_callers_thread(
     embedder: Embedder, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toastrack.windows.WINDOW", WINDOW)
+    monkeypatch.setattr("toastrack.stores.windows.WINDOW", WINDOW)
     store = DictStore("rows", embedder=embedder)
     store.rows = rows
     threads: set[threading.Thread] = set()
@@ -318,7 +318,7 @@ def test_source_and_callback_stay_on_the_callers_thread(
 def test_a_call_that_is_cancelled_ends(
     embedder: Embedder, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toastrack.windows.WINDOW", WINDOW)
+    monkeypatch.setattr("toastrack.stores.windows.WINDOW", WINDOW)
     store = AsyncDictStore("rows", embedder=embedder)
     store.rows = rows
     begun, go_on = threading.Event(), threading.Event()
@@ -354,7 +354,7 @@ def test_texts_enter_the_model_in_the_order_they_were_added(
         return run(self, batch, **options)
 
     monkeypatch.setattr(SentenceTransformersEngine, "run", watched)
-    stream = embedder.stream("document", Truncation("ignore"))
+    stream = embedder._stream("document", TruncationCounter("ignore"))
     short, long = stream.add(["rye"] * 20), stream.add(["rye rye rye rye"] * 20)
     after = [position for positions, _ in long for position in positions]
     before = [position for positions, _ in short for position in positions]

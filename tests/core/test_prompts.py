@@ -11,7 +11,7 @@ import pytest
 from models import MXBAI_PROMPT
 
 from toastrack import Embedder
-from toastrack.prompts import KNOWN, Prompts, add_prompt, known_prompts, saved_prompts
+from toastrack.models.prompts import KNOWN, Prompts, add_prompt, known_prompts, saved_prompts
 
 MXBAI = "mixedbread-ai/mxbai-embed-large-v1"
 WEB_SEARCH = (

@@ -14,8 +14,8 @@ import pytest
 from toastrack import Match, Record, Report
 from toastrack.errors import FilterError, RecordError
 from toastrack.filters import checked_filter
-from toastrack.records import checked, text_hash, unit_vector
-from toastrack.windows import record_windows
+from toastrack.stores.checks import checked, text_hash, unit_vector
+from toastrack.stores.windows import record_windows
 
 NAN, INFINITY = float("nan"), float("inf")
 RECORD = Record("loaf", "Rye is sour.")

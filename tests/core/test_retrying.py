@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from toastrack.retrying import PATIENT, retried
-from toastrack.steps import Ask, Pause, Slow, Steps, aask, arun_steps, ask, run_steps
+from toastrack.stores.retrying import PATIENT, retried
+from toastrack.stores.steps import Ask, Pause, Slow, Steps, aask, arun_steps, ask, run_steps
 
 
 class Away(Exception):
@@ -116,8 +116,8 @@ def test_slow_work_is_not_repeated() -> None:
 
 
 def test_an_event_loop_goes_on_in_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toastrack.steps.time.sleep", None)  # nobody may call it
-    monkeypatch.setattr("toastrack.retrying.PATIENT", (0.01,) * 1_000)
+    monkeypatch.setattr("toastrack.stores.steps.time.sleep", None)  # nobody may call it
+    monkeypatch.setattr("toastrack.stores.retrying.PATIENT", (0.01,) * 1_000)
     others = 0
     host = Host(10**6)
 

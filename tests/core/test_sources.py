@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from toastrack.errors import SourceError
-from toastrack.readers import Bad, Columns, Input
-from toastrack.sources import find_files
+from toastrack.ingestion.readers import BadInput, Columns, SourceDocument
+from toastrack.ingestion.sources import find_files
 
 
 def test_ids_are_posix_paths_relative_to_the_folder_given(tmp_path: Path) -> None:
@@ -90,6 +90,6 @@ def test_a_dash_is_json_lines_on_standard_input(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sys, "stdin", Stdin)
     (file,) = find_files(["-"])
     (item, _), (bad, _) = file.read(Columns())
-    assert isinstance(item, Input)
-    assert item.place == "standard input, line 1"
-    assert isinstance(bad, Bad)
+    assert isinstance(item, SourceDocument)
+    assert item.location == "standard input, line 1"
+    assert isinstance(bad, BadInput)

@@ -15,9 +15,9 @@ import pytest
 from models import MXBAI_PROMPT, save_tiny_bert
 
 from toastrack import Embedder, EmbeddingSpace
-from toastrack.digests import file_digest, weights_digest
 from toastrack.errors import SpaceMismatchError
-from toastrack.space import check_same_space, missing_space
+from toastrack.models.digests import file_digest, weights_digest
+from toastrack.stores.space_check import check_same_space, missing_space
 
 SPACE = EmbeddingSpace(
     weights="a" * 64,
@@ -71,7 +71,7 @@ def cache(tmp_path: Path) -> Iterator[Path]:
     """An empty digest cache, for this test only."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        patch.setattr("toastrack.digests._in_process", {})
+        patch.setattr("toastrack.models.digests._in_process", {})
         yield tmp_path / "cache"
 
 
@@ -159,12 +159,12 @@ def test_an_embedder_made_from_a_space_has_that_space(tiny_folder: Path) -> None
 
 
 def test_the_space_of_a_model_that_is_not_here_is_not_known() -> None:
-    assert Embedder("no-such/model").known_space is None
+    assert Embedder("no-such/model")._known_space is None
 
 
 def test_the_space_of_a_model_that_is_here_is_known(tiny_folder: Path) -> None:
     embedder = Embedder(tiny_folder)
-    assert embedder.known_space == embedder.space
+    assert embedder._known_space == embedder.space
 
 
 # -- tokenizer and pooling files ------------------------------------------------------------
@@ -376,7 +376,7 @@ def test_one_file_keeps_one_remembered_digest(
         os.utime(path, ns=(0, number))
         file_digest(path)
     # The next process knows only what was written down.
-    monkeypatch.setattr("toastrack.digests._in_process", {})
+    monkeypatch.setattr("toastrack.models.digests._in_process", {})
     files = list(cache.rglob("digests.json"))
     if not files:
         pytest.skip("this system's cache folder is not under XDG_CACHE_HOME")

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from toastrack import Embedder, tokens
-from toastrack.tokens import Tokenizer
+from toastrack import Embedder
+from toastrack.models import tokenizer as tokens
+from toastrack.models.tokenizer import Tokenizer
 
 WORDS = ["bread", "rye", "flour", "water", "salt", "sourdough", "crust", "it", "hydration", "100"]
 

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from toastrack import Embedder
 from toastrack.errors import ModelError, TruncationError, TruncationWarning
-from toastrack.tokens import Tokenizer
+from toastrack.models.tokenizer import Tokenizer
 
 LONG = "my starter falls in warm water and the crust is sour . " * 20
 
@@ -81,7 +81,7 @@ def test_the_warning_points_at_the_callers_own_line(
 def test_texts_of_several_windows_make_one_warning(
     embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toastrack.embedding._WINDOW", 2)
+    monkeypatch.setattr("toastrack.batching.encoder._WINDOW", 2)
     with pytest.warns(TruncationWarning, match=r"^3 of 5 texts") as caught:
         embedder.embed_documents([LONG, "bread", LONG, "rye", LONG])
     assert len(caught) == 1
@@ -127,7 +127,7 @@ def test_error_names_the_text_and_what_to_do(tiny_folder: Path) -> None:
 def test_error_names_a_text_far_down_the_list(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toastrack.embedding._WINDOW", 4)
+    monkeypatch.setattr("toastrack.batching.encoder._WINDOW", 4)
     embedder = Embedder(tiny_folder, device="cpu", on_truncate="error")
     with pytest.raises(TruncationError, match=r"^text 9 has "):
         embedder.embed_documents(["bread"] * 9 + [LONG])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from toastrack.engines.unit_vectors import UnitVectors
+from toastrack.batching.unit_vectors import UnitVectors
 from toastrack.errors import ModelError
 
 RAW = np.array([[3, 4, 12], [0, 0, 5], [1, 0, 0]], dtype=np.float32)

@@ -11,14 +11,14 @@ import pytest
 
 from toastrack import Record
 from toastrack.errors import RecordError
-from toastrack.windows import Window, document_windows, record_windows
+from toastrack.stores.windows import Window, document_windows, record_windows
 
 SIZE = 4
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toastrack.windows.WINDOW", SIZE)
+    monkeypatch.setattr("toastrack.stores.windows.WINDOW", SIZE)
 
 
 def ids(windows: Iterator[Window]) -> list[list[str]]:

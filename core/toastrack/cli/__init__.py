@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import version as version_of
 from typing import Annotated
 
 import typer
 
-from toastrack import __version__
 from toastrack.cli.doctor import doctor_command
 from toastrack.cli.export import export_command
 from toastrack.cli.flags import with_flags
@@ -33,7 +33,7 @@ app.command("doctor")(doctor_command)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"toastrack {__version__}")
+        typer.echo(f"toastrack {version_of('toastrack')}")
         raise typer.Exit
 
 

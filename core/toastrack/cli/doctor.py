@@ -13,14 +13,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from toastrack.cli.addresses import URL_HELP, open_store
 from toastrack.cli.flags import with_flags
 from toastrack.cli.options import Device, Json, Model, choose_embedder
 from toastrack.embedder import Embedder
-from toastrack.engines.choice import is_installed
 from toastrack.engines.openvino import pick_precision
 from toastrack.errors import INSTALL_COMMAND, ToastrackError
+from toastrack.models.engine_choice import is_installed
 from toastrack.space import EmbeddingSpace
+from toastrack.stores.addresses import URL_HELP, open_store
 
 State = Literal["ok", "absent", "wrong"]
 _MARKS: dict[State, str] = {"ok": "ok  ", "absent": "-   ", "wrong": "!!  "}
@@ -114,7 +114,7 @@ def _model(embedder: Embedder, *, recorded: bool = False) -> Iterator[Finding]:
     """Describe a model as far as that takes no download; ``recorded`` is one that a store names."""
     subject = f"model {embedder.model}"
     try:
-        space = embedder.known_space
+        space = embedder._known_space
         prompts = embedder.prompts
         if space is None:
             message = "not on this machine yet; it is downloaded at the first text."

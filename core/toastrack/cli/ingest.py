@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from toastrack.cli.addresses import DEFAULT_URL, URL_HELP, open_store
 from toastrack.cli.flags import with_flags
 from toastrack.cli.options import Device, Json, Model, choose_embedder
 from toastrack.cli.output import progress_bar, share_bar, summary
-from toastrack.ingestion import ingest
+from toastrack.ingestion.ingest import ingest
+from toastrack.stores.addresses import DEFAULT_URL, URL_HELP, open_store
 
 
 def ingest_command(

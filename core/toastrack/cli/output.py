@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from toastrack.ingestion import Progress
+from toastrack.ingestion.ingest import Progress
 from toastrack.records import Match, Report
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from toastrack.cli.addresses import DEFAULT_URL, URL_HELP, open_store
 from toastrack.cli.options import Device, Json, Model, choose_embedder
 from toastrack.cli.output import print_matches
 from toastrack.filters import Scalar
+from toastrack.stores.addresses import DEFAULT_URL, URL_HELP, open_store
 
 
 def search_command(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from toastrack import arrays
-from toastrack.tokens import Tokenizer, Tokens
+from toastrack.models.tokenizer import Tokenizer, Tokens
+from toastrack.utils import arrays
 
 
 class Engine(Protocol):

@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toastrack.digests import cache_folder, weights_digest
-from toastrack.openvino_files import parts
+from toastrack.models.digests import cache_folder, weights_digest
+from toastrack.models.openvino_files import parts
 
 if TYPE_CHECKING:
     import openvino

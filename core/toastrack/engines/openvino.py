@@ -8,12 +8,12 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
-from toastrack import arrays
 from toastrack.errors import ModelError, needs_extra
-from toastrack.forks import after_fork
-from toastrack.model_config import ModelConfig, read_json
-from toastrack.openvino_files import run_file, why_not
-from toastrack.tokens import Tokenizer, Tokens
+from toastrack.models.config import ModelConfig, read_json
+from toastrack.models.openvino_files import run_file, why_not
+from toastrack.models.tokenizer import Tokenizer, Tokens
+from toastrack.utils import arrays
+from toastrack.utils.forks import after_fork
 
 if TYPE_CHECKING:
     import openvino

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from toastrack import arrays
 from toastrack.errors import ModelError, needs_extra
-from toastrack.tokens import Tokenizer, Tokens
-from toastrack.weight_files import weight_files
+from toastrack.models.digests import weight_files
+from toastrack.models.tokenizer import Tokenizer, Tokens
+from toastrack.utils import arrays
 
 # Small batches stay in the processor's cache; a GPU wants its units filled.
 _CPU_BATCH_TOKENS = 2_048

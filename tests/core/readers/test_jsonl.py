@@ -8,21 +8,21 @@ import re
 
 import pytest
 
-from toastrack.readers import Bad, Columns, Input
-from toastrack.readers.jsonl import read_jsonl
+from toastrack.ingestion.readers import BadInput, Columns, SourceDocument
+from toastrack.ingestion.readers.jsonl import read_jsonl
 
 
-def items(content: str | bytes, columns: Columns | None = None) -> list[Input | Bad]:
+def items(content: str | bytes, columns: Columns | None = None) -> list[SourceDocument | BadInput]:
     file = io.BytesIO(content if isinstance(content, bytes) else content.encode("utf-8"))
     return list(
-        read_jsonl(file, place="rows.jsonl", name="rows.jsonl", columns=columns or Columns())
+        read_jsonl(file, location="rows.jsonl", name="rows.jsonl", columns=columns or Columns())
     )
 
 
-def read(content: str | bytes, columns: Columns | None = None) -> list[Input]:
+def read(content: str | bytes, columns: Columns | None = None) -> list[SourceDocument]:
     found = items(content, columns)
-    assert all(isinstance(item, Input) for item in found), found
-    return [item for item in found if isinstance(item, Input)]
+    assert all(isinstance(item, SourceDocument) for item in found), found
+    return [item for item in found if isinstance(item, SourceDocument)]
 
 
 def test_every_other_field_becomes_metadata() -> None:
@@ -73,9 +73,9 @@ def test_blank_lines_and_a_byte_order_mark_are_passed_over() -> None:
 def test_a_broken_line_is_named_and_the_next_one_is_read(line: bytes, says: str) -> None:
     row = b'{"id": "a", "text": "x"}'
     first, bad, last = items(row + b"\n" + line + b"\n" + row)
-    assert isinstance(first, Input)
-    assert isinstance(last, Input)
-    assert isinstance(bad, Bad)
+    assert isinstance(first, SourceDocument)
+    assert isinstance(last, SourceDocument)
+    assert isinstance(bad, BadInput)
     assert re.search(rf"^rows\.jsonl, line 2: .*{says}", bad.message)
 
 
@@ -84,7 +84,7 @@ def test_only_the_metadata_asked_for_is_kept() -> None:
     (row,) = read(line, Columns(metadata=["lang"]))
     assert row.metadata == {"lang": "en"}
     (bad,) = items(line, Columns(metadata=["year"]))
-    assert isinstance(bad, Bad)
+    assert isinstance(bad, BadInput)
     assert "no field 'year'" in bad.message
 
 

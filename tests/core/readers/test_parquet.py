@@ -6,14 +6,14 @@ import io
 
 import pytest
 
-from toastrack.readers import Bad, Columns, Input
-from toastrack.readers.parquet import read_parquet
+from toastrack.ingestion.readers import BadInput, Columns, SourceDocument
+from toastrack.ingestion.readers.parquet import read_parquet
 
 pyarrow = pytest.importorskip("pyarrow", reason="the extra 'parquet' is not installed")
 
 
-def items(file: io.BytesIO, columns: Columns | None = None) -> list[Input | Bad]:
-    found = read_parquet(file, place="x.parquet", name="x.parquet", columns=columns or Columns())
+def items(file: io.BytesIO, columns: Columns | None = None) -> list[SourceDocument | BadInput]:
+    found = read_parquet(file, location="x.parquet", name="x.parquet", columns=columns or Columns())
     return list(found)
 
 
@@ -28,12 +28,14 @@ def test_rows_keep_their_types_and_vectors() -> None:
     file.seek(0)
     found = items(file, Columns(vector="v"))
     assert found == [
-        Input(str(n), f"bread {n}", f"x.parquet, row {n + 1}", {"year": 2000 + n}, [1.0, float(n)])
+        SourceDocument(
+            str(n), f"bread {n}", f"x.parquet, row {n + 1}", {"year": 2000 + n}, [1.0, float(n)]
+        )
         for n in range(3)
     ]
 
 
 def test_what_is_not_parquet_is_named() -> None:
     (bad,) = items(io.BytesIO(b"not at all"))
-    assert isinstance(bad, Bad)
+    assert isinstance(bad, BadInput)
     assert bad.message.startswith("x.parquet: not Parquet: ")

@@ -535,7 +535,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
         if happens:
             happens.pop(0)()
 
-    monkeypatch.setattr("toastrack.steps.time.sleep", pause)
+    monkeypatch.setattr("toastrack.stores.steps.time.sleep", pause)
     return happens
 
 

@@ -160,7 +160,7 @@ def test_a_server_that_stops_in_between(
 ) -> None:
     process, port = start_chroma(tmp_path / "chroma")
     try:
-        monkeypatch.setattr("toastrack.retrying.PATIENT", (0.0, 0.0))
+        monkeypatch.setattr("toastrack.stores.retrying.PATIENT", (0.0, 0.0))
         run_model = SentenceTransformersEngine.run
 
         def stopping(self: SentenceTransformersEngine, *args: Any, **options: Any) -> Any:

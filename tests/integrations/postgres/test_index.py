@@ -20,7 +20,7 @@ from psycopg import sql
 
 from toastrack import Embedder, Record
 from toastrack.errors import StoreError, UnsupportedError
-from toastrack.steps import Steps, run_steps
+from toastrack.stores.steps import Steps, run_steps
 from toastrack_postgres import PostgresStore
 from toastrack_postgres.codec import VectorParameter, VectorType
 from toastrack_postgres.index import build_index

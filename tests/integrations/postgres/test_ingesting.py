@@ -160,11 +160,11 @@ def wait_until(connection: Any, condition: str) -> None:
 
 KILLED = """
 import sys
-import toastrack.windows
+import toastrack.stores.windows
 from toastrack import Embedder, ingest
 from toastrack_postgres import PostgresStore
 conninfo, schema, folder, model, wait = sys.argv[1:]
-toastrack.windows.WINDOW = 50
+toastrack.stores.windows.WINDOW = 50
 def on_progress(progress):
     if wait == "between":
         print("written", flush=True)

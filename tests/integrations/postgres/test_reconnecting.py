@@ -26,8 +26,8 @@ from psycopg.conninfo import make_conninfo
 from psycopg.errors import AdminShutdown, DiskFull
 
 from toastrack import Embedder, Record, Report, ingest
-from toastrack.ingestion import Progress
-from toastrack.records import text_hash
+from toastrack.ingestion.ingest import Progress
+from toastrack.stores.checks import text_hash
 from toastrack_postgres import AsyncPostgresStore, EmbeddedPostgres, PostgresStore
 from toastrack_postgres.reconnecting import BRIEF, PATIENT, ConnectionLostError, Outage
 

@@ -22,7 +22,7 @@ from psycopg.conninfo import make_conninfo
 
 from toastrack import Embedder, Record
 from toastrack.errors import SpaceMismatchError, StoreError
-from toastrack.steps import run_steps
+from toastrack.stores.steps import run_steps
 from toastrack_postgres import PostgresStore
 from toastrack_postgres.opening import Settings, check_table, open_table
 from toastrack_postgres.store import execute

@@ -15,7 +15,7 @@ from qdrant_client import QdrantClient
 
 from toastrack import Embedder, Record
 from toastrack.errors import RecordError
-from toastrack.writing import Row
+from toastrack.stores.plan import Row
 from toastrack_qdrant import QdrantStore, point_id, points
 
 if TYPE_CHECKING:

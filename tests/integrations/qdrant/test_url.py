@@ -11,8 +11,8 @@ import pytest
 from qdrant_client import QdrantClient
 
 from toastrack import Embedder, EmbeddingSpace, Record
-from toastrack.cli.addresses import open_store
 from toastrack.errors import StoreError
+from toastrack.stores.addresses import open_store
 from toastrack_qdrant import QdrantStore
 from toastrack_qdrant.url import Address, parse_url
 

@@ -1,0 +1,1 @@
+"""Texts of many callers to batches, and their vectors back."""

@@ -1,0 +1,73 @@
+"""Count the texts that were cut, and say so once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from toastrack.errors import TruncationError, TruncationWarning
+
+OnTruncate = Literal["warn", "error", "ignore"]
+
+
+def numbered(position: int) -> str:
+    """Name a text by its position, where it has no other name."""
+    return f"text {position}"
+
+
+class TruncationCounter:
+    """How many texts of one call were over the limit, and the longest of them."""
+
+    def __init__(self, on_truncate: OnTruncate) -> None:
+        self.on_truncate = on_truncate
+        self.cut = 0
+        self.longest = 0
+        self.limit = 0
+        self.seen = 0
+
+    def add(
+        self, uncut: Sequence[int], limit: int, *, first: int, name: Callable[[int], str]
+    ) -> None:
+        """Note the token counts of some texts; ``first`` is the position of the first of them.
+
+        Raises ``TruncationError`` if the embedder was told not to cut.
+        """
+        self.limit = limit
+        self.seen += len(uncut)
+        for position, size in enumerate(uncut, start=first):
+            if size <= limit:
+                continue
+            if self.on_truncate == "error":
+                raise TruncationError(
+                    f"{name(position)} has {size} tokens, over the limit of {limit}. Split it with "
+                    "embedder.split(text), or allow the cut with on_truncate='warn'."
+                )
+            self.cut += 1
+            self.longest = max(self.longest, size)
+
+    def warn(self) -> None:
+        """Warn, once, if anything was cut."""
+        if self.cut and self.on_truncate == "warn":
+            message = (
+                f"{self.cut} of {self.seen} texts were cut at {self.limit} tokens; the longest "
+                f"has {self.longest}. What lies behind the limit cannot be found. Split them "
+                "with embedder.split(text)."
+            )
+            _warn_at_caller(message)
+
+
+def _warn_at_caller(message: str) -> None:
+    """Point the warning at the first line outside of toastrack and its adapters."""
+    import sys
+
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
+        frame = frame.f_back
+        level += 1
+    warnings.warn(message, TruncationWarning, stacklevel=level)
+
+
+def _is_ours(module: str) -> bool:
+    package = module.partition(".")[0]
+    return package == "toastrack" or package.startswith("toastrack_")

@@ -1,0 +1,174 @@
+"""The one thread that runs an engine for everybody in the process.
+
+While the engine is busy, work queues up; then the waiting queries go first, as many at once as a
+batch holds, and document jobs share what is left, a batch at a time. There is no timer: an idle
+engine starts at once.
+"""
+
+from __future__ import annotations
+
+import atexit
+import weakref
+from collections import deque
+from itertools import islice
+from threading import Condition, Thread
+
+from toastrack.batching.jobs import Job, answer
+from toastrack.batching.unit_vectors import UnitVectors
+from toastrack.engines.base import Engine
+from toastrack.errors import ModelError
+from toastrack.models.tokenizer import Tokens
+
+# Jobs whose texts are compared in length before a batch is filled.
+_COMPARED = 256
+
+
+class EngineWorker:
+    """Runs an engine on a thread of its own, which ends when nobody holds the worker any more."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._queries: deque[Job] = deque()
+        self._documents: deque[Job] = deque()
+        self._changed = Condition()
+        self._thread: Thread | None = None
+        self.stopped = False
+        weakref.finalize(self, _wake, self._changed).atexit = False
+        _running.add(self)
+
+    def submit(self, job: Job, *, query: bool) -> None:
+        """Queue a job; those of queries go first, between two batches of any other."""
+        with self._changed:
+            (self._queries if query else self._documents).append(job)
+            if self._thread is None:
+                # The thread holds the worker only while there is work.
+                self._thread = Thread(
+                    target=_serve,
+                    args=(weakref.ref(self), self._changed),
+                    name="toastrack-engine",
+                    daemon=True,
+                )
+                self._thread.start()
+            self._changed.notify()
+
+    def has_work(self) -> bool:
+        """Tell whether a job is queued."""
+        return bool(self._queries or self._documents)
+
+    def run_batch(self) -> None:
+        """Run one batch and hand out its results; an error goes to those who wait for them."""
+        batch = self._next_batch()
+        if not batch:
+            return
+        tokens = [item for _, items in batch for _, item in items]
+        try:
+            raw = self.engine.run(tokens, prompt=batch[0][0].prompt)
+            cut = {size: UnitVectors(raw, size) for size in {job.size for job, _ in batch}}
+            start = 0
+            for job, items in batch:
+                end = start + len(items)
+                try:
+                    vectors = cut[job.size].rows(start, end)
+                except ModelError as error:
+                    job.fail(error)
+                else:
+                    job.deliver([position for position, _ in items], vectors)
+                start = end
+        except BaseException as error:
+            for job, _ in batch:
+                job.fail(error)
+        answer(job for job, _ in batch)
+
+    def stop(self) -> None:
+        """Drop what is queued and wait for the batch that runs."""
+        with self._changed:
+            self.stopped = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _next_batch(self) -> list[tuple[Job, list[tuple[int, Tokens]]]]:
+        """Fill one batch from the jobs of the first non-empty queue.
+
+        Among those that came since the last batch the longest texts go first, as equal lengths pad
+        least; whoever is skipped by that goes before all others the next time.
+        """
+        with self._changed:
+            queue = self._queries or self._documents
+            waiting = list(islice(queue, _COMPARED))
+        jobs: list[Job] = []
+        for job in waiting:
+            if job.must_wait():
+                continue
+            if job.cancelled or not job.start():
+                self._drop(queue, job)
+                answer([job])
+                continue
+            jobs.append(job)
+        jobs.sort(key=Job.priority)
+        batch: list[tuple[Job, list[tuple[int, Tokens]]]] = []
+        taken = longest = 0
+        full = False
+        for job in jobs:
+            items = []
+            if not full and (not batch or job.prompt == batch[0][0].prompt):
+                items = job.take(longest, taken, self.engine.batch_tokens)
+                full = not items
+            job.skipped_last = not items
+            if items:
+                batch.append((job, items))
+                taken += len(items)
+                longest = max(longest, *(len(item.ids) for _, item in items))
+                self._drop(queue, job, again=job.start())
+        return batch
+
+    def _drop(self, queue: deque[Job], job: Job, *, again: bool = False) -> None:
+        """Take a job out of its queue; one that has more to do goes to the end."""
+        with self._changed:
+            queue.remove(job)
+            if again:
+                queue.append(job)
+
+
+def _serve(reference: weakref.ref[EngineWorker], changed: Condition) -> None:
+    """Run batches while the worker is there."""
+    while True:
+        with changed:
+            worker = reference()
+            while worker is not None and not worker.stopped and not worker.has_work():
+                worker = None
+                # Letting go may have been the end of it, and then nobody wakes us.
+                if reference() is not None:
+                    changed.wait()
+                worker = reference()
+        if worker is None or worker.stopped:
+            return
+        worker.run_batch()
+        del worker
+
+
+_running: weakref.WeakSet[EngineWorker] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """At exit: a thread that is still inside the engine would abort the whole process."""
+    for worker in list(_running):
+        worker.stop()
+
+
+_of_parent: list[EngineWorker] = []
+
+
+def leave_to_parent() -> None:
+    """In a forked child: neither stop the parent's workers nor take them apart.
+
+    Their threads are not here to be waited for, which is what an engine's own end may do.
+    """
+    _of_parent.extend(_running)
+    _running.clear()
+
+
+def _wake(changed: Condition) -> None:
+    with changed:
+        changed.notify_all()

@@ -1,0 +1,146 @@
+"""What is known of a model before it runs: prompts, limits, size and identity, as one caller set them."""
+
+from __future__ import annotations
+
+from threading import RLock
+
+from toastrack.errors import ModelError
+from toastrack.models.config import PROMPTS_FILE, ModelConfig, read_json
+from toastrack.models.engine_choice import EngineName
+from toastrack.models.files import ModelFiles
+from toastrack.models.prompts import Prompts, Role, known_prompts, resolve_prompts, saved_prompts
+from toastrack.models.tokenizer import Tokenizer
+from toastrack.space import EmbeddingSpace
+
+
+class Model:
+    """Reads a model's files as far as a question needs them, once.
+
+    Arguments that are None leave it to the model.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        revision: str | None,
+        engine: EngineName,
+        device: str | None,
+        query_prompt: str | None,
+        document_prompt: str | None,
+        dimensions: int | None,
+        max_tokens: int | None,
+    ) -> None:
+        self.name = name
+        self.files = ModelFiles(name, revision, engine=engine, device=device)
+        self._query_prompt = query_prompt
+        self._document_prompt = document_prompt
+        self._dimensions = dimensions
+        self._max_tokens = max_tokens
+        self._lock = RLock()
+        self._config: ModelConfig | None = None
+        self._prompts: Prompts | None = None
+        self._tokenizer: Tokenizer | None = None
+        self._space: EmbeddingSpace | None = None
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's own configuration files."""
+        if self._config is None:
+            self._config = ModelConfig(self.files.folder())
+        return self._config
+
+    @property
+    def prompts(self) -> Prompts:
+        """Both prompts and where each came from; known without the model's weights."""
+        with self._lock:
+            if self._prompts is None:
+                prompts = self._resolve_prompts()
+                if self.files.cached_folder() is None:
+                    return prompts  # the model itself may say otherwise once it is here
+                self._prompts = prompts
+            return self._prompts
+
+    @property
+    def max_tokens(self) -> int:
+        """How many tokens of a text are read, specials and prompt counted."""
+        limit = self.config.max_tokens
+        if self._max_tokens is None:
+            if limit is None:
+                raise ModelError(
+                    f"{self.name!r} does not say how many tokens it reads. Give max_tokens=."
+                )
+            return limit
+        if limit is not None and self._max_tokens > limit:
+            raise ValueError(f"max_tokens={self._max_tokens} is over the {limit} of {self.name!r}.")
+        return self._max_tokens
+
+    @property
+    def dimensions(self) -> int:
+        """The size of every vector."""
+        return self.check_dimensions(self.config)
+
+    def check_dimensions(self, config: ModelConfig) -> int:
+        """Return the size that is wanted; raise ``ValueError`` if the model makes less."""
+        size = config.dimensions
+        if self._dimensions is None:
+            return size
+        if self._dimensions > size:
+            raise ValueError(
+                f"dimensions={self._dimensions} is more than the {size} that {self.name!r} makes."
+            )
+        return self._dimensions
+
+    @property
+    def space(self) -> EmbeddingSpace:
+        """The identity of the vectors; takes the weights, but does not load them."""
+        if self._space is None:
+            with self._lock:
+                folder = self.files.folder()
+                config = ModelConfig(folder)
+                self._space = EmbeddingSpace(
+                    weights=self.files.weights(),
+                    tokenizer=config.tokenizer_digest(),
+                    pooling=config.pooling_digest(),
+                    query_prompt=self.prompts.query,
+                    document_prompt=self.prompts.document,
+                    dimensions=self.dimensions,
+                    model=self.name,
+                    revision=self.files.commit(),
+                )
+        return self._space
+
+    @property
+    def known_space(self) -> EmbeddingSpace | None:
+        """The space, or None while it would take a download to know it."""
+        return self.space if self._space or self.files.known_weights() else None
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's own tokenizer."""
+        if self._tokenizer is None:
+            with self._lock:
+                self._tokenizer = Tokenizer.from_folder(
+                    self.files.folder(),
+                    lower_case=self.config.lower_cases,
+                    extra=self.files.extra,
+                )
+        return self._tokenizer
+
+    def _resolve_prompts(self) -> Prompts:
+        saved = None
+        if self._query_prompt is None or self._document_prompt is None:
+            saved = self._saved_prompts()
+        return resolve_prompts(
+            # A folder may be named like a well-known model and be another.
+            "" if self.files.is_local else self.name,
+            query=self._query_prompt,
+            document=self._document_prompt,
+            saved=saved,
+        )
+
+    def _saved_prompts(self) -> dict[Role, str] | None:
+        if self.files.cached_folder() is None and known_prompts(self.name):
+            return None  # what the table says needs no network
+        path = self.files.small_file(PROMPTS_FILE)
+        return None if path is None else saved_prompts(read_json(path))

@@ -1,0 +1,209 @@
+"""Count, cut and split texts by the model's own tokenizer."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from toastrack.errors import ModelError, needs_extra
+from toastrack.models.prompts import add_prompt
+from toastrack.utils.text import check_unicode
+
+if TYPE_CHECKING:
+    import tokenizers
+    from semantic_text_splitter import TextSplitter
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A text as the model reads it: ids after the cut, and how many there were before it."""
+
+    ids: Sequence[int]
+    uncut: int
+
+
+# Splitters that are kept; with one limit there is one, and rarely one for a token less.
+_SPLITTERS = 4
+# Texts whose ids are kept from a split: two windows of a store, and some.
+_KEPT = 2_048
+
+
+class _Split:
+    """The ids of texts that were split, until they are embedded: no text is tokenised twice."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, array[int]] = {}
+        self._lock = Lock()
+
+    def keep(self, text: str, ids: Sequence[int]) -> None:
+        """Keep the ids of a text, prompt included; the oldest make room."""
+        with self._lock:
+            self._ids[text] = array("I", ids)
+            if len(self._ids) > _KEPT:
+                del self._ids[next(iter(self._ids))]
+
+    def take(self, texts: Sequence[str], max_tokens: int) -> dict[str, Tokens]:
+        """Hand out, and forget, the ids of those texts that are known and fit."""
+        found: dict[str, Tokens] = {}
+        if not self._ids:
+            return found
+        with self._lock:
+            for text in texts:
+                ids = self._ids.pop(text, None)
+                if ids is not None and len(ids) <= max_tokens:
+                    found[text] = Tokens(ids.tolist(), len(ids))
+        return found
+
+
+class Tokenizer:
+    """Wraps a ``tokenizers.Tokenizer``; never changes the one it was given.
+
+    Limits and counts include the special tokens that the model adds. ``extra`` brings the packages
+    it needs.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, *, extra: str = "local") -> None:
+        self._extra = extra
+        self._uncut = _copy(backend)
+        self._uncut.no_truncation()
+        self._uncut.no_padding()
+        self._specials: int = self._uncut.num_special_tokens_to_add(False)
+        self._cutting: dict[int, tokenizers.Tokenizer] = {}
+        self._splitters: dict[tuple[int, int], TextSplitter] = {}
+        self._split = _Split()
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path, *, lower_case: bool = False, extra: str = "local"
+    ) -> Tokenizer:
+        """Load the tokenizer of a model's folder, without torch where it ships ``tokenizer.json``.
+
+        ``lower_case`` puts a lower-caser in front of it, as the model's configuration can ask for.
+        """
+        with needs_extra(extra, "tokenizers"):
+            import tokenizers
+        path = folder / "tokenizer.json"
+        if path.is_file():
+            try:
+                backend = tokenizers.Tokenizer.from_file(str(path))
+            except Exception as error:  # the library raises nothing more special
+                raise ModelError(
+                    f"{str(path)!r} is not a tokenizer: {error}. Get the model anew."
+                ) from None
+            if lower_case:
+                own = [backend.normalizer] if backend.normalizer else []
+                backend.normalizer = tokenizers.normalizers.Sequence(
+                    [tokenizers.normalizers.Lowercase(), *own]
+                )
+            return cls(backend, extra=extra)
+        with needs_extra("local", "transformers"):
+            from transformers import AutoTokenizer
+        try:
+            slow = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"{str(folder)!r} has no tokenizer that can be read: {error}"
+            ) from None
+        fast = getattr(slow, "backend_tokenizer", None)
+        if fast is None:
+            raise ModelError(f"{str(folder)!r} has no fast tokenizer: tokenizer.json is missing.")
+        return cls(fast)
+
+    def encode(self, texts: Sequence[str], max_tokens: int) -> list[Tokens]:
+        """Turn texts into ids, cut at ``max_tokens``."""
+        split = self._split.take(texts, max_tokens)
+        cutting = self._cut_at(max_tokens)
+        encodings = iter(encode_batch(cutting, [text for text in texts if text not in split]))
+        result = []
+        for text in texts:
+            if text in split:
+                result.append(split[text])
+                continue
+            encoding = next(encodings)
+            ids = encoding.ids  # each look makes a new list
+            uncut = len(ids) + sum(len(rest) - self._specials for rest in encoding.overflowing)
+            result.append(Tokens(ids, uncut))
+        return result
+
+    def count(self, text: str) -> int:
+        """Count the tokens of a text, specials included, nothing cut."""
+        return len(encode_batch(self._uncut, [text])[0].ids)
+
+    def ids(self, text: str) -> list[int]:
+        """Return the ids of a text, specials included, nothing cut."""
+        return list(self._uncut.encode(text).ids)
+
+    def split(self, text: str, *, max_tokens: int, overlap: int, prompt: str) -> list[str]:
+        """Split a text into chunks that each fit ``max_tokens`` with specials and prompt.
+
+        A text that fits comes back as it is; blank text too. Chunks end at paragraphs, sentences
+        or words, whatever is the largest that fits; only white space between chunks is dropped.
+        """
+        used = self.count(prompt)
+        room = max_tokens - used
+        if room < 1:
+            raise ValueError(
+                f"max_tokens={max_tokens} leaves no room for text: the prompt and the special "
+                f"tokens take {used}."
+            )
+        if not 0 <= overlap < room:
+            raise ValueError(f"overlap={overlap} must be at least 0 and below the chunk's {room}.")
+        if not text.strip():
+            return [text]
+        whole = add_prompt(prompt, text)
+        if len(ids := encode_batch(self._uncut, [whole])[0].ids) <= max_tokens:
+            self._split.keep(whole, ids)
+            return [text]
+        while room > overlap:
+            chunks = self._splitter(room, overlap).chunks(text)
+            prompted = [add_prompt(prompt, chunk) for chunk in chunks]
+            found = [encoding.ids for encoding in encode_batch(self._uncut, prompted)]
+            longest = max(map(len, found))
+            if longest <= max_tokens:
+                for chunk, ids in zip(prompted, found, strict=True):
+                    self._split.keep(chunk, ids)
+                return chunks
+            # Prompt and text can merge into other tokens than both alone: ask for less.
+            room -= longest - max_tokens
+        raise ValueError(f"max_tokens={max_tokens} is too small to split this text.")
+
+    def _splitter(self, room: int, overlap: int) -> TextSplitter:
+        # Each holds a tokenizer of its own; to make one takes as long as to split ten long texts.
+        splitter = self._splitters.get((room, overlap))
+        if splitter is None:
+            with needs_extra(self._extra, "semantic_text_splitter"):
+                from semantic_text_splitter import TextSplitter
+            if len(self._splitters) >= _SPLITTERS:
+                self._splitters.clear()
+            splitter = TextSplitter.from_huggingface_tokenizer(self._uncut, room, overlap)
+            self._splitters[room, overlap] = splitter
+        return splitter
+
+    def _cut_at(self, max_tokens: int) -> tokenizers.Tokenizer:
+        # Switching truncation on a shared tokenizer breaks whoever is using it in another thread.
+        cutting = self._cutting.get(max_tokens)
+        if cutting is None:
+            cutting = _copy(self._uncut)
+            cutting.enable_truncation(max_tokens)
+            self._cutting[max_tokens] = cutting
+        return cutting
+
+
+def encode_batch(
+    tokenizer: tokenizers.Tokenizer, texts: Sequence[str]
+) -> list[tokenizers.Encoding]:
+    """Encode texts; a text that is not valid Unicode is named by its position."""
+    try:
+        return list(tokenizer.encode_batch_fast(list(texts)))
+    except (UnicodeEncodeError, TypeError):
+        for position, text in enumerate(texts):
+            check_unicode(text, f"text {position}")
+        raise
+
+
+def _copy(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    return type(tokenizer).from_str(tokenizer.to_str())

@@ -1,0 +1,1 @@
+"""What an adapter for a database imports."""

@@ -1,0 +1,219 @@
+"""What a record, a vector, a filter, ``k`` and a list of ids may be."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+from toastrack.errors import RecordError
+from toastrack.filters import Filter, checked_filter
+from toastrack.records import Record
+from toastrack.utils import arrays
+from toastrack.utils.text import check_unicode
+
+# Python refuses to write more than 4,300 digits: https://docs.python.org/3/library/stdtypes.html#int-max-str-digits
+_MAX_INT_BITS = 14_000
+# What rounding to float32 leaves of length 1: half of 2**-23 in each number, squared twice that.
+_ONE = 2**-23
+
+
+def checked(record: Record, *, dimensions: int | None) -> Record:
+    """Return the record with its vector normalised, or raise ``RecordError`` naming it.
+
+    ``dimensions`` is the size a ready vector must have.
+    """
+    check_fields(record)
+    if record.vector is None:
+        return record
+    vector = unit_vector(record.vector, vector_of(record), dimensions)
+    return replace(record, vector=vector)
+
+
+def check_fields(record: Record) -> None:
+    """Raise ``RecordError`` for anything wrong with a record but for its vector."""
+    if not isinstance(record, Record):
+        raise TypeError(f"A store takes Record objects, not {type(record).__name__}.")
+    if _is_plain(record):
+        return
+    name = f"Record {record.id!r}"
+    for what, value in (("id", record.id), ("text", record.text), ("document_id", record.document)):
+        if not isinstance(value, str):
+            raise RecordError(f"{name}: {what} is {type(value).__name__}, not str.")
+        _check_text(value, f"{name}: its {what}")
+    if not record.id:
+        raise RecordError("A record has an empty id. Give every record an id of its own.")
+    if record.chunk is not None and (
+        isinstance(record.chunk, bool) or not isinstance(record.chunk, int)
+    ):
+        raise RecordError(f"{name}: chunk is {record.chunk!r}, not a whole number or None.")
+    if not isinstance(record.metadata, Mapping):
+        raise RecordError(f"{name}: metadata is {type(record.metadata).__name__}, not a mapping.")
+    try:
+        _check_json(dict(record.metadata), f"{name}: metadata")
+    except RecursionError:
+        raise RecordError(f"{name}: metadata holds itself, or is nested too deeply.") from None
+
+
+def text_hash(record: Record, max_tokens: int) -> bytes:
+    """Return 32 bytes that change whenever the stored vector would.
+
+    sha256 over the text's sha256, the effective limit, and either "embedded" or the bytes of a
+    ready vector.
+    """
+    text = hashlib.sha256(record.text.encode("utf-8")).digest()
+    source = b"embedded"
+    if record.vector is not None:
+        import numpy as np
+
+        source = np.asarray(record.vector, dtype="<f4").tobytes()
+    return hashlib.sha256(b"".join((text, b"%d" % max_tokens, source))).digest()
+
+
+def vector_of(record: Record) -> str:
+    """Say in an error which vector is meant."""
+    return f"Record {record.id!r}: its vector"
+
+
+def unit_vector(vector: arrays.Vector, what: str, dimensions: int | None) -> arrays.FloatVector:
+    """Return a vector at length 1: float32 of shape ``(dimensions,)``.
+
+    Raises ``RecordError``, starting with ``what``, for another size, NaN, infinity or zero.
+    """
+    import numpy as np
+
+    try:
+        values = np.asarray(vector, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise RecordError(f"{what} is not a list of numbers.") from None
+    if values.ndim != 1 or (dimensions is not None and len(values) != dimensions):
+        raise RecordError(f"{what} has shape {values.shape}, not ({dimensions},).")
+    if isinstance(vector, np.ndarray) and vector.dtype == np.float32:
+        # Squares of float32 fit float64 well, so most vectors need a single look.
+        squares = float(values @ values)
+        if abs(squares - 1) < _ONE:
+            return values.astype(np.float32)  # to the bit as it came
+        if 0 < squares < math.inf:
+            return (values / math.sqrt(squares)).astype(np.float32)
+    if not np.isfinite(values).all():
+        position = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise RecordError(f"{what} holds {values[position]} at position {position}.")
+    largest = float(np.abs(values).max(initial=0.0))
+    if not largest:
+        raise RecordError(f"{what} has length 0; cosine needs a direction.")
+    values = values / largest  # or the squares of very long and short vectors leave float64
+    return (values / np.linalg.norm(values)).astype(np.float32)
+
+
+def float32_vector(vector: arrays.Vector, what: str, dimensions: int) -> arrays.FloatVector:
+    """Return a vector as float32 for ``normalise``, which is left to do if it was float32 before.
+
+    Raises ``RecordError`` as ``unit_vector`` does.
+    """
+    import numpy as np
+
+    if not isinstance(vector, np.ndarray) or vector.dtype != np.float32:
+        return unit_vector(vector, what, dimensions)
+    if vector.shape != (dimensions,):
+        raise RecordError(f"{what} has shape {vector.shape}, not ({dimensions},).")
+    return np.asarray(vector, dtype=np.float32)
+
+
+def normalise(vectors: arrays.FloatMatrix, what: Callable[[int], str]) -> None:
+    """Bring each row of float32 ``(rows, dimensions)`` to length 1, as ``unit_vector`` does."""
+    import numpy as np
+
+    squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+    # Written so that NaN is among them.
+    for row in np.flatnonzero(~(np.abs(squares - 1) < _ONE)).tolist():
+        vectors[row] = unit_vector(vectors[row], what(row), None)
+
+
+def _check_text(text: str, what: str) -> None:
+    try:
+        check_unicode(text, what)
+    except ValueError as error:
+        raise RecordError(str(error)) from None
+
+
+def _is_plain(record: Record) -> bool:
+    """Tell at a glance that nothing is wrong with a usual record: ASCII, and small scalars."""
+    for text in (record.id, record.text, record.document_id):
+        if type(text) is not str or not text.isascii():
+            return False
+    if not record.id or not (record.chunk is None or type(record.chunk) is int):
+        return False
+    if type(record.metadata) is not dict:
+        return False
+    for key, value in record.metadata.items():
+        kind = type(value)
+        if type(key) is not str or not key.isascii():
+            return False
+        if kind is str:
+            plain = value.isascii()
+        elif kind is float:
+            plain = math.isfinite(value)
+        else:
+            plain = value is None or kind is bool or (kind is int and -(2**63) <= value < 2**63)
+        if not plain:
+            return False
+    return True
+
+
+def _check_json(value: object, where: str) -> None:
+    """Raise ``RecordError`` for what JSON cannot hold or would give back as something else."""
+    if value is None:
+        return
+    if isinstance(value, int):
+        if value.bit_length() > _MAX_INT_BITS:
+            raise RecordError(
+                f"{where} holds an int of {value.bit_length()} bits. Store it as str."
+            )
+        return
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise RecordError(f"{where} holds {value}, which JSON has no word for. Use None.")
+    elif isinstance(value, str):
+        _check_text(value, where)
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            _check_json(item, f"{where}[{position}]")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise RecordError(f"{where} has the key {key!r}; JSON keys are str.")
+            _check_text(key, f"{where}, key {key!r},")
+            _check_json(item, f"{where}[{key!r}]")
+    else:
+        raise RecordError(
+            f"{where} holds {type(value).__name__} {value!r:.40}, which JSON cannot give back as "
+            "it is. Use str, int, float, bool, None, list or dict."
+        )
+
+
+def check_search(k: int, filter: Filter | None) -> None:
+    """Refuse what is wrong with a search before a model is loaded for it."""
+    if isinstance(k, bool) or not isinstance(k, int) or k < 0:
+        raise ValueError(f"k={k!r} must be a whole number of at least 0.")
+    checked_filter(filter)
+
+
+def ids_to_delete(
+    ids: Iterable[str] | None, documents: Iterable[str] | None
+) -> tuple[list[str], list[str]]:
+    """Return both as lists; neither is a mistake."""
+    if ids is None and documents is None:
+        raise ValueError("Say what to delete: ids= or documents=.")
+    return listed("ids", ids or ()), listed("documents", documents or ())
+
+
+def listed(name: str, values: Iterable[str]) -> list[str]:
+    """Return a list of ids; one str is a mistake, not a list of letters."""
+    if isinstance(values, str):
+        raise TypeError(f"{name} takes a list of str and was given one str. Write [id].")
+    found = list(values)
+    for value in found:
+        if not isinstance(value, str):
+            raise TypeError(f"{name} takes str and was given {value!r:.60}.")
+    return found

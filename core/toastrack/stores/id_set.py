@@ -1,0 +1,56 @@
+"""A set of ids on disk, so that memory stays flat however many there are."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+
+class IdSet:
+    """Each id once, with where it was met first: pages of them in the order of their bytes."""
+
+    def __init__(self) -> None:
+        # "" is a temporary file that sqlite deletes: https://www.sqlite.org/inmemorydb.html#temp_db
+        self._database = sqlite3.connect("", check_same_thread=False)
+        self._database.execute(
+            "create table ids (id text primary key, location text) without rowid"
+        )
+
+    def add(self, ids: Iterable[str]) -> None:
+        """Take ids in, whether they came before or not."""
+        self._database.executemany(
+            "insert or ignore into ids (id) values (?)", ((id,) for id in ids)
+        )
+
+    def add_at(self, id: str, location: str) -> str | None:
+        """Take one id in; return where it was met first, if it came before."""
+        try:
+            self._database.execute("insert into ids values (?, ?)", (id, location))
+        except sqlite3.IntegrityError:
+            ((first,),) = self._database.execute("select location from ids where id = ?", (id,))
+            return str(first)
+        return None
+
+    def __contains__(self, id: str) -> bool:
+        return (
+            self._database.execute("select 1 from ids where id = ?", (id,)).fetchone() is not None
+        )
+
+    def page(self, after: str | None, size: int) -> list[str]:
+        """Return the next ids behind ``after``, in the order of their bytes."""
+        rows = self._database.execute(
+            "select id from ids where ? is null or id > ? order by id limit ?",
+            (after, after, size),
+        )
+        return [id for (id,) in rows]
+
+    def __len__(self) -> int:
+        ((number,),) = self._database.execute("select count(*) from ids")
+        return int(number)
+
+    def close(self) -> None:
+        """Give the disk space back."""
+        self._database.close()
+
+    def __del__(self) -> None:
+        self.close()

@@ -1,0 +1,156 @@
+"""What of a window of records must be embedded, and in which portions it is written.
+
+No I/O happens here: a store says what it holds, writes what it is given, and does both in its
+host's own words, sync or async.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from toastrack.batching.encoder import EncodingStream
+from toastrack.records import Record, Report
+from toastrack.stores.checks import text_hash
+from toastrack.stores.windows import Window
+from toastrack.utils import arrays
+
+Status = Literal["changed", "metadata", "unchanged"]
+"""How a stored record compares to ours: its text or vector differs, only the rest does, nothing does."""
+
+# Finished rows wait no longer than this for company, so that a kill loses about a second.
+_FLUSH_SECONDS = 1.0
+_FLUSH_ROWS = 256
+
+
+class Row(NamedTuple):
+    """A record with what is stored beside it."""
+
+    record: Record
+    text_hash: bytes
+    vector: arrays.FloatVector | None = None
+    """None where it is still to be made, and in a row whose stored vector stays."""
+
+
+@dataclass
+class WriteBatch:
+    """What goes to the host in one transaction, where it has any.
+
+    Elsewhere in this order: rows, metadata_rows, and then what ``keep`` leaves out goes.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    """Inserted, or updated as a whole."""
+    metadata_rows: list[Row] = field(default_factory=list)
+    """Stored already with their vector, which is None here; everything else is updated."""
+    keep: dict[str, list[str]] = field(default_factory=dict)
+    """Document id -> the record ids it consists of now; its other records are deleted."""
+    documents: list[str] = field(default_factory=list)
+    """The documents that are complete once this is written."""
+
+
+def rows_of(records: Iterable[Record], max_tokens: int) -> list[Row]:
+    """Return checked records as rows, those with a ready vector complete."""
+    return [
+        Row(record, text_hash(record, max_tokens), record.vector)  # type: ignore[arg-type]
+        for record in records
+    ]
+
+
+class WindowPlan:
+    """One window on its way to the host: what of it needs a vector is with the engine already.
+
+    ``states`` says how the host's copy compares, by id; an absent id is new.
+    Raises ``TruncationError`` naming the record, if the embedder was told not to cut.
+    """
+
+    def __init__(
+        self,
+        window: Window,
+        rows: Sequence[Row],
+        states: Mapping[str, Status],
+        stream: EncodingStream,
+    ) -> None:
+        self.window = window
+        self._states = states
+        self._rows = rows
+        self._to_embed = [row for row in rows if row.vector is None and self._is_changed(row)]
+        self._batches = stream.add(
+            [row.record.text for row in self._to_embed],
+            lambda position: f"Record {self._to_embed[position].record.id!r}",
+        )
+
+    @property
+    def waits(self) -> bool:
+        """Tell whether the engine has something to do before all of it can be written."""
+        return bool(self._to_embed)
+
+    def _is_changed(self, row: Row) -> bool:
+        return self._states.get(row.record.id, "changed") == "changed"
+
+    def writes(self, report: Report) -> Iterator[WriteBatch]:
+        """Yield what to write as the vectors come; the numbers are added to ``report``.
+
+        All of a document's rows come in one write, so that a reader sees its old text or its new
+        one.
+        """
+        exact = dict.fromkeys(self.window.exact, 0)
+        rows = Counter(exact)
+        rows.update([row.record.document for row in self._rows])
+        # Documents of which there is more to write than one row.
+        held = {document: WriteBatch() for document, count in rows.items() if count > 1}
+        held.update((document, WriteBatch(keep={document: []})) for document in exact)
+        for row in self._rows:
+            if row.record.document in exact:
+                held[row.record.document].keep[row.record.document].append(row.record.id)
+
+        report.read += self.window.read
+        report.chunks += len(self._rows)
+        pending = WriteBatch()
+        last_flush = time.monotonic()
+
+        def settle(row: Row, into: Status) -> None:
+            document = row.record.document
+            part = held.get(document, pending)
+            if into == "changed":
+                part.rows.append(row)
+            elif into == "metadata":
+                part.metadata_rows.append(row)
+            rows[document] -= 1
+            if not rows[document]:
+                finish(document)
+
+        def finish(document: str) -> None:
+            if document in held:
+                done = held.pop(document)
+                pending.rows.extend(done.rows)
+                pending.metadata_rows.extend(done.metadata_rows)
+                pending.keep.update(done.keep)
+            pending.documents.append(document)
+
+        for document in exact:
+            if not rows[document]:
+                finish(document)
+
+        for row in self._rows:
+            state = self._states.get(row.record.id, "changed")
+            if state != "changed":
+                report.unchanged += state == "unchanged"
+                settle(row._replace(vector=None), state)
+            elif row.vector is not None:
+                settle(row, state)
+
+        for positions, vectors in self._batches:
+            report.embedded += len(positions)
+            for position, vector in zip(positions, vectors, strict=True):
+                row = self._to_embed[position]
+                settle(row._replace(vector=vector), "changed")
+            waited = time.monotonic() - last_flush > _FLUSH_SECONDS
+            if pending.documents and (waited or len(pending.rows) >= _FLUSH_ROWS):
+                yield pending
+                pending, last_flush = WriteBatch(), time.monotonic()
+        if pending.documents:
+            yield pending

@@ -1,0 +1,106 @@
+"""What every store can do, so that ingest, the command line and the tests are written once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+from toastrack.embedder import Embedder
+from toastrack.filters import Filter
+from toastrack.records import Match, Record, Report
+from toastrack.space import EmbeddingSpace
+from toastrack.utils import arrays
+
+Document = tuple[str, Sequence[Record]]
+"""A document's id and all the records it consists of."""
+
+OnWrite = Callable[[Report, Sequence[str]], None]
+"""Called after each write with the numbers so far and the documents that are now complete."""
+
+OnProgress = Callable[[float], None]
+"""Called now and then with the part that is done, from 0 to 1."""
+
+
+@runtime_checkable
+class Store(Protocol):
+    """A collection in some database, bound to the embedder that fills and asks it."""
+
+    embedder: Embedder
+
+    @property
+    def space(self) -> EmbeddingSpace:
+        """The embedding space that the collection recorded."""
+        ...
+
+    def __enter__(self) -> Store: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def open(self) -> Store:
+        """Connect, create what is missing and compare the recorded space. Happens by itself."""
+        ...
+
+    def close(self) -> None:
+        """Close what this store opened itself."""
+        ...
+
+    def check(self, record: Record) -> None:
+        """Raise ``RecordError`` if the host cannot store this record."""
+        ...
+
+    def upsert(self, records: Iterable[Record]) -> Report:
+        """Store records; embed only those whose text is new or changed."""
+        ...
+
+    def replace(self, document_id: str, records: Iterable[Record]) -> Report:
+        """Make these the only records of a document; its others are deleted."""
+        ...
+
+    def replace_many(
+        self, documents: Iterable[Document], on_write: OnWrite | None = None
+    ) -> Report:
+        """Do ``replace`` for many documents, streaming.
+
+        Where the host has transactions each one changes at once or not at all; elsewhere its new
+        records are there before the stale ones go.
+        """
+        ...
+
+    def search(
+        self,
+        query: str | arrays.Vector,
+        k: int = 10,
+        filter: Filter | None = None,
+        exact: bool = False,
+    ) -> list[Match]:
+        """Return the best ``min(k, matching)`` records, best first."""
+        ...
+
+    def get(self, ids: Iterable[str]) -> list[Record | None]:
+        """Return records in the order asked, None for an id that is not there."""
+        ...
+
+    def delete(
+        self, ids: Iterable[str] | None = None, documents: Iterable[str] | None = None
+    ) -> int:
+        """Delete records by id, or whole documents; return how many records went."""
+        ...
+
+    def count(self, documents: bool = False) -> int:
+        """Count the records, or the documents they belong to."""
+        ...
+
+    def document_ids(self) -> Iterator[str]:
+        """Yield the id of every document, in pages, in no promised order."""
+        ...
+
+    def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
+        """Build the search index if the host needs to be told; True if one was built.
+
+        ``on_progress`` is called with the share that is done, 0 to 1, by a host that knows it.
+        """
+        ...
+
+    def check_index(self) -> None:
+        """Raise ``UnsupportedError`` if ``build_index`` could not build one here."""
+        ...

@@ -1,0 +1,131 @@
+"""Records cut into windows: checked, with their ready vectors at length 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from toastrack.errors import RecordError
+from toastrack.records import Record
+from toastrack.stores.checks import check_fields, float32_vector, normalise, vector_of
+
+if TYPE_CHECKING:
+    from toastrack.stores.protocol import Document
+
+# Records looked up, sorted by length and embedded together.
+WINDOW = 512
+
+
+@dataclass(frozen=True)
+class Window:
+    """Records that are looked up and embedded together."""
+
+    records: Sequence[Record]
+    exact: Collection[str] = ()
+    """Documents of which these are all the records."""
+    read: int = 0
+    """How many inputs became these records."""
+
+
+def record_windows(records: Iterable[Record], dimensions: int) -> Iterator[Window]:
+    """Cut a stream of records into checked windows; the last of equal ids in a window wins."""
+    if isinstance(records, Record):
+        raise TypeError("A list of records is wanted and one Record was given. Write [record].")
+    window = _Records(dimensions)
+    with _first_error(lambda: window):
+        for record in records:
+            window.add(record)
+            if len(window) >= WINDOW:
+                yield Window(window.chosen(range(len(window))), read=len(window))
+                window = _Records(dimensions)
+    if len(window):
+        yield Window(window.chosen(range(len(window))), read=len(window))
+
+
+def document_windows(documents: Iterable[Document], dimensions: int) -> Iterator[Window]:
+    """Cut a stream of documents into checked windows; a document is never divided."""
+    window = _Records(dimensions)
+    parts: dict[str, range] = {}
+    read = 0
+    with _first_error(lambda: window):
+        for document_id, records in documents:
+            # The id is checked also when nothing remains of the document.
+            if document_id is None:
+                raise RecordError("A document's id is None, not str.")
+            check_fields(Record("replace()", "", document_id=document_id))
+            start = len(window)
+            for record in records:
+                window.add(record, document_id)
+            parts[document_id] = range(start, len(window))
+            read += 1
+            if len(window) >= WINDOW or len(parts) >= WINDOW:
+                yield _document_window(window, parts, read)
+                window, parts, read = _Records(dimensions), {}, 0
+    if parts:
+        yield _document_window(window, parts, read)
+
+
+def _document_window(window: _Records, parts: Mapping[str, range], read: int) -> Window:
+    records = window.chosen(chain.from_iterable(parts.values()))
+    return Window(records, exact=list(parts), read=read)
+
+
+@contextmanager
+def _first_error(window: Callable[[], _Records]) -> Iterator[None]:
+    """Before any other error leaves, look whether a record before it has a bad vector."""
+    try:
+        yield
+    except Exception:
+        window().normalise()
+        raise
+
+
+class _Records:
+    """Records as they come: each is checked, and its vector copied in case its array is used again.
+
+    Vectors are brought to length 1 in the end, all at once: numpy's calls for each would cost more
+    than all the rest, and let go of the interpreter's lock several times a record.
+    """
+
+    def __init__(self, dimensions: int) -> None:
+        self._dimensions = dimensions
+        self._records: list[Record] = []
+        self._with_vector: list[Record] = []
+        self._vectors = bytearray()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def add(self, record: Record, document_id: str | None = None) -> None:
+        """Take one more, as a part of this document if one is given."""
+        check_fields(record)
+        document_id = record.document_id if document_id is None else document_id
+        if record.vector is not None:
+            vector = float32_vector(record.vector, vector_of(record), self._dimensions)
+            self._vectors += vector.tobytes()
+            # The caller's own vector is let go, which can be a list of many objects.
+            record = replace(record, vector=None, document_id=document_id)
+            self._with_vector.append(record)
+        elif record.document_id != document_id:
+            record = replace(record, document_id=document_id)
+        self._records.append(record)
+
+    def chosen(self, positions: Iterable[int]) -> list[Record]:
+        """Return the records in these positions, of equal ids the last."""
+        self.normalise()
+        chosen = map(self._records.__getitem__, positions)
+        return list({record.id: record for record in chosen}.values())
+
+    def normalise(self) -> None:
+        """Give each record its vector; raises ``RecordError`` for one that has no direction."""
+        if not self._with_vector:
+            return
+        import numpy as np
+
+        rows = np.frombuffer(self._vectors, np.float32).reshape(-1, self._dimensions)
+        normalise(rows, lambda row: vector_of(self._with_vector[row]))
+        for record, vector in zip(self._with_vector, rows, strict=True):
+            object.__setattr__(record, "vector", vector)  # nobody else has this record yet

@@ -1,0 +1,14 @@
+"""What text may be."""
+
+from __future__ import annotations
+
+
+def check_unicode(text: str, what: str) -> None:
+    """Raise ``ValueError`` if a text holds a lone surrogate, which no encoding can write."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{what} holds a lone surrogate (U+{ord(text[error.start]):04X} at offset "
+            f"{error.start}), which is not text. Read its source with errors='replace'."
+        ) from None
