@@ -1,0 +1,64 @@
+"""What the stores under ``tests/data/stores`` were filled with, and what is found in them.
+
+Nothing here may change: every set that is kept there holds it.
+"""
+
+from __future__ import annotations
+
+from toastrack import Record
+
+COLLECTION = "docs"
+
+READY = Record(
+    "ready",
+    "This vector came from elsewhere.",
+    {"lang": "en", "year": 2019, "tested": False},
+    # Zeros and a length of 5, so that every machine rounds its unit vector to the same bits.
+    vector=[3.0, 4.0] + [0.0] * 382,
+)
+WHOLE = [
+    Record(
+        "rye",
+        "A full rye loaf keeps fresh for more than a week.",
+        {
+            "lang": "en",
+            "year": 2024,
+            "rating": 4.5,
+            "loaves": 3.0,
+            "tested": True,
+            "note": None,
+            "source": {"book": "Brot", "pages": [12, 13.0, True], "shelf": {"row": None}},
+        },
+    ),
+    Record(
+        "Brötchen/Nr. 1",
+        'Brötchen backt man heiß 🥨, mit "Schwaden" und 60 % Wasser.\n\tIt\'s C:\\bread\n',
+        {"lang": "de", "größe": "klein", "year": -(2**40), "rating": 1e-9, "empty": {}, "": []},
+    ),
+    READY,
+]
+DOCUMENT = "doc"
+CHUNKS = [
+    Record(
+        "doc#0",
+        "Feed the sourdough starter twice a day with flour and water.",
+        {"lang": "en", "title": "Starter"},
+        document_id=DOCUMENT,
+        chunk=0,
+    ),
+    Record(
+        "doc#1",
+        "A starter that smells of acetone is hungry.",
+        {"lang": "en", "title": "Starter"},
+        document_id=DOCUMENT,
+        chunk=1,
+    ),
+]
+RECORDS = [*WHOLE, *CHUNKS]
+
+BEST = {
+    "which bread can I take on a long journey?": "rye",
+    "how often does a sourdough need food?": "doc#0",
+    "nail polish remover": "doc#1",
+}
+"""Queries, and the id that is to come first."""
