@@ -79,12 +79,6 @@ class Awaited:
         self._loop.run(self._store.open())
         return self
 
-    @property
-    def space(self) -> Any:
-        """Open first, as the synchronous store does by itself."""
-        self.open()
-        return self._store.space
-
     def replace_many(self, documents: Any, on_write: Any = None) -> Any:
         """Call back from a thread, so that the callback may use this store."""
 

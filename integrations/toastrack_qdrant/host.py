@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
-from toastrack.stores.steps import Ask
+from toastrack.stores import RetryingSession
 
 Client = QdrantClient | AsyncQdrantClient
 
@@ -25,7 +25,7 @@ class Host:
     """Makes the calls of a client; those of a local one are made one at a time, off the loop.
 
     A local client (``:memory:``, ``path=``) is numpy arrays without a lock: two writers break
-    them (https://github.com/qdrant/qdrant-client/issues/1193), and its async face blocks.
+    them (https://github.com/qdrant/qdrant-client/issues/1193), and its asynchronous twin blocks.
     """
 
     def __init__(self, client: Client) -> None:
@@ -35,13 +35,15 @@ class Host:
         with _locks_lock:
             self._lock = _locks.setdefault(client, Lock())
 
-    def ask(self, call: Callable[[], Any]) -> Ask:
-        """Return a call for a face to make."""
+    async def call(self, session: RetryingSession, name: str, /, *args: Any, **options: Any) -> Any:
+        """Call a method of the client."""
+        function = getattr(self.client, name)
         if not self.local:
-            return Ask(call)
-        if isinstance(self.client, QdrantClient):
-            return Ask(partial(self._alone, call))
-        return Ask(partial(asyncio.to_thread, self._alone, partial(_finished, call)))
+            return await session.call(function, *args, **options)
+        call = partial(function, *args, **options)
+        if isinstance(self.client, AsyncQdrantClient):
+            call = partial(_finished, call)
+        return await session.runtime.offload(self._alone, call)
 
     def _alone(self, call: Callable[[], Any]) -> Any:
         with self._lock:

@@ -1,25 +1,25 @@
-"""The store over the user's own QdrantClient."""
+"""The stores over the user's own QdrantClient and AsyncQdrantClient."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Any
 
-from qdrant_client import QdrantClient, models
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from typing_extensions import Unpack
 
-from toastrack.embedder import Embedder
-from toastrack.filters import Filter
-from toastrack.records import Match
-from toastrack.space import EmbeddingSpace
-from toastrack.stores.steps import ask, run_steps
-from toastrack.stores.sync_store import SyncStore
-from toastrack.utils import arrays
-from toastrack_qdrant.base import QdrantBase, find
-from toastrack_qdrant.collection import QdrantCollection
-from toastrack_qdrant.host import Host
-from toastrack_qdrant.opening import Creation, Settings, read_space
+from toastrack import Embedder, Match
+from toastrack.stores import (
+    AsyncBaseStore,
+    BaseStore,
+    ChooseEmbedder,
+    Filter,
+    RetryingSession,
+    arrays,
+)
+from toastrack_qdrant.backend import Creation, QdrantBackend, SearchOptions
 
 
-class QdrantStore(QdrantBase, SyncStore[QdrantCollection]):
+class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
     """A Qdrant collection that embeds what is put into it and is searched by meaning.
 
         with QdrantStore(QdrantClient("localhost"), "docs", embedder=Embedder()) as store:
@@ -37,63 +37,38 @@ class QdrantStore(QdrantBase, SyncStore[QdrantCollection]):
         client: A QdrantClient; the server must be Qdrant 1.16 or newer.
         collection: The collection's name. One that you created yourself is taken as it is, if it
             compares vectors of the model's size by cosine.
-        embedder: Embeds texts and queries; its space is recorded in the collection's metadata.
+        embedder: Embeds texts and queries; its space is recorded in the collection's metadata. Or
+            a function that picks one for the space that the collection recorded.
         vector_name: Which of the collection's named vectors is meant; None for the unnamed one.
         create: Create the collection if it is missing.
         adopt: Take over a filled collection that does not say which model embedded it.
-        on_disk: Of a new collection: keep its vectors on disk. This and all that follow are
-            Qdrant's own options and go into ``create_collection`` as they are.
-        on_disk_payload: See Qdrant.
-        hnsw_config: See Qdrant.
-        quantization_config: See Qdrant; search then with ``search_params=`` that rescore and
-            oversample.
-        optimizers_config: See Qdrant.
-        sparse_vectors_config: See Qdrant.
-        shard_number: See Qdrant.
-        replication_factor: See Qdrant.
-        write_consistency_factor: See Qdrant.
+        creation: Of a new collection, Qdrant's own options, which go into ``create_collection`` as
+            they are: ``on_disk`` (keep its vectors on disk), ``on_disk_payload``, ``hnsw_config``,
+            ``quantization_config`` (search then with ``search_params=`` that rescore and
+            oversample), ``optimizers_config``, ``sparse_vectors_config``, ``shard_number``,
+            ``replication_factor``, ``write_consistency_factor``.
     """
+
+    _backend: QdrantBackend
 
     def __init__(
         self,
         client: QdrantClient,
         collection: str,
         *,
-        embedder: Embedder,
+        embedder: Embedder | ChooseEmbedder,
         vector_name: str | None = None,
         create: bool = True,
         adopt: bool = False,
-        on_disk: bool | None = None,
-        on_disk_payload: bool | None = None,
-        hnsw_config: models.HnswConfigDiff | None = None,
-        quantization_config: models.QuantizationConfig | None = None,
-        optimizers_config: models.OptimizersConfigDiff | None = None,
-        sparse_vectors_config: Mapping[str, models.SparseVectorParams] | None = None,
-        shard_number: int | None = None,
-        replication_factor: int | None = None,
-        write_consistency_factor: int | None = None,
+        **creation: Unpack[Creation],
     ) -> None:
         if not isinstance(client, QdrantClient):
             raise TypeError(f"QdrantStore takes a QdrantClient, not {type(client).__name__}.")
-        super().__init__(collection, embedder=embedder)
-        self._host = Host(client)
-        self._settings = Settings(
-            collection,
-            vector_name or "",
-            create=create,
-            adopt=adopt,
-            creation=Creation(
-                on_disk=on_disk,
-                on_disk_payload=on_disk_payload,
-                hnsw_config=hnsw_config,
-                quantization_config=quantization_config,
-                optimizers_config=optimizers_config,
-                sparse_vectors_config=sparse_vectors_config,
-                shard_number=shard_number,
-                replication_factor=replication_factor,
-                write_consistency_factor=write_consistency_factor,
-            ),
+        _check_creation("QdrantStore", creation)
+        backend = QdrantBackend(
+            client, collection, vector_name=vector_name or "", create=create, creation=creation
         )
+        super().__init__(backend, embedder=embedder, create=create, adopt=adopt)
 
     def search(
         self,
@@ -120,13 +95,77 @@ class QdrantStore(QdrantBase, SyncStore[QdrantCollection]):
                 as it is; without one, fewer than k are asked for again exactly.
             search_params: Qdrant's own, e.g. ``SearchParams(hnsw_ef=256)``, or with a
                 ``quantization=QuantizationSearchParams(rescore=True, oversampling=3.0)``.
+
+        Raises:
+            FilterError: The filter is not a flat mapping of scalars.
+            RecordError: The query is a vector of another size, or not finite, or zero.
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: The collection is gone, or cannot be used as it is.
+            TruncationError: The query is over the limit and ``on_truncate="error"``.
         """
-        steps = find(k, filter, exact, where, score_threshold, search_params)
-        return self._search(query, k, filter, steps)
+        options = SearchOptions(where, score_threshold, search_params)
+        return self._search(query, k, filter, exact, options)
 
 
-def recorded_space(
-    client: QdrantClient, collection: str, *, vector_name: str | None = None
-) -> EmbeddingSpace | None:
-    """Return the space that a collection recorded; None if there is none or it recorded none."""
-    return run_steps(read_space(Host(client), Settings(collection, vector_name or "")), ask)
+class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
+    """The twin of ``QdrantStore``: the same arguments, and every call is awaited.
+
+        async with AsyncQdrantStore(client, "docs", embedder=Embedder()) as store:
+            await store.upsert([Record("1", "Rye keeps longer than wheat.")])
+            await store.search("which bread stays fresh?")
+
+    The model never runs on the event loop, nor do the calls of a local client (``:memory:``,
+    ``path=``), which would hold it up.
+    """
+
+    _backend: QdrantBackend
+
+    def __init__(
+        self,
+        client: AsyncQdrantClient,
+        collection: str,
+        *,
+        embedder: Embedder | ChooseEmbedder,
+        vector_name: str | None = None,
+        create: bool = True,
+        adopt: bool = False,
+        **creation: Unpack[Creation],
+    ) -> None:
+        if not isinstance(client, AsyncQdrantClient):
+            raise TypeError(
+                f"AsyncQdrantStore takes an AsyncQdrantClient, not {type(client).__name__}."
+            )
+        _check_creation("AsyncQdrantStore", creation)
+        backend = QdrantBackend(
+            client, collection, vector_name=vector_name or "", create=create, creation=creation
+        )
+        super().__init__(backend, embedder=embedder, create=create, adopt=adopt)
+
+    async def search(
+        self,
+        query: str | arrays.Vector,
+        k: int = 10,
+        filter: Filter | None = None,
+        exact: bool = False,
+        *,
+        where: models.Filter | None = None,
+        score_threshold: float | None = None,
+        search_params: models.SearchParams | None = None,
+    ) -> list[Match]:
+        """Return the best ``min(k, matching)`` records; see ``QdrantStore.search``.
+
+        Raises:
+            FilterError: The filter is not a flat mapping of scalars.
+            RecordError: The query is a vector of another size, or not finite, or zero.
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: The collection is gone, or cannot be used as it is.
+            TruncationError: The query is over the limit and ``on_truncate="error"``.
+        """
+        options = SearchOptions(where, score_threshold, search_params)
+        return await self._search(query, k, filter, exact, options)
+
+
+def _check_creation(name: str, creation: Any) -> None:
+    unknown = [option for option in creation if option not in Creation.__annotations__]
+    if unknown:
+        raise TypeError(f"{name} has no argument {unknown[0]!r}.")

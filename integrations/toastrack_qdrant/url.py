@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +11,10 @@ from urllib.parse import unquote, urlsplit
 
 from qdrant_client import QdrantClient
 
-from toastrack.embedder import Embedder
+from toastrack import Embedder
 from toastrack.errors import StoreError
-from toastrack.space import EmbeddingSpace
-from toastrack_qdrant.store import QdrantStore, recorded_space
+from toastrack.stores import ChooseEmbedder
+from toastrack_qdrant.store import QdrantStore
 
 _FORMS = "Write qdrant+http://host:6333/collection, or qdrant:DIR/collection for a folder."
 _META = "meta.json"  # what qdrant-client writes into a folder first
@@ -66,22 +66,17 @@ def parse_url(url: str) -> Address:
 
 @contextmanager
 def open_url(
-    url: str,
-    choose: Callable[[EmbeddingSpace | None], Embedder],
-    *,
-    create: bool,
-    adopt: bool = False,
+    url: str, embedder: Embedder | ChooseEmbedder, *, create: bool, adopt: bool = False
 ) -> Iterator[QdrantStore]:
-    """Open the store of a URL with the embedder that ``choose`` picks for its recorded space."""
+    """Open the store of a URL; ``embedder`` may depend on the space that it recorded."""
     address = parse_url(url)
     if not create and address.folder is not None and not Path(address.folder, _META).is_file():
         # Opening any other folder would put files into it.
         raise StoreError(f"There is no Qdrant in the folder {address.folder!r}. Ingest first.")
     client = _client(address)
     try:
-        recorded = recorded_space(client, address.collection)
         store = QdrantStore(
-            client, address.collection, embedder=choose(recorded), create=create, adopt=adopt
+            client, address.collection, embedder=embedder, create=create, adopt=adopt
         )
         with store:
             yield store

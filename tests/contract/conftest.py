@@ -244,7 +244,7 @@ def _async_qdrant_server(request: pytest.FixtureRequest) -> Iterator[Open]:
 
 _PAGE = "toastrack_postgres.table._PAGE"
 _CHROMA_PAGE = "toastrack_chroma.collection._PAGE"
-_QDRANT_PAGE = "toastrack_qdrant.collection._PAGE"
+_QDRANT_PAGE = "toastrack_qdrant.backend._PAGE"
 
 KINDS = [
     Kind("postgres-conninfo", _postgres, 2e-3, _PAGE, server=True),

@@ -16,61 +16,65 @@ from toastrack import Embedder, Record
 from toastrack.batching.truncation import TruncationCounter
 from toastrack.engines.sentence_transformers import SentenceTransformersEngine
 from toastrack.errors import ModelError, RecordError, StoreError
-from toastrack.space import EmbeddingSpace
-from toastrack.stores.async_store import AsyncStore
-from toastrack.stores.plan import Row, Status, WriteBatch
-from toastrack.stores.protocol import Store
-from toastrack.stores.steps import Ask, Steps, ask_on_a_thread
-from toastrack.stores.sync_store import SyncStore
+from toastrack.stores import (
+    AsyncBaseStore,
+    BaseStore,
+    RetryingBackend,
+    RetryingSession,
+    Row,
+    Status,
+    Store,
+    WriteBatch,
+)
 
 WINDOW = 4
 LONG = 30.0
 
 
-class Rows:
+class Rows(RetryingBackend):
     """The collection of a host that does not compare, and whose calls can be held up."""
 
-    checked = True
-    stored: EmbeddingSpace | None = None
+    label = "rows"
 
-    def __init__(self, dimensions: int) -> None:
-        self.dimensions = dimensions
+    def __init__(self, embedder: Embedder) -> None:
+        self.dimensions: int = embedder.dimensions
+        self.space = embedder.space
         self.ids: list[str] = []
         self.before_write: Callable[[], None] = lambda: None
 
-    def states(self, rows: Sequence[Row]) -> Steps[dict[str, Status]]:
-        for record, _, _ in rows:
-            if "\0" in record.text:
-                raise RecordError(f"Record {record.id!r} holds NUL.")
-        yield Ask(lambda: None)
+    async def find(self, session: RetryingSession) -> bool:
+        return True
+
+    def check(self, record: Record) -> None:
+        if "\0" in record.text:
+            raise RecordError(f"Record {record.id!r} holds NUL.")
+
+    async def compare(self, session: RetryingSession, rows: Sequence[Row]) -> dict[str, Status]:
         return {}
 
-    def write(self, portion: WriteBatch) -> Steps[tuple[int, int]]:
-        yield Ask(self.before_write)
-        self.ids += [row.record.id for row in portion.rows]
-        return len(portion.rows), 0
+    async def write(self, session: RetryingSession, batch: WriteBatch) -> tuple[int, int]:
+        await self.runtime.offload(self.before_write)
+        self.ids += [row.record.id for row in batch.rows]
+        return len(batch.rows), 0
+
+    def is_away(self, error: BaseException) -> bool:
+        return False
+
+    def is_collection_gone(self, error: BaseException) -> bool:
+        return False
 
 
-class DictStore(SyncStore[Any]):
-    rows: Rows
-
-    def _open_steps(self) -> Steps[Any]:
-        yield Ask(lambda: None)
-        return self.rows
+def dict_store(rows: Any, embedder: Embedder) -> BaseStore[Any, Any]:
+    return BaseStore(rows, embedder=embedder, create=False, adopt=False)
 
 
-class AsyncDictStore(AsyncStore[Any]):
-    _do = staticmethod(ask_on_a_thread)
-    rows: Rows
-
-    def _open_steps(self) -> Steps[Any]:
-        yield Ask(lambda: None)
-        return self.rows
+def async_dict_store(rows: Any, embedder: Embedder) -> AsyncBaseStore[Any, Any]:
+    return AsyncBaseStore(rows, embedder=embedder, create=False, adopt=False)
 
 
 @pytest.fixture
 def rows(embedder: Embedder) -> Rows:
-    return Rows(embedder.dimensions)
+    return Rows(embedder)
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -82,14 +86,10 @@ def store(
 ) -> Iterator[Any]:
     monkeypatch.setattr("toastrack.stores.windows.WINDOW", WINDOW)
     if request.param == "sync":
-        store = DictStore("rows", embedder=embedder)
-        store.rows = rows
-        yield store
+        yield dict_store(rows, embedder)
     else:
-        awaited = AsyncDictStore("rows", embedder=embedder)
-        awaited.rows = rows
         with running_loop() as loop:
-            yield Awaited(awaited, loop)
+            yield Awaited(async_dict_store(rows, embedder), loop)
 
 
 def records(count: int) -> Iterator[Record]:
@@ -285,8 +285,7 @@ def test_an_error_is_told_once(
 ) -> None:
     """The event loop has nothing to add to what the caller was told."""
     monkeypatch.setattr("toastrack.stores.windows.WINDOW", WINDOW)
-    store = AsyncDictStore("rows", embedder=embedder)
-    store.rows = rows
+    store = async_dict_store(rows, embedder)
 
     def fail() -> None:
         raise StoreError("the disk is full")
@@ -302,8 +301,7 @@ def test_source_and_callback_stay_on_the_callers_thread(
     embedder: Embedder, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("toastrack.stores.windows.WINDOW", WINDOW)
-    store = DictStore("rows", embedder=embedder)
-    store.rows = rows
+    store = dict_store(rows, embedder)
     threads: set[threading.Thread] = set()
 
     def source() -> Iterator[tuple[str, list[Record]]]:
@@ -319,8 +317,7 @@ def test_a_call_that_is_cancelled_ends(
     embedder: Embedder, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("toastrack.stores.windows.WINDOW", WINDOW)
-    store = AsyncDictStore("rows", embedder=embedder)
-    store.rows = rows
+    store = async_dict_store(rows, embedder)
     begun, go_on = threading.Event(), threading.Event()
 
     def wait() -> None:

@@ -89,7 +89,7 @@ def ingest_command(
     try:
         with open_store(to, choose, create=True, adopt=adopt) as store:
             if index:
-                store.check_index()  # hours of embedding would go before
+                store._check_index()  # hours of embedding would go before
             with progress_bar("embedding") as on_progress:
                 report = ingest(
                     sources,

@@ -16,7 +16,7 @@ from toastrack.ingestion.sources import SourceFile, find_files
 from toastrack.records import Record, Report
 from toastrack.stores.checks import checked
 from toastrack.stores.id_set import IdSet
-from toastrack.stores.protocol import Document, Store
+from toastrack.stores.protocol import Document, IngestStore, Store
 
 StrPath = str | os.PathLike[str]
 
@@ -34,7 +34,7 @@ class Progress:
 
 def ingest(
     sources: StrPath | Iterable[StrPath | Record],
-    store: Store,
+    store: IngestStore,
     *,
     prune: bool = False,
     skip_bad: bool = False,
@@ -126,7 +126,7 @@ class _Run:
 
     def __init__(
         self,
-        store: Store,
+        store: IngestStore,
         ids: IdSet,
         documents: IdSet,
         *,
@@ -168,7 +168,7 @@ class _Run:
         """Return the records of one document, or None if it is bad and may be left out."""
         try:
             record = checked(record, dimensions=self.store.embedder.dimensions)
-            self.store.check(record)
+            self.store._check(record)
         except RecordError as error:
             self._bad(RecordError(f"{location}: {error}"))
             return None

@@ -1,1 +1,66 @@
-"""What an adapter for a database imports."""
+"""What an adapter for a database imports; beside ``toastrack`` and ``toastrack.errors``, all of it."""
+
+from toastrack.filters import Filter, Scalar, matches
+from toastrack.stores.addresses import open_store
+from toastrack.stores.backend import (
+    LONG_BACKOFF,
+    SHORT_BACKOFF,
+    Backend,
+    BackendBase,
+    Retry,
+    RetryingBackend,
+    RetryingSession,
+)
+from toastrack.stores.base import AsyncBaseStore, BaseStore
+from toastrack.stores.checks import text_hash
+from toastrack.stores.id_set import IdSet
+from toastrack.stores.plan import Row, Status, WriteBatch
+from toastrack.stores.protocol import (
+    AsyncOnWrite,
+    AsyncStore,
+    ChooseEmbedder,
+    Document,
+    IngestStore,
+    OnProgress,
+    OnWrite,
+    Store,
+)
+from toastrack.stores.runtime import AsyncRuntime, Ended, Runtime, SyncRuntime, run_sync
+from toastrack.stores.top_k import TopK
+from toastrack.utils import arrays
+
+__all__ = [
+    "LONG_BACKOFF",
+    "SHORT_BACKOFF",
+    "AsyncBaseStore",
+    "AsyncOnWrite",
+    "AsyncRuntime",
+    "AsyncStore",
+    "Backend",
+    "BackendBase",
+    "BaseStore",
+    "ChooseEmbedder",
+    "Document",
+    "Ended",
+    "Filter",
+    "IdSet",
+    "IngestStore",
+    "OnProgress",
+    "OnWrite",
+    "Retry",
+    "RetryingBackend",
+    "RetryingSession",
+    "Row",
+    "Runtime",
+    "Scalar",
+    "Status",
+    "Store",
+    "SyncRuntime",
+    "TopK",
+    "WriteBatch",
+    "arrays",
+    "matches",
+    "open_store",
+    "run_sync",
+    "text_hash",
+]

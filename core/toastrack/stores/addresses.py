@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import Protocol, cast
@@ -10,10 +9,7 @@ from typing import Protocol, cast
 from toastrack.embedder import Embedder
 from toastrack.errors import StoreError
 from toastrack.space import EmbeddingSpace
-from toastrack.stores.protocol import Store
-
-ChooseEmbedder = Callable[[EmbeddingSpace | None], Embedder]
-"""Given the space that the collection recorded, or None, the embedder to open it with."""
+from toastrack.stores.protocol import ChooseEmbedder, IngestStore
 
 DEFAULT_URL = "postgres+embedded:"
 
@@ -40,21 +36,48 @@ class Adapter(Protocol):
     """What a module in the table offers."""
 
     def open_url(
-        self, url: str, choose: ChooseEmbedder, *, create: bool, adopt: bool
-    ) -> AbstractContextManager[Store]:
+        self, url: str, embedder: Embedder | ChooseEmbedder, *, create: bool, adopt: bool
+    ) -> AbstractContextManager[IngestStore]:
         """Open the store that a URL names, and close it and all that was started for it."""
         ...
 
 
 def open_store(
-    url: str, choose: ChooseEmbedder, *, create: bool, adopt: bool = False
-) -> AbstractContextManager[Store]:
-    """Open the store that a URL names."""
-    scheme = url.partition(":")[0]
+    address: str,
+    embedder: Embedder | ChooseEmbedder | None = None,
+    *,
+    create: bool = True,
+    adopt: bool = False,
+) -> AbstractContextManager[IngestStore]:
+    """Open the store that an address names, for a ``with`` block.
+
+        with open_store("postgres+embedded:data", Embedder()) as store:
+            store.search("which bread stays fresh?")
+
+    Args:
+        address: A URL such as ``postgresql://host/db?table=docs`` or ``qdrant:DIR/collection``.
+        embedder: What embeds, or a function that picks it for the space that the collection
+            recorded (None if it recorded none). Left out, it is the recorded model, and for a new
+            collection the default one.
+        create: Create what is missing.
+        adopt: Take over a filled collection that does not say which model embedded it.
+
+    Raises:
+        StoreError: The address is not one of a store, or nothing is there and ``create`` is False.
+        SpaceMismatchError: The collection was built with another model, prompt or size.
+    """
+    scheme = address.partition(":")[0]
     module = _ADAPTERS.get(scheme)
-    if module is None or ":" not in url:
-        # The URL may hold a password, so it is not repeated.
+    if module is None or ":" not in address:
+        # The address may hold a password, so it is not repeated.
         raise StoreError(
-            f"{repr(scheme) if ':' in url else 'This'} is not a kind of store. Known: {URL_HELP}."
+            f"{repr(scheme) if ':' in address else 'This'} is not a kind of store. Known: "
+            f"{URL_HELP}."
         )
-    return cast(Adapter, import_module(module)).open_url(url, choose, create=create, adopt=adopt)
+    return cast(Adapter, import_module(module)).open_url(
+        address, _recorded if embedder is None else embedder, create=create, adopt=adopt
+    )
+
+
+def _recorded(space: EmbeddingSpace | None) -> Embedder:
+    return Embedder() if space is None else Embedder.from_space(space)

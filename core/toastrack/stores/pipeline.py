@@ -1,86 +1,70 @@
-"""Reading, embedding and writing at the same time, as one piece of work for both faces.
+"""Reading, embedding and writing at the same time.
 
 While the host writes one window, the engine has the next and the one behind that is read. The host
-is asked on a line of its own, one call after another; nothing runs more than a window ahead.
+is asked in a queue of its own, one call after another; nothing runs more than a window ahead.
 """
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from toastrack.batching.truncation import TruncationCounter
 from toastrack.embedder import Embedder
 from toastrack.errors import RecordError
 from toastrack.records import Report
+from toastrack.stores.backend import Backend
 from toastrack.stores.plan import Row, Status, WindowPlan, WriteBatch, rows_of
-from toastrack.stores.steps import Slow, Steps
+from toastrack.stores.runtime import Runtime
 from toastrack.stores.windows import Window
+from toastrack.stores.write_queue import Call, WriteQueue
 
-# WindowPlan that may wait for a host that is slower than the engine; more would only hold memory.
+T = TypeVar("T")
+
+# Batches that may wait for a host that is slower than the engine; more would only hold memory.
 _QUEUED = 1
 # A source that takes this long for a window gains nothing from being read ahead.
 _SLOW_SECONDS = 5.0
 
+Read = Callable[[], Awaitable[Window | None]]
+"""Take the next window of the source; None at its end."""
 
-@dataclass(frozen=True)
-class Read:
-    """Take the next window of the source; None at its end."""
+OnWrite = Callable[[Report, Sequence[str]], Any]
+"""``toastrack.stores.OnWrite``, which may also be a coroutine function."""
 
 
-class Call(Protocol):
-    """A call of the host under way: a future of threads or of an event loop."""
+class Flow(Protocol):
+    """What is needed of ``StoreFlow`` here."""
 
-    def done(self) -> bool:
-        """Tell whether there is an answer, or an error."""
+    backend: Backend[Any, Any]
+    runtime: Runtime
+
+    @property
+    def embedder(self) -> Embedder:
+        """What embeds."""
+        ...
+
+    def perform(
+        self, method: Callable[..., Awaitable[T]], *args: Any, reads: bool = False
+    ) -> Coroutine[Any, Any, T]:
+        """Run a method of the backend in a session of its own."""
         ...
 
 
-@dataclass(frozen=True)
-class Start:
-    """Queue an operation behind those before it, and go on; answered with a ``Call``.
-
-    Where one that writes failed, those behind it fail in the same way.
-    """
-
-    operation: Callable[[Any], Steps[Any]]
-    reads: bool = False
-
-
-@dataclass(frozen=True)
-class Wait:
-    """Wait for the answer to a call."""
-
-    call: Any
-
-
-@dataclass(frozen=True)
-class Tell:
-    """Call somebody back, who may be a coroutine function."""
-
-    function: Callable[[], Any]
-
-
-OnWrite = Callable[[Report, Sequence[str]], Any]
-
-
-def write_all(
-    embedder: Embedder, on_write: OnWrite | None, *, shared: bool = False
-) -> Steps[Report]:
-    """Write every window that is read; ``on_write`` as in ``toastrack.stores.protocol.Store``.
+async def write_all(flow: Flow, read: Read, on_write: OnWrite | None) -> Report:
+    """Write every window that is read; ``on_write`` as in ``toastrack.stores.Store``.
 
     If the source or the model fails, what was ready before is written first. An error of the host,
-    or of ``on_write``, ends it at once. What is written to a host is ``shared`` if source and
-    ``on_write`` may use it as well: then they are only called while it rests.
+    or of ``on_write``, ends it at once. Over a connection of the caller's, which source and
+    ``on_write`` may use as well, they are only called while the host rests.
     """
-    run = _Run(embedder, on_write, queued=0 if shared else _QUEUED)
-    try:
-        yield from run.steps()
-    finally:
-        run.stream.close()
+    async with flow.runtime.write_queue(flow.perform, flow.backend.interrupt) as queue:
+        run = _Run(flow, read, on_write, queue)
+        try:
+            await run.write()
+        finally:
+            run.stream.close()
     run.truncation.warn()
     return run.report
 
@@ -88,105 +72,113 @@ def write_all(
 class _Run:
     """The windows that are under way in one call."""
 
-    def __init__(self, embedder: Embedder, on_write: OnWrite | None, *, queued: int) -> None:
-        self._queued = queued
+    def __init__(self, flow: Flow, read: Read, on_write: OnWrite | None, queue: WriteQueue) -> None:
         self.report = Report()
-        self.truncation = TruncationCounter(embedder.on_truncate)
-        self.stream = embedder._stream("document", self.truncation)
-        self._embedder = embedder
+        self.truncation = TruncationCounter(flow.embedder.on_truncate)
+        self.stream = flow.embedder._stream("document", self.truncation)
+        self._backend = flow.backend
+        self._embedder = flow.embedder
+        self._runtime = flow.runtime
+        self._read_source = read
         self._on_write = on_write
-        self._started = time.monotonic()
+        self._queue = queue
+        self._queued = 0 if flow.backend.callers_connection else _QUEUED
+        self._started = self._runtime.monotonic()
         self._slow_source = False
         self._embedding: WindowPlan | None = None
         self._writing: deque[tuple[Call, WriteBatch]] = deque()
 
-    def steps(self) -> Steps[None]:
-        limit = yield Slow(lambda: self._embedder.max_tokens)
-        while (window := (yield from self._read())) is not None:
-            following = yield from self._start(window, limit)
-            yield from self._finish()
+    async def write(self) -> None:
+        limit = await self._runtime.offload(lambda: self._embedder.max_tokens)
+        while (window := await self._read()) is not None:
+            following = await self._start(window, limit)
+            await self._finish()
             self._embedding = following
             if not following.waits:
-                yield from self._finish()
-        yield from self._settle()
+                await self._finish()
+        await self._settle()
 
-    def _read(self) -> Steps[Window | None]:
+    async def _read(self) -> Window | None:
         if self._slow_source:
             # It would hold back for long what is finished.
-            yield from self._settle()
-        started = time.monotonic()
-        window: Window | None = yield from self._saving(Read())
-        self._slow_source = time.monotonic() - started > _SLOW_SECONDS
+            await self._settle()
+        started = self._runtime.monotonic()
+        window = await self._saving(self._read_source())
+        self._slow_source = self._runtime.monotonic() - started > _SLOW_SECONDS
         return window
 
-    def _saving(self, step: object, kind: type[Exception] = Exception) -> Steps[Any]:
-        """Do a step; should it fail, what is under way is written before that is said."""
+    async def _saving(self, step: Awaitable[T], kind: type[Exception] = Exception) -> T:
+        """Await a step; should it fail, what is under way is written before that is said."""
         try:
-            return (yield step)
+            return await step
         except kind as error:
             try:
-                yield from self._settle()
+                await self._settle()
             except Exception:
                 raise error  # noqa: B904 - it was the first
             raise
 
-    def _start(self, window: Window, limit: int) -> Steps[WindowPlan]:
+    async def _start(self, window: Window, limit: int) -> WindowPlan:
         """Ask what is stored of a window, and hand the engine what of it needs a vector."""
         if self._embedding is not None and _share(window, self._embedding.window):
-            yield from self._finish()
-        rows: list[Row] = yield from self._saving(Slow(lambda: rows_of(window.records, limit)))
+            await self._finish()
+        rows = await self._saving(self._runtime.offload(self._checked_rows, window, limit))
         leaves = self._embedding is not None and bool(self._embedding.window.exact)
-        states = yield from self._states(rows)
-        if leaves and "metadata" in states.values():
+        statuses = await self._compare(rows)
+        if leaves and "metadata" in statuses.values():
             # A record that comes from another document may be one of those that go with it.
-            yield from self._finish()
-            states = yield from self._states(rows)
-        start = Slow(lambda: WindowPlan(window, rows, states, self.stream))
-        portions: WindowPlan = yield from self._saving(start)
-        return portions
+            await self._finish()
+            statuses = await self._compare(rows)
+        return await self._saving(
+            self._runtime.offload(WindowPlan, window, rows, statuses, self.stream)
+        )
 
-    def _states(self, rows: Sequence[Row]) -> Steps[Mapping[str, Status]]:
-        call = yield Start(lambda collection: collection.states(rows), reads=True)
+    def _checked_rows(self, window: Window, limit: int) -> list[Row]:
+        for record in window.records:
+            self._backend.check(record)
+        return rows_of(window.records, limit)
+
+    async def _compare(self, rows: Sequence[Row]) -> Mapping[str, Status]:
+        call = self._queue.submit(self._backend.compare, rows, reads=True)
         # Any other error is the host's, to which nothing more can be written.
-        states: Mapping[str, Status] = yield from self._saving(Wait(call), RecordError)
-        return states
+        statuses: Mapping[str, Status] = await self._saving(self._queue.wait(call), RecordError)
+        return statuses
 
-    def _finish(self) -> Steps[None]:
+    async def _finish(self) -> None:
         """Write the window that is with the engine, as its vectors come."""
-        portions, self._embedding = self._embedding, None
-        if portions is None:
+        plan, self._embedding = self._embedding, None
+        if plan is None:
             return
-        writes = portions.writes(self.report)
-        while write := (yield from self._saving(Slow(lambda: next(writes, None)))):
-            yield from self._write(write)
+        batches = plan.batches(self.report, self._runtime.monotonic)
+        while batch := await self._saving(self._runtime.offload(next, batches, None)):
+            await self._write(batch)
 
-    def _write(self, write: WriteBatch) -> Steps[None]:
-        call = yield Start(lambda collection: collection.write(write))
-        self._writing.append((call, write))
+    async def _write(self, batch: WriteBatch) -> None:
+        call = self._queue.submit(self._backend.write, batch)
+        self._writing.append((call, batch))
         while self._writing and (len(self._writing) > self._queued or self._writing[0][0].done()):
-            yield from self._collect()
+            await self._collect()
 
-    def _collect(self) -> Steps[None]:
+    async def _collect(self) -> None:
         """Wait for the oldest write and tell of it."""
-        call, write = self._writing.popleft()
-        written, deleted = yield Wait(call)
+        call, batch = self._writing.popleft()
+        written, deleted = await self._queue.wait(call)
         self.report.written += written
         self.report.deleted += deleted
         self._count()
         if self._on_write is not None:
-            on_write = self._on_write
-            yield Tell(lambda: on_write(self.report, write.documents))
+            await self._runtime.call(self._on_write, self.report, batch.documents)
 
-    def _settle(self) -> Steps[None]:
+    async def _settle(self) -> None:
         """Write all that is under way."""
-        yield from self._finish()
+        await self._finish()
         while self._writing:
-            yield from self._collect()
+            await self._collect()
         self._count()
 
     def _count(self) -> None:
         self.report.truncated = self.truncation.cut
-        self.report.seconds = time.monotonic() - self._started
+        self.report.seconds = self._runtime.monotonic() - self._started
 
 
 def _share(window: Window, earlier: Window) -> bool:

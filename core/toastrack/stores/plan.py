@@ -1,4 +1,4 @@
-"""What of a window of records must be embedded, and in which portions it is written.
+"""What of a window of records is embedded, and in which batches it is written.
 
 No I/O happens here: a store says what it holds, writes what it is given, and does both in its
 host's own words, sync or async.
@@ -6,9 +6,8 @@ host's own words, sync or async.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -39,14 +38,14 @@ class Row(NamedTuple):
 class WriteBatch:
     """What goes to the host in one transaction, where it has any.
 
-    Elsewhere in this order: rows, metadata_rows, and then what ``keep`` leaves out goes.
+    Elsewhere in this order: rows, metadata_rows, and then what ``replaced`` leaves out goes.
     """
 
     rows: list[Row] = field(default_factory=list)
     """Inserted, or updated as a whole."""
     metadata_rows: list[Row] = field(default_factory=list)
     """Stored already with their vector, which is None here; everything else is updated."""
-    keep: dict[str, list[str]] = field(default_factory=dict)
+    replaced: dict[str, list[str]] = field(default_factory=dict)
     """Document id -> the record ids it consists of now; its other records are deleted."""
     documents: list[str] = field(default_factory=list)
     """The documents that are complete once this is written."""
@@ -63,7 +62,7 @@ def rows_of(records: Iterable[Record], max_tokens: int) -> list[Row]:
 class WindowPlan:
     """One window on its way to the host: what of it needs a vector is with the engine already.
 
-    ``states`` says how the host's copy compares, by id; an absent id is new.
+    ``statuses`` says how the host's copy compares, by id; an absent id is new.
     Raises ``TruncationError`` naming the record, if the embedder was told not to cut.
     """
 
@@ -71,14 +70,14 @@ class WindowPlan:
         self,
         window: Window,
         rows: Sequence[Row],
-        states: Mapping[str, Status],
+        statuses: Mapping[str, Status],
         stream: EncodingStream,
     ) -> None:
         self.window = window
-        self._states = states
+        self._statuses = statuses
         self._rows = rows
         self._to_embed = [row for row in rows if row.vector is None and self._is_changed(row)]
-        self._batches = stream.add(
+        self._vectors = stream.add(
             [row.record.text for row in self._to_embed],
             lambda position: f"Record {self._to_embed[position].record.id!r}",
         )
@@ -89,9 +88,9 @@ class WindowPlan:
         return bool(self._to_embed)
 
     def _is_changed(self, row: Row) -> bool:
-        return self._states.get(row.record.id, "changed") == "changed"
+        return self._statuses.get(row.record.id, "changed") == "changed"
 
-    def writes(self, report: Report) -> Iterator[WriteBatch]:
+    def batches(self, report: Report, monotonic: Callable[[], float]) -> Iterator[WriteBatch]:
         """Yield what to write as the vectors come; the numbers are added to ``report``.
 
         All of a document's rows come in one write, so that a reader sees its old text or its new
@@ -102,15 +101,15 @@ class WindowPlan:
         rows.update([row.record.document for row in self._rows])
         # Documents of which there is more to write than one row.
         held = {document: WriteBatch() for document, count in rows.items() if count > 1}
-        held.update((document, WriteBatch(keep={document: []})) for document in exact)
+        held.update((document, WriteBatch(replaced={document: []})) for document in exact)
         for row in self._rows:
             if row.record.document in exact:
-                held[row.record.document].keep[row.record.document].append(row.record.id)
+                held[row.record.document].replaced[row.record.document].append(row.record.id)
 
         report.read += self.window.read
         report.chunks += len(self._rows)
         pending = WriteBatch()
-        last_flush = time.monotonic()
+        last_flush = monotonic()
 
         def settle(row: Row, into: Status) -> None:
             document = row.record.document
@@ -128,7 +127,7 @@ class WindowPlan:
                 done = held.pop(document)
                 pending.rows.extend(done.rows)
                 pending.metadata_rows.extend(done.metadata_rows)
-                pending.keep.update(done.keep)
+                pending.replaced.update(done.replaced)
             pending.documents.append(document)
 
         for document in exact:
@@ -136,21 +135,21 @@ class WindowPlan:
                 finish(document)
 
         for row in self._rows:
-            state = self._states.get(row.record.id, "changed")
-            if state != "changed":
-                report.unchanged += state == "unchanged"
-                settle(row._replace(vector=None), state)
+            status = self._statuses.get(row.record.id, "changed")
+            if status != "changed":
+                report.unchanged += status == "unchanged"
+                settle(row._replace(vector=None), status)
             elif row.vector is not None:
-                settle(row, state)
+                settle(row, status)
 
-        for positions, vectors in self._batches:
+        for positions, vectors in self._vectors:
             report.embedded += len(positions)
             for position, vector in zip(positions, vectors, strict=True):
                 row = self._to_embed[position]
                 settle(row._replace(vector=vector), "changed")
-            waited = time.monotonic() - last_flush > _FLUSH_SECONDS
+            waited = monotonic() - last_flush > _FLUSH_SECONDS
             if pending.documents and (waited or len(pending.rows) >= _FLUSH_ROWS):
                 yield pending
-                pending, last_flush = WriteBatch(), time.monotonic()
+                pending, last_flush = WriteBatch(), monotonic()
         if pending.documents:
             yield pending

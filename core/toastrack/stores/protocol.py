@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from typing import Protocol, runtime_checkable
 
 from toastrack.embedder import Embedder
@@ -17,6 +25,12 @@ Document = tuple[str, Sequence[Record]]
 OnWrite = Callable[[Report, Sequence[str]], None]
 """Called after each write with the numbers so far and the documents that are now complete."""
 
+AsyncOnWrite = Callable[[Report, Sequence[str]], Awaitable[None] | None]
+"""``OnWrite``, which may also be a coroutine function."""
+
+ChooseEmbedder = Callable[[EmbeddingSpace | None], Embedder]
+"""Given the space that a collection recorded, or None, the embedder to open it with."""
+
 OnProgress = Callable[[float], None]
 """Called now and then with the part that is done, from 0 to 1."""
 
@@ -25,11 +39,14 @@ OnProgress = Callable[[float], None]
 class Store(Protocol):
     """A collection in some database, bound to the embedder that fills and asks it."""
 
-    embedder: Embedder
+    @property
+    def embedder(self) -> Embedder:
+        """What embeds texts and queries."""
+        ...
 
     @property
     def space(self) -> EmbeddingSpace:
-        """The embedding space that the collection recorded."""
+        """The embedding space that the collection recorded; known once the store is open."""
         ...
 
     def __enter__(self) -> Store: ...
@@ -42,10 +59,6 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Close what this store opened itself."""
-        ...
-
-    def check(self, record: Record) -> None:
-        """Raise ``RecordError`` if the host cannot store this record."""
         ...
 
     def upsert(self, records: Iterable[Record]) -> Report:
@@ -101,6 +114,89 @@ class Store(Protocol):
         """
         ...
 
-    def check_index(self) -> None:
+
+@runtime_checkable
+class AsyncStore(Protocol):
+    """``Store`` with the same names awaited."""
+
+    @property
+    def embedder(self) -> Embedder:
+        """What embeds texts and queries."""
+        ...
+
+    @property
+    def space(self) -> EmbeddingSpace:
+        """The embedding space that the collection recorded; known once the store is open."""
+        ...
+
+    async def __aenter__(self) -> AsyncStore: ...
+
+    async def __aexit__(self, *exception: object) -> None: ...
+
+    async def open(self) -> AsyncStore:
+        """Connect, create what is missing and compare the recorded space. Happens by itself."""
+        ...
+
+    async def close(self) -> None:
+        """Close what this store opened itself."""
+        ...
+
+    async def upsert(self, records: Iterable[Record] | AsyncIterable[Record]) -> Report:
+        """Store records; embed only those whose text is new or changed."""
+        ...
+
+    async def replace(self, document_id: str, records: Iterable[Record]) -> Report:
+        """Make these the only records of a document; its others are deleted."""
+        ...
+
+    async def replace_many(
+        self,
+        documents: Iterable[Document] | AsyncIterable[Document],
+        on_write: AsyncOnWrite | None = None,
+    ) -> Report:
+        """Do ``replace`` for many documents, streaming."""
+        ...
+
+    async def search(
+        self,
+        query: str | arrays.Vector,
+        k: int = 10,
+        filter: Filter | None = None,
+        exact: bool = False,
+    ) -> list[Match]:
+        """Return the best ``min(k, matching)`` records, best first."""
+        ...
+
+    async def get(self, ids: Iterable[str]) -> list[Record | None]:
+        """Return records in the order asked, None for an id that is not there."""
+        ...
+
+    async def delete(
+        self, ids: Iterable[str] | None = None, documents: Iterable[str] | None = None
+    ) -> int:
+        """Delete records by id, or whole documents; return how many records went."""
+        ...
+
+    async def count(self, documents: bool = False) -> int:
+        """Count the records, or the documents they belong to."""
+        ...
+
+    def document_ids(self) -> AsyncIterator[str]:
+        """Yield the id of every document, in pages, in no promised order."""
+        ...
+
+    async def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
+        """Build the search index if the host needs to be told; True if one was built."""
+        ...
+
+
+class IngestStore(Store, Protocol):
+    """What ``ingest`` asks of a store beyond what its users do."""
+
+    def _check(self, record: Record) -> None:
+        """Raise ``RecordError`` if the host cannot hold this record."""
+        ...
+
+    def _check_index(self) -> None:
         """Raise ``UnsupportedError`` if ``build_index`` could not build one here."""
         ...

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from toastrack.errors import RecordError
 from toastrack.records import Record
@@ -14,6 +22,10 @@ from toastrack.stores.checks import check_fields, float32_vector, normalise, vec
 
 if TYPE_CHECKING:
     from toastrack.stores.protocol import Document
+    from toastrack.stores.runtime import Runtime
+
+Item = TypeVar("Item")
+Cut = Callable[[Iterable[Item], int], Iterator["Window"]]
 
 # Records looked up, sorted by length and embedded together.
 WINDOW = 512
@@ -129,3 +141,57 @@ class _Records:
         normalise(rows, lambda row: vector_of(self._with_vector[row]))
         for record, vector in zip(self._with_vector, rows, strict=True):
             object.__setattr__(record, "vector", vector)  # nobody else has this record yet
+
+
+class WindowReader(Protocol):
+    """A source of windows."""
+
+    async def read(self, runtime: Runtime, dimensions: int) -> Window | None:
+        """Return the next window, None at the end; ready vectors must have this size."""
+        ...
+
+
+class IterableReader(Generic[Item]):
+    """Reads an iterable off the event loop, since that may read files."""
+
+    def __init__(self, cut: Cut[Item], items: Iterable[Item]) -> None:
+        self._cut = cut
+        self._items = items
+        self._windows: Iterator[Window] | None = None
+
+    async def read(self, runtime: Runtime, dimensions: int) -> Window | None:
+        """Return the next window, None at the end."""
+        if self._windows is None:
+            self._windows = self._cut(self._items, dimensions)
+        return await runtime.offload(next, self._windows, None)
+
+
+class AsyncIterableReader(Generic[Item]):
+    """Reads an asynchronous iterable on the event loop, a window's size at a time."""
+
+    def __init__(self, cut: Cut[Item], items: AsyncIterable[Item]) -> None:
+        self._cut = cut
+        self._items = aiter(items)
+        self._batch: IterableReader[Item] | None = None
+        self._ended = False
+
+    async def read(self, runtime: Runtime, dimensions: int) -> Window | None:
+        """Return the next window, None at the end."""
+        while True:
+            if self._batch is not None:
+                window = await self._batch.read(runtime, dimensions)
+                if window is not None:
+                    return window
+            if self._ended:
+                return None
+            self._batch = IterableReader(self._cut, await self._next_batch())
+
+    async def _next_batch(self) -> list[Item]:
+        batch: list[Item] = []
+        while len(batch) < WINDOW:
+            try:
+                batch.append(await anext(self._items))
+            except StopAsyncIteration:
+                self._ended = True
+                break
+        return batch

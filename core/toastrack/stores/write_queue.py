@@ -1,41 +1,73 @@
-"""Calls of a host that wait for one another, while their caller goes on."""
+"""Host calls one after another, while their caller goes on."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+from toastrack.stores.run_sync import run_sync
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+Perform = Callable[..., Coroutine[Any, Any, Any]]
+"""``StoreFlow.perform``: one operation on the collection."""
+
+Interrupt = Callable[[Thread], None]
+"""``Backend.interrupt``: end the call of the host that a thread is making."""
 
 # How long Ctrl-C waits for a host that does not answer.
 _SECONDS_TO_END = 5.0
 
 
-class Line:
-    """Makes calls one after another on a thread of its own; after one that failed to write, none.
+class Call(Protocol):
+    """A call of the host under way: a future of threads or of an event loop."""
 
-    At the end of the ``with`` block what has not begun is dropped, and what has is waited for; at
-    Ctrl-C it is ended by ``interrupt``, which is given the thread.
+    def done(self) -> bool:
+        """Tell whether there is an answer, or an error."""
+        ...
+
+
+class WriteQueue(Protocol):
+    """Operations that are performed one after another; after one that failed to write, none.
+
+    At the end of the ``async with`` block what has not begun is dropped, and what has is waited for.
     """
 
-    def __init__(self, interrupt: Callable[[Thread], None]) -> None:
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, kind: type[BaseException] | None, *exception: object) -> None: ...
+
+    def submit(self, method: Callable[..., Any], *args: Any, reads: bool = False) -> Call:
+        """Queue an operation behind those before it; ``method`` and ``reads`` as in ``perform``."""
+        ...
+
+    async def wait(self, call: Call) -> Any:
+        """Return the answer to a call."""
+        ...
+
+
+class ThreadWriteQueue:
+    """Performs operations on a thread of its own, which is interrupted at Ctrl-C."""
+
+    def __init__(self, perform: Perform, interrupt: Interrupt) -> None:
+        self._perform = perform
         self._interrupt = interrupt
-        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any], bool] | None] = SimpleQueue()
+        self._calls: SimpleQueue[tuple[Future[Any], Perform, bool] | None] = SimpleQueue()
         self._closed = False
         # Nobody waits for a daemon at the end of the process.
         self._thread = Thread(target=self._serve, name="toastrack-writing", daemon=True)
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         self._closed = True
         self._calls.put(None)
         if kind is None or issubclass(kind, Exception):
@@ -44,37 +76,39 @@ class Line:
             self._interrupt(self._thread)
             self._thread.join(_SECONDS_TO_END)
 
-    def start(self, call: Callable[[], Any], *, writes: bool) -> Future[Any]:
-        """Queue a call."""
+    def submit(self, method: Callable[..., Any], *args: Any, reads: bool = False) -> Call:
+        """Queue an operation."""
         future: Future[Any] = Future()
-        self._calls.put((future, call, writes))
+        self._calls.put((future, partial(self._perform, method, *args, reads=reads), reads))
         return future
+
+    async def wait(self, call: Call) -> Any:
+        """Return the answer to a call."""
+        assert isinstance(call, Future)
+        return call.result()
 
     def _serve(self) -> None:
         failed: BaseException | None = None
         while (item := self._calls.get()) is not None:
-            future, call, writes = item
+            future, call, reads = item
             if self._closed:
                 future.cancel()
                 continue
             try:
                 if failed is not None:
                     raise failed
-                future.set_result(call())
+                future.set_result(run_sync(call()))
             except BaseException as error:
-                if writes:
+                if not reads:
                     failed = error
                 future.set_exception(error)
 
 
-class AsyncLine:
-    """Makes calls one after another on the event loop; after one that failed to write, none.
+class TaskWriteQueue:
+    """Performs operations in tasks of the running event loop, which are cancelled with their caller."""
 
-    At the end of the block what has not begun is dropped, and what has is waited for; if the caller
-    was cancelled, so is that.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, perform: Perform) -> None:
+        self._perform = perform
         self._open: set[asyncio.Task[Any]] = set()
         self._last: asyncio.Task[Any] | None = None
         self._running: asyncio.Task[Any] | None = None
@@ -90,22 +124,26 @@ class AsyncLine:
                 task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
 
-    def start(self, call: Callable[[], Awaitable[Any]], *, writes: bool) -> asyncio.Task[Any]:
-        """Queue a call."""
-        task = asyncio.create_task(self._run(self._last, call, writes))
+    def submit(self, method: Callable[..., Any], *args: Any, reads: bool = False) -> Call:
+        """Queue an operation."""
+        call = partial(self._perform, method, *args, reads=reads)
+        task = asyncio.create_task(self._run(self._last, call, reads))
         self._open.add(task)
         task.add_done_callback(self._done)
         self._last = task
         return task
+
+    async def wait(self, call: Call) -> Any:
+        """Return the answer to a call."""
+        assert isinstance(call, asyncio.Task)
+        return await call
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._open.discard(task)
         if not task.cancelled():
             task.exception()  # asked for, or the loop would log it beside the caller's own error
 
-    async def _run(
-        self, previous: asyncio.Task[Any] | None, call: Callable[[], Awaitable[Any]], writes: bool
-    ) -> Any:
+    async def _run(self, previous: asyncio.Task[Any] | None, call: Perform, reads: bool) -> Any:
         if previous is not None:
             await asyncio.wait([previous])
         self._running = asyncio.current_task()
@@ -114,6 +152,6 @@ class AsyncLine:
         try:
             return await call()
         except Exception as error:
-            if writes:
+            if not reads:
                 self._failed = error
             raise

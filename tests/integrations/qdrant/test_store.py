@@ -15,7 +15,6 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from toastrack import Embedder, Record
 from toastrack.errors import SpaceMismatchError, StoreError
 from toastrack_qdrant import AsyncQdrantStore, QdrantStore, point_id
-from toastrack_qdrant.store import recorded_space
 
 if TYPE_CHECKING:
     from edge_client import EdgeClient
@@ -64,13 +63,15 @@ def test_the_client_stays_open(client: QdrantClient, embedder: Embedder) -> None
 def test_the_space_is_in_the_collection_s_metadata(
     client: QdrantClient, embedder: Embedder
 ) -> None:
-    assert recorded_space(client, "docs") is None
+    assert not client.collection_exists("docs")
     QdrantStore(client, "docs", embedder=embedder).open()
     metadata = client.get_collection("docs").config.metadata
     assert metadata is not None
     assert metadata["toastrack"]["query_prompt"] == embedder.space.query_prompt
     assert None not in metadata["toastrack"].values()
-    assert recorded_space(client, "docs") == embedder.space
+    assert (
+        QdrantStore(client, "docs", embedder=embedder, create=False).open().space == embedder.space
+    )
 
 
 def test_options_of_creation_reach_qdrant(embedder: Embedder) -> None:
@@ -281,7 +282,7 @@ def test_a_collection_that_went_is_looked_for_again(
 def test_many_threads_open_at_once(client: QdrantClient, embedder: Embedder) -> None:
     stores = [QdrantStore(client, "docs", embedder=embedder) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        assert [s.stored for s in pool.map(lambda store: store._ready(), stores)] == [
+        assert [store.space for store in pool.map(QdrantStore.open, stores)] == [
             embedder.space
         ] * 8
 
@@ -498,7 +499,7 @@ def test_filters_that_qdrant_can_express_read_no_vectors(
 def test_reading_every_vector_in_pages(
     client: QdrantClient, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toastrack_qdrant.collection._VECTORS_PAGE", 7)
+    monkeypatch.setattr("toastrack_qdrant.backend._VECTORS_PAGE", 7)
     store = QdrantStore(client, "docs", embedder=embedder)
     stored = spread(100)
     store.upsert(

@@ -16,7 +16,7 @@ from qdrant_client import QdrantClient
 from toastrack import Embedder, Record
 from toastrack.errors import RecordError
 from toastrack.stores.plan import Row
-from toastrack_qdrant import QdrantStore, point_id, points
+from toastrack_qdrant import QdrantStore, codec, point_id
 
 if TYPE_CHECKING:
     from edge_client import EdgeClient
@@ -67,18 +67,18 @@ NOT_KEPT: list[Any] = [
 
 @pytest.mark.parametrize("metadata", KEPT)
 def test_metadata_that_qdrant_keeps_is_there_once(metadata: Any) -> None:
-    payload = points.payload(row(Record("a", "rye", metadata)))
+    payload = codec.payload(row(Record("a", "rye", metadata)))
     assert payload["metadata"] == metadata
     assert "metadata_json" not in payload
 
 
 @pytest.mark.parametrize("metadata", NOT_KEPT)
 def test_metadata_that_qdrant_changes_is_there_as_text_too(metadata: Any) -> None:
-    payload = points.payload(row(Record("a", "rye", metadata)))
+    payload = codec.payload(row(Record("a", "rye", metadata)))
     assert json.loads(payload["metadata_json"]) == metadata
-    assert points.metadata_of(payload) == metadata
+    assert codec.metadata_of(payload) == metadata
     json.dumps(payload["metadata"], allow_nan=False)
-    assert points.is_kept(_without_floats(payload["metadata"]))
+    assert codec.is_kept(_without_floats(payload["metadata"]))
 
 
 def _without_floats(value: Any) -> Any:
@@ -94,7 +94,7 @@ def _without_floats(value: Any) -> Any:
 def test_grpc_carries_every_payload(metadata: Any) -> None:
     from qdrant_client.conversions.conversion import RestToGrpc, grpc_to_payload
 
-    ((point,),) = points.batches([row(Record("a\0", "rye", metadata))], "")
+    ((point,),) = codec.batches([row(Record("a\0", "rye", metadata))], "")
     sent = RestToGrpc.convert_point_struct(point)
     received = grpc_to_payload(type(sent).FromString(sent.SerializeToString()).payload)
     assert json.dumps(received, sort_keys=True) == json.dumps(point.payload, sort_keys=True)
@@ -109,8 +109,8 @@ def test_the_engine_gives_back_what_we_say_it_keeps(
     floats += [random.random() for _ in range(5_000)]
     floats += [round(random.uniform(-1e6, 1e6), random.randint(0, 9)) for _ in range(10_000)]
     floats += [random.randrange(2**53) * 10.0 ** random.randint(-22, 22) for _ in range(10_000)]
-    kept = [value for value in floats if points.is_kept(value)]
-    others = [value for value in floats if not points.is_kept(value)]
+    kept = [value for value in floats if codec.is_kept(value)]
+    others = [value for value in floats if not codec.is_kept(value)]
     assert len(kept) > 10_000
     client = make_engine()
     store = QdrantStore(client, "docs", embedder=embedder)
@@ -133,19 +133,19 @@ def test_a_chunk_must_fit(client: QdrantClient, embedder: Embedder) -> None:
     store.upsert([Record("a", "rye", chunk=-(2**63)), Record("b", "rye", chunk=2**63 - 1)])
     for chunk in (2**63, -(2**63) - 1):
         with pytest.raises(RecordError, match="'bad'"):
-            store.check(Record("bad", "rye", chunk=chunk))
+            store._check(Record("bad", "rye", chunk=chunk))
         with pytest.raises(RecordError, match="'bad'"):
             store.upsert([Record("bad", "rye", chunk=chunk)])
 
 
 def test_requests_are_bounded_by_rows_and_bytes() -> None:
     small = [row(Record(f"{n}", "rye"), size=1_024) for n in range(300)]
-    sizes = [len(batch) for batch in points.batches(small, "")]
+    sizes = [len(batch) for batch in codec.batches(small, "")]
     assert sum(sizes) == 300
     assert max(sizes) == 128
 
     long = [row(Record(f"{n}", "хлеб" * 250_000)) for n in range(9)]
-    batches = list(points.batches(long, ""))
+    batches = list(codec.batches(long, ""))
     assert [point.id for batch in batches for point in batch] == [
         point_id(r.record.id) for r in long
     ]
@@ -156,12 +156,12 @@ def test_requests_are_bounded_by_rows_and_bytes() -> None:
 
     # What is too large by itself goes alone; the server's limit may be another.
     huge = [small[0], row(Record("huge", "x" * 20_000_000)), small[1]]
-    assert [len(batch) for batch in points.batches(huge, "")] == [1, 1, 1]
+    assert [len(batch) for batch in codec.batches(huge, "")] == [1, 1, 1]
 
 
 def test_the_estimate_of_a_vector_is_right() -> None:
     vector = np.random.default_rng(0).normal(size=1_024).astype(np.float32)
     vector /= np.linalg.norm(vector)
-    (((point,),)) = points.batches([Row(Record("a", ""), b"", vector)], "")
+    (((point,),)) = codec.batches([Row(Record("a", ""), b"", vector)], "")
     written = len(json.dumps(point.vector))
     assert 0.8 * 22 * 1_024 < written < 1.1 * 22 * 1_024

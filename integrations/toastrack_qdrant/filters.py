@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from qdrant_client import models
 
-from toastrack.filters import Scalar
-from toastrack_qdrant.points import as_float, is_kept
+from toastrack.stores import Scalar
+from toastrack_qdrant.codec import as_float, is_kept
 
 # How far a number may have drifted that Qdrant does not keep to the letter.
 _SLACK = 1e-9

@@ -13,7 +13,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from toastrack import Embedder
 from toastrack.errors import UnsupportedError
-from toastrack_qdrant import documents, register_fastembed
+from toastrack_qdrant import fastembed, register_fastembed
 
 pytest.importorskip("fastembed", reason="the extra 'fastembed' is not installed")
 
@@ -24,7 +24,7 @@ NAME = "toastrack/Tiny"
 def forget() -> Iterator[None]:
     """The list of models belongs to the process; a test's names go with it."""
     yield
-    documents._embedders.clear()
+    fastembed._embedders.clear()
 
 
 def said(text: str, model: str = NAME) -> models.Document:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
-from toastrack.embedder import Embedder
+from toastrack import Embedder
 from toastrack.errors import UnsupportedError, needs_extra
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from uuid import UUID, uuid5
 
 from qdrant_client import models
 
+from toastrack import Match, Record
 from toastrack.errors import RecordError
-from toastrack.records import Match, Record
-from toastrack.stores.plan import Row
+from toastrack.stores import Row
 
 POINT_NAMESPACE = UUID("c856bbf2-91b4-5266-886b-cf08a97c7771")
 """uuid5(NAMESPACE_DNS, "toastrack_qdrant"); written out because no point could be found with another."""

@@ -1,0 +1,252 @@
+"""What an adapter for a database writes: one class with the calls of its host."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from threading import Thread
+from typing import Any, Literal, Protocol, TypeVar
+
+from toastrack.filters import Scalar
+from toastrack.records import Match, Record
+from toastrack.space import EmbeddingSpace
+from toastrack.stores.plan import Row, Status, WriteBatch
+from toastrack.stores.protocol import OnProgress
+from toastrack.stores.runtime import Runtime
+from toastrack.utils import arrays
+
+T = TypeVar("T")
+S = TypeVar("S")
+O_contra = TypeVar("O_contra", contravariant=True)
+
+Retry = Literal["long", "short"]
+"""How long a host that is away is waited for: "short" where somebody waits for the answer."""
+
+# Seconds to wait before each further try: a server that is restarted is back within a few. The
+# first try comes at once, as often only the connection died.
+LONG_BACKOFF = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0, 2.0, 2.0)
+# Somebody waits for the answer to a question: only a server that is back already is asked again.
+SHORT_BACKOFF = (0.0, 0.1, 0.3)
+
+
+class Backend(Protocol[S, O_contra]):
+    """One collection of one host. It holds no embedder and decides nothing.
+
+    A session ``S`` is what the host lends for one operation: its retried calls, or a connection
+    inside a transaction. ``O_contra`` are the options of a search that only this host has.
+
+    A method may await ``runtime``, its session and its own methods, and nothing else.
+    """
+
+    kind: str
+    """What the host calls it, for errors: "Table", "Collection"."""
+    label: str
+    """Its name, for errors."""
+    runtime: Runtime
+    """Set by the store."""
+    dimensions: int | None
+    """The size of its vectors, once it is found; None while it is empty and does not say."""
+    space: EmbeddingSpace | None
+    """The space that it recorded."""
+    uncommitted: bool
+    """A transaction of the caller's could still undo what was found."""
+    callers_connection: bool
+    """The caller's own code could disturb a write, as on one connection of a database."""
+
+    # -- the collection -------------------------------------------------------------------------
+
+    async def find(self, session: S) -> bool:
+        """Look for the collection; if it is there, learn its ``dimensions`` and ``space``.
+
+        Raises ``StoreError`` for one that cannot be used as it is.
+        """
+        ...
+
+    async def create(self, session: S, space: EmbeddingSpace) -> None:
+        """Create it and record the space; losing a race against another writer is no error."""
+        ...
+
+    async def record_space(self, session: S, space: EmbeddingSpace) -> None:
+        """Write the space down where none is, then read it back: somebody may have been faster."""
+        ...
+
+    async def is_empty(self, session: S) -> bool:
+        """Tell whether it holds no record."""
+        ...
+
+    async def check_adoptable(self, session: S) -> None:
+        """Raise ``StoreError`` if records are there that this store could not read."""
+        ...
+
+    # -- the records ----------------------------------------------------------------------------
+
+    def check(self, record: Record) -> None:
+        """Raise ``RecordError`` for what this host cannot hold; asked of each record first."""
+        ...
+
+    async def compare(self, session: S, rows: Sequence[Row]) -> dict[str, Status]:
+        """Say how each row compares to what is stored under its id; new ones are left out.
+
+        "changed": its ``text_hash`` differs. "metadata": only document, chunk or metadata do,
+        compared as JSON, so that 1 and 1.0 differ.
+        """
+        ...
+
+    async def write(self, session: S, batch: WriteBatch) -> tuple[int, int]:
+        """Write one batch; return how many rows were written and how many went."""
+        ...
+
+    async def delete(self, session: S, ids: Sequence[str], documents: Sequence[str]) -> int:
+        """Delete records by id and whole documents; return how many went, each counted once."""
+        ...
+
+    async def get(self, session: S, ids: Sequence[str]) -> list[Record | None]:
+        """Return records in the order asked, None for an id that is not there; ids may repeat."""
+        ...
+
+    async def search(
+        self,
+        session: S,
+        vector: arrays.FloatVector,
+        *,
+        k: int,
+        filter: Mapping[str, Scalar],
+        exact: bool,
+        options: O_contra,
+    ) -> list[Match]:
+        """Return the best ``min(k, matching)`` records, best first."""
+        ...
+
+    async def count(self, session: S, documents: bool) -> int:
+        """Count records or documents."""
+        ...
+
+    async def document_page(self, session: S, after: Any) -> tuple[list[str], Any]:
+        """Return some document ids and what to ask with for more of them, None at the end.
+
+        ``after`` is None for the first page. Documents may go while they are listed.
+        """
+        ...
+
+    # -- the index ------------------------------------------------------------------------------
+
+    async def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
+        """Build the search index; True if one was built."""
+        ...
+
+    def check_index(self) -> None:
+        """Raise ``UnsupportedError`` if ``build_index`` could not build one."""
+        ...
+
+    # -- the host -------------------------------------------------------------------------------
+
+    async def in_session(
+        self, operation: Callable[[S], Awaitable[T]], *, reads: bool, retry: Retry
+    ) -> T:
+        """Run one operation; ``reads`` says that it changes nothing."""
+        ...
+
+    def is_collection_gone(self, error: BaseException) -> bool:
+        """Tell whether an error says that the collection is not there any more."""
+        ...
+
+    def interrupt(self, thread: Thread) -> None:
+        """End the call of the host that a thread is making; nothing where that cannot be."""
+        ...
+
+    async def close(self) -> None:
+        """Close what the backend opened itself."""
+        ...
+
+
+class BackendBase:
+    """What need not be written: a host that holds everything and keeps its index by itself."""
+
+    kind = "Collection"
+    label: str
+    runtime: Runtime
+    dimensions: int | None = None
+    space: EmbeddingSpace | None = None
+    uncommitted = False
+    callers_connection = False
+
+    async def count(self, session: Any, documents: bool) -> int:
+        """Count records or documents."""
+        raise NotImplementedError
+
+    async def is_empty(self, session: Any) -> bool:
+        """Ask for the number of records."""
+        return not await self.count(session, False)
+
+    async def check_adoptable(self, session: Any) -> None:
+        """Do nothing: any record can be read."""
+
+    def check(self, record: Record) -> None:
+        """Do nothing: this host can hold any record."""
+
+    async def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
+        """Do nothing and return False: this host keeps its index by itself."""
+        return False
+
+    def check_index(self) -> None:
+        """Do nothing: there is an index."""
+
+    def interrupt(self, thread: Thread) -> None:
+        """Do nothing: the call comes to its own end."""
+
+    async def close(self) -> None:
+        """Do nothing: the client is the user's own."""
+
+
+class RetryingSession:
+    """Calls of a host without transactions, each made again while the host is away.
+
+    Only a call is repeated, not the operation; so each must be harmless to do twice, as the host
+    may have done it before its answer was lost.
+    """
+
+    def __init__(
+        self, runtime: Runtime, is_away: Callable[[BaseException], bool], pauses: Sequence[float]
+    ) -> None:
+        self.runtime = runtime
+        self._is_away = is_away
+        self._pauses = pauses
+
+    async def call(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+        """Call the host's client."""
+        for seconds in self._pauses:
+            try:
+                return await self.runtime.call(function, *args, **options)
+            except Exception as error:
+                if not self._is_away(error):
+                    raise
+            await self.runtime.sleep(seconds)
+        return await self.runtime.call(function, *args, **options)
+
+
+class RetryingBackend(BackendBase):
+    """For hosts without transactions: a session repeats a call while the host is away."""
+
+    def is_away(self, error: BaseException) -> bool:
+        """Tell whether an error will pass by itself, as while a server starts."""
+        raise NotImplementedError
+
+    def explain(self, error: Exception) -> Exception:
+        """Return what is raised after the last try; the same error, or one that says more."""
+        return error
+
+    async def in_session(
+        self,
+        operation: Callable[[RetryingSession], Awaitable[T]],
+        *,
+        reads: bool,
+        retry: Retry,
+    ) -> T:
+        """Run one operation; the collection may change between two of its calls."""
+        pauses = LONG_BACKOFF if retry == "long" else SHORT_BACKOFF
+        try:
+            return await operation(RetryingSession(self.runtime, self.is_away, pauses))
+        except Exception as error:
+            explained = self.explain(error) if self.is_away(error) else error
+            if explained is error:
+                raise
+            raise explained from error

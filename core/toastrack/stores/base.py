@@ -1,0 +1,411 @@
+"""The public methods of every store, synchronous and asynchronous, in one order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Generic
+
+from toastrack.embedder import Embedder
+from toastrack.filters import Filter
+from toastrack.records import Match, Record, Report
+from toastrack.space import EmbeddingSpace
+from toastrack.stores.backend import Backend, S
+from toastrack.stores.checks import ids_to_delete, listed
+from toastrack.stores.flow import O, StoreFlow
+from toastrack.stores.protocol import AsyncOnWrite, ChooseEmbedder, Document, OnProgress, OnWrite
+from toastrack.stores.runtime import AsyncRuntime, Runtime, SyncRuntime, run_sync
+from toastrack.stores.windows import (
+    AsyncIterableReader,
+    Cut,
+    Item,
+    IterableReader,
+    WindowReader,
+    document_windows,
+    record_windows,
+)
+from toastrack.utils import arrays
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class _Base(Generic[S, O]):
+    """A backend, an embedder, and the flow that brings them together."""
+
+    def __init__(
+        self,
+        backend: Backend[S, O],
+        runtime: Runtime,
+        *,
+        embedder: Embedder | ChooseEmbedder,
+        create: bool,
+        adopt: bool,
+    ) -> None:
+        if not isinstance(embedder, Embedder) and (
+            isinstance(embedder, type) or not callable(embedder)
+        ):
+            raise TypeError(f"embedder= takes an Embedder, not {type(embedder).__name__}.")
+        backend.runtime = runtime
+        self._backend = backend
+        self._flow = StoreFlow(backend, repr(self), embedder=embedder, create=create, adopt=adopt)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._backend.label!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError(
+            f"A {type(self).__name__} holds a connection and cannot be pickled or copied. Make one "
+            "where it is needed; the embedder can be pickled."
+        )
+
+    @property
+    def embedder(self) -> Embedder:
+        """What embeds texts and queries."""
+        return self._flow.embedder
+
+    @property
+    def space(self) -> EmbeddingSpace:
+        """The embedding space that the collection recorded.
+
+        Raises:
+            StoreError: The store is not open yet.
+        """
+        return self._flow.space
+
+    def _check(self, record: Record) -> None:
+        """Raise ``RecordError`` if the host cannot hold a record; ``ingest`` asks for each alone."""
+        self._backend.check(record)
+
+
+class BaseStore(_Base[S, O]):
+    """A store whose methods return when they are done; safe to share between threads."""
+
+    def __init__(
+        self,
+        backend: Backend[S, O],
+        *,
+        embedder: Embedder | ChooseEmbedder,
+        create: bool,
+        adopt: bool,
+    ) -> None:
+        super().__init__(backend, SyncRuntime(), embedder=embedder, create=create, adopt=adopt)
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def open(self) -> Self:
+        """Connect, create what is missing and compare the recorded space; happens by itself.
+
+        Raises:
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: It is not there and may not be created, or cannot be used as it is.
+        """
+        try:
+            run_sync(self._flow.open())
+        except BaseException:
+            self.close()  # a `with` that was never entered will not
+            raise
+        return self
+
+    def close(self) -> None:
+        """Close what this store opened itself; the next call opens it again."""
+        run_sync(self._flow.close())
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def upsert(self, records: Iterable[Record]) -> Report:
+        """Store records; embed only those whose text is new or changed.
+
+        Records are taken from any iterable in windows, on this thread, while earlier ones are
+        embedded and written, the latter on a thread of its own. The last of equal ids wins.
+
+        Raises:
+            RecordError: A record cannot be stored; names it. Nothing of its window is written.
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: The collection is gone, or cannot be used as it is.
+            TruncationError: A text is over the limit and ``on_truncate="error"``.
+        """
+        return self._write(record_windows, records, None)
+
+    def replace(self, document_id: str, records: Iterable[Record]) -> Report:
+        """Make these the only records of a document; its others are deleted.
+
+        Raises:
+            RecordError: A record cannot be stored; names it. Nothing of the document is changed.
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: The collection is gone, or cannot be used as it is.
+            TruncationError: A text is over the limit and ``on_truncate="error"``.
+        """
+        return self.replace_many([(document_id, list(records))])
+
+    def replace_many(
+        self, documents: Iterable[Document], on_write: OnWrite | None = None
+    ) -> Report:
+        """Do ``replace`` for many documents, streaming.
+
+        Where the host has transactions each one changes at once or not at all; elsewhere its new
+        records are there before the stale ones go.
+
+        Args:
+            documents: Pairs of a document's id and all the records it consists of.
+            on_write: Called after each write with the numbers so far and the documents that are
+                now complete.
+
+        Raises:
+            RecordError: A record cannot be stored; names it.
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: The collection is gone, or cannot be used as it is.
+            TruncationError: A text is over the limit and ``on_truncate="error"``.
+        """
+        return self._write(document_windows, documents, on_write)
+
+    def delete(
+        self, ids: Iterable[str] | None = None, documents: Iterable[str] | None = None
+    ) -> int:
+        """Delete records by id, or whole documents; return how many records went.
+
+        Raises:
+            StoreError: The collection is gone, or cannot be used as it is.
+            ValueError: Neither was given.
+        """
+        records, whole = ids_to_delete(ids, documents)
+        return run_sync(self._flow.perform(self._backend.delete, records, whole))
+
+    # -- reading --------------------------------------------------------------------------------
+
+    def get(self, ids: Iterable[str]) -> list[Record | None]:
+        """Return records in the order asked, None for an id that is not there.
+
+        Raises:
+            StoreError: The collection is gone, or cannot be used as it is.
+        """
+        wanted = listed("ids", ids)
+        return run_sync(self._flow.perform(self._backend.get, wanted, reads=True, retry="short"))
+
+    def count(self, documents: bool = False) -> int:
+        """Count the records, or the documents they belong to.
+
+        Raises:
+            StoreError: The collection is gone, or cannot be used as it is.
+        """
+        return run_sync(
+            self._flow.perform(self._backend.count, documents, reads=True, retry="short")
+        )
+
+    def document_ids(self) -> Iterator[str]:
+        """Yield the id of every document, in pages, in no promised order.
+
+        Raises:
+            StoreError: The collection is gone, or cannot be used as it is.
+        """
+        after = None
+        while True:
+            page, after = run_sync(
+                self._flow.perform(self._backend.document_page, after, reads=True)
+            )
+            yield from page
+            if after is None:
+                return
+
+    # -- the index ------------------------------------------------------------------------------
+
+    def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
+        """Do nothing and return False: this host keeps its index by itself."""
+        return run_sync(
+            self._flow.build_index(partial(self._backend.build_index, on_progress=on_progress))
+        )
+
+    def _check_index(self) -> None:
+        """Raise ``UnsupportedError`` if ``build_index`` could not build one here."""
+        run_sync(self._flow.open())
+        self._backend.check_index()
+
+    # -- for the classes of the adapters ----------------------------------------------------------
+
+    def _search(
+        self,
+        query: str | arrays.Vector,
+        k: int,
+        filter: Filter | None,
+        exact: bool,
+        options: O,
+    ) -> list[Match]:
+        return run_sync(self._flow.search(query, k, filter, exact, options))
+
+    def _write(self, cut: Cut[Item], items: Iterable[Item], on_write: OnWrite | None) -> Report:
+        return run_sync(self._flow.write(IterableReader(cut, items), on_write))
+
+
+class AsyncBaseStore(_Base[S, O]):
+    """A store whose methods are awaited; the model and plain sources never hold up the event loop."""
+
+    def __init__(
+        self,
+        backend: Backend[S, O],
+        *,
+        embedder: Embedder | ChooseEmbedder,
+        create: bool,
+        adopt: bool,
+    ) -> None:
+        super().__init__(backend, AsyncRuntime(), embedder=embedder, create=create, adopt=adopt)
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    async def open(self) -> Self:
+        """Connect, create what is missing and compare the recorded space; happens by itself.
+
+        Raises:
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: It is not there and may not be created, or cannot be used as it is.
+        """
+        try:
+            await self._flow.open()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def close(self) -> None:
+        """Close what this store opened itself; the next call opens it again."""
+        await self._flow.close()
+
+    # -- writing --------------------------------------------------------------------------------
+
+    async def upsert(self, records: Iterable[Record] | AsyncIterable[Record]) -> Report:
+        """Store records; embed only those whose text is new or changed.
+
+        A plain iterable is read on other threads, an asynchronous one on the event loop. The last
+        of equal ids wins.
+
+        Raises:
+            RecordError: A record cannot be stored; names it. Nothing of its window is written.
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: The collection is gone, or cannot be used as it is.
+            TruncationError: A text is over the limit and ``on_truncate="error"``.
+        """
+        return await self._write(record_windows, records, None)
+
+    async def replace(self, document_id: str, records: Iterable[Record]) -> Report:
+        """Make these the only records of a document; its others are deleted.
+
+        Raises:
+            RecordError: A record cannot be stored; names it. Nothing of the document is changed.
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: The collection is gone, or cannot be used as it is.
+            TruncationError: A text is over the limit and ``on_truncate="error"``.
+        """
+        return await self.replace_many([(document_id, list(records))])
+
+    async def replace_many(
+        self,
+        documents: Iterable[Document] | AsyncIterable[Document],
+        on_write: AsyncOnWrite | None = None,
+    ) -> Report:
+        """Do ``replace`` for many documents, streaming.
+
+        Where the host has transactions each one changes at once or not at all; elsewhere its new
+        records are there before the stale ones go.
+
+        Args:
+            documents: Pairs of a document's id and all the records it consists of.
+            on_write: Called after each write with the numbers so far and the documents that are
+                now complete; may be a coroutine function.
+
+        Raises:
+            RecordError: A record cannot be stored; names it.
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: The collection is gone, or cannot be used as it is.
+            TruncationError: A text is over the limit and ``on_truncate="error"``.
+        """
+        return await self._write(document_windows, documents, on_write)
+
+    async def delete(
+        self, ids: Iterable[str] | None = None, documents: Iterable[str] | None = None
+    ) -> int:
+        """Delete records by id, or whole documents; return how many records went.
+
+        Raises:
+            StoreError: The collection is gone, or cannot be used as it is.
+            ValueError: Neither was given.
+        """
+        records, whole = ids_to_delete(ids, documents)
+        return await self._flow.perform(self._backend.delete, records, whole)
+
+    # -- reading --------------------------------------------------------------------------------
+
+    async def get(self, ids: Iterable[str]) -> list[Record | None]:
+        """Return records in the order asked, None for an id that is not there.
+
+        Raises:
+            StoreError: The collection is gone, or cannot be used as it is.
+        """
+        wanted = listed("ids", ids)
+        return await self._flow.perform(self._backend.get, wanted, reads=True, retry="short")
+
+    async def count(self, documents: bool = False) -> int:
+        """Count the records, or the documents they belong to.
+
+        Raises:
+            StoreError: The collection is gone, or cannot be used as it is.
+        """
+        return await self._flow.perform(self._backend.count, documents, reads=True, retry="short")
+
+    async def document_ids(self) -> AsyncIterator[str]:
+        """Yield the id of every document, in pages, in no promised order.
+
+        Raises:
+            StoreError: The collection is gone, or cannot be used as it is.
+        """
+        after = None
+        while True:
+            page, after = await self._flow.perform(self._backend.document_page, after, reads=True)
+            for document in page:
+                yield document
+            if after is None:
+                return
+
+    # -- the index ------------------------------------------------------------------------------
+
+    async def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
+        """Do nothing and return False: this host keeps its index by itself."""
+        return await self._flow.build_index(
+            partial(self._backend.build_index, on_progress=on_progress)
+        )
+
+    async def _check_index(self) -> None:
+        """Raise ``UnsupportedError`` if ``build_index`` could not build one here."""
+        await self._flow.open()
+        self._backend.check_index()
+
+    # -- for the classes of the adapters ----------------------------------------------------------
+
+    async def _search(
+        self,
+        query: str | arrays.Vector,
+        k: int,
+        filter: Filter | None,
+        exact: bool,
+        options: O,
+    ) -> list[Match]:
+        return await self._flow.search(query, k, filter, exact, options)
+
+    async def _write(
+        self,
+        cut: Cut[Item],
+        items: Iterable[Item] | AsyncIterable[Item],
+        on_write: AsyncOnWrite | None,
+    ) -> Report:
+        source: WindowReader = (
+            AsyncIterableReader(cut, items)
+            if isinstance(items, AsyncIterable)
+            else IterableReader(cut, items)
+        )
+        return await self._flow.write(source, on_write)

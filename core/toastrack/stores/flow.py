@@ -1,0 +1,250 @@
+"""The one control flow of every store: find or create, compare the space, run an operation."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from toastrack.embedder import Embedder
+from toastrack.errors import StoreError
+from toastrack.filters import Filter, checked_filter
+from toastrack.records import Match, Report
+from toastrack.space import EmbeddingSpace
+from toastrack.stores.backend import Backend, Retry, S
+from toastrack.stores.checks import check_search, unit_vector
+from toastrack.stores.pipeline import write_all
+from toastrack.stores.protocol import ChooseEmbedder
+from toastrack.stores.space_check import check_space, missing_space
+from toastrack.stores.windows import WindowReader
+from toastrack.utils import arrays
+
+T = TypeVar("T")
+O = TypeVar("O")  # noqa: E741 - the options of a host's search
+
+
+class StoreFlow(Generic[S, O]):
+    """Runs operations on a collection that is found, and known to be of the embedder's space."""
+
+    def __init__(
+        self,
+        backend: Backend[S, O],
+        name: str,
+        *,
+        embedder: Embedder | ChooseEmbedder,
+        create: bool,
+        adopt: bool,
+    ) -> None:
+        self.backend = backend
+        self.runtime = backend.runtime
+        self._name = name
+        self._embedder = embedder
+        self._create = create
+        self._adopt = adopt
+        # Taken before the lock of a connection, always.
+        self._opening = self.runtime.lock()
+        self._found = 0
+        """Counts the times it was found, so that two who miss it forget it once; 0: not open."""
+        self._finds = 0
+        self._compared = False
+        self._deleted = False
+
+    @property
+    def embedder(self) -> Embedder:
+        """What embeds; where it depends on the recorded space, known once the store is open."""
+        if not isinstance(self._embedder, Embedder):
+            raise StoreError(
+                f"{self._name} is not open yet. Call open(), or use it in a with block."
+            )
+        return self._embedder
+
+    @property
+    def space(self) -> EmbeddingSpace:
+        """The space that the collection recorded; known once the store is open."""
+        if not self._found:
+            raise StoreError(
+                f"{self._name} is not open yet. Call open(), or use it in a with block."
+            )
+        return self.backend.space or self.embedder.space
+
+    # -- opening --------------------------------------------------------------------------------
+
+    async def open(self) -> int:
+        """Find the collection, and compare its space unless that would take a download.
+
+        Returns a number that changes when the collection is found anew.
+        """
+        if self._is_ready():
+            return self._found
+        async with self._opening:
+            await self._find()
+            if not self._compared:
+                embedder = self.embedder
+                if await self.runtime.offload(lambda: embedder._known_space) is not None:
+                    await self._compare()
+            return self._found
+
+    async def ready(self) -> int:
+        """Find the collection and compare its space; return the size of its vectors."""
+        if not self._is_ready():
+            async with self._opening:
+                await self._find()
+                if not self._compared:
+                    await self._compare()
+        assert self.backend.dimensions is not None
+        return self.backend.dimensions
+
+    async def close(self) -> None:
+        """Forget the collection; the next call looks for it again, and may create it."""
+        self._found = 0
+        self._compared = False
+        self._deleted = False
+        await self.backend.close()
+
+    def _is_ready(self) -> bool:
+        return bool(self._found) and self._compared and not self.backend.uncommitted
+
+    async def _find(self) -> None:
+        if self._found and not self.backend.uncommitted:
+            return
+        backend = self.backend
+        find = partial(backend.in_session, reads=False, retry="short")
+        self._compared = False
+        is_there = await find(backend.find)
+        if not isinstance(self._embedder, Embedder):
+            self._embedder = self._embedder(backend.space if is_there else None)
+        embedder = self._embedder
+        if not is_there:
+            where = f"{backend.kind.lower()} {backend.label!r}"
+            if self._deleted:
+                raise StoreError(
+                    f"{where} was deleted while this store was open, and is not created again "
+                    "unasked. Call close() first: then the next call creates it."
+                )
+            if not self._create:
+                raise StoreError(f"There is no {where}. Open it with create=True, or ingest first.")
+            # Outside of a session: it may take a download.
+            space = await self.runtime.offload(lambda: embedder.space)
+            await find(lambda session: backend.create(session, space))
+        if backend.dimensions is None:  # it is empty, so that any size will do
+            backend.dimensions = await self.runtime.offload(lambda: embedder.dimensions)
+        self._finds += 1
+        self._found = self._finds
+
+    async def _compare(self) -> None:
+        backend, embedder = self.backend, self.embedder
+        ours = await self.runtime.offload(lambda: embedder.space)
+        if backend.space is None:
+            record = partial(self._record, ours=ours)
+            await backend.in_session(record, reads=False, retry="short")
+        self._check(ours)
+        self._compared = True
+
+    async def _record(self, session: S, *, ours: EmbeddingSpace) -> None:
+        """Write our space down where nobody's is, if nothing is stored or that was allowed."""
+        backend = self.backend
+        await backend.find(session)  # somebody may have been faster
+        self._check(ours)
+        if backend.space is not None:
+            return
+        if not await backend.is_empty(session):
+            if not self._adopt:
+                raise missing_space(ours, where=f"{backend.kind} {backend.label!r}")
+            await backend.check_adoptable(session)
+        await backend.record_space(session, ours)
+
+    def _check(self, ours: EmbeddingSpace) -> None:
+        backend = self.backend
+        where = f"{backend.kind} {backend.label!r}"
+        dimensions = ours.dimensions if backend.dimensions is None else backend.dimensions
+        check_space(backend.space, dimensions, ours, where=where)
+
+    # -- operations -----------------------------------------------------------------------------
+
+    async def perform(
+        self,
+        method: Callable[..., Awaitable[T]],
+        *args: Any,
+        reads: bool = False,
+        retry: Retry = "long",
+        **options: Any,
+    ) -> T:
+        """Run a method of the backend in a session of its own.
+
+        Args:
+            method: Takes a session, then ``args`` and ``options``.
+            args: Go to the method.
+            reads: It changes nothing.
+            retry: How long a host that is away is waited for.
+            options: Go to the method.
+        """
+
+        def operation(session: S) -> Awaitable[T]:
+            return method(session, *args, **options)
+
+        return await self.run(
+            partial(self.backend.in_session, operation, reads=reads, retry=retry), reads=reads
+        )
+
+    async def run(self, body: Callable[[], Awaitable[T]], *, reads: bool = False) -> T:
+        """Run a body on the open collection; what reads looks again, once, if it is gone."""
+        found = await self.open()
+        try:
+            return await body()
+        except Exception as error:
+            if not self.backend.is_collection_gone(error):
+                raise
+            self._deleted = True
+            if self._found == found:
+                self._found = 0
+            if not reads:
+                raise self._gone() from error
+        await self.open()
+        return await body()
+
+    def _gone(self) -> StoreError:
+        """Return the error for a write: what it was compared with is gone."""
+        return StoreError(
+            f"{self._name}: the {self.backend.kind.lower()} was deleted, or replaced by another, "
+            "while it was written to. If it is there again, run the same call again; if not, call "
+            "close() first, and then it is created."
+        )
+
+    async def write(self, source: WindowReader, on_write: Callable[..., Any] | None) -> Report:
+        """Write every window of a source."""
+        dimensions = await self.ready()
+        return await write_all(self, partial(source.read, self.runtime, dimensions), on_write)
+
+    async def search(
+        self,
+        query: str | arrays.Vector,
+        k: int,
+        filter: Filter | None,
+        exact: bool,
+        options: O,
+    ) -> list[Match]:
+        """Embed a query unless it is a vector, and search."""
+        check_search(k, filter)
+        dimensions = await self.ready()
+        if k == 0:
+            return []
+        vector: arrays.Vector
+        if isinstance(query, str):
+            vector = await self.runtime.embed_query(self.embedder, query)
+        else:
+            vector = query
+        return await self.perform(
+            self.backend.search,
+            unit_vector(vector, "The query vector", dimensions),
+            k=k,
+            filter=checked_filter(filter),
+            exact=exact,
+            options=options,
+            reads=True,
+            retry="short",
+        )
+
+    async def build_index(self, build: Callable[[], Awaitable[bool]]) -> bool:
+        """Build an index of the collection, once its space is compared."""
+        await self.ready()
+        return await self.run(build)

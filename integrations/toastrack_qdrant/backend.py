@@ -1,0 +1,541 @@
+"""A Qdrant collection: every call that is made to find, fill and ask it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import httpx
+import numpy as np
+from grpc import RpcError, StatusCode
+from qdrant_client import models
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from toastrack import EmbeddingSpace, Match, Record
+from toastrack.errors import StoreError
+from toastrack.stores import (
+    IdSet,
+    RetryingBackend,
+    RetryingSession,
+    Row,
+    Scalar,
+    Status,
+    TopK,
+    WriteBatch,
+    matches,
+)
+from toastrack_qdrant.codec import (
+    EXACT,
+    KEYS,
+    batches,
+    check_record,
+    match_of,
+    metadata_of,
+    point_id,
+    record_of,
+)
+from toastrack_qdrant.filters import both, conditions, of_documents
+from toastrack_qdrant.host import Client, Host
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_METADATA_KEY = "toastrack"
+
+_PAGE = 1_000
+_VECTORS_PAGE = 256
+# Ids in one request.
+_IDS = 1_000
+
+# What a proxy or a server that is starting or too busy says.
+_AWAY = (429, 502, 503, 504)
+# The default of `service.max_request_size_mb`.
+_MAX_REQUEST_BYTES = 32 * 2**20
+
+
+class Creation(TypedDict, total=False):
+    """What the user wants of a new collection, in Qdrant's own words."""
+
+    on_disk: bool | None
+    on_disk_payload: bool | None
+    hnsw_config: models.HnswConfigDiff | None
+    quantization_config: models.QuantizationConfig | None
+    optimizers_config: models.OptimizersConfigDiff | None
+    sparse_vectors_config: Mapping[str, models.SparseVectorParams] | None
+    shard_number: int | None
+    replication_factor: int | None
+    write_consistency_factor: int | None
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What only Qdrant's search knows."""
+
+    where: models.Filter | None = None
+    score_threshold: float | None = None
+    search_params: models.SearchParams | None = None
+
+
+class QdrantBackend(RetryingBackend):
+    """One collection, and of its vectors the one of a name; "" is the unnamed one."""
+
+    def __init__(
+        self,
+        client: Client,
+        collection: str,
+        *,
+        vector_name: str = "",
+        create: bool = False,
+        creation: Creation | None = None,
+    ) -> None:
+        self.host = Host(client)
+        self.label = collection
+        self._vector_name = vector_name
+        self._may_create = create
+        self._creation = creation or Creation()
+
+    # -- the collection -------------------------------------------------------------------------
+
+    async def find(self, session: RetryingSession) -> bool:
+        """Look for the collection, and read what it says of itself."""
+        if not await self._exists(session):
+            return False
+        info = await self._read_info(session)
+        self.dimensions = self._dimensions_in(info)
+        if self._may_create and not self.host.local and "document_id" not in info.payload_schema:
+            keyword = models.PayloadSchemaType.KEYWORD
+            await self._call(session, "create_payload_index", self.label, "document_id", keyword)
+        return True
+
+    async def create(self, session: RetryingSession, space: EmbeddingSpace) -> None:
+        """Create the collection with the space in its metadata."""
+        wanted: dict[str, Any] = dict(self._creation)
+        vector = models.VectorParams(
+            size=space.dimensions,
+            distance=models.Distance.COSINE,
+            on_disk=wanted.pop("on_disk", None),
+        )
+        try:
+            await self._call(
+                session,
+                "create_collection",
+                self.label,
+                {self._vector_name: vector} if self._vector_name else vector,
+                metadata=self._metadata_of(space),
+                **wanted,
+            )
+        except (ValueError, UnexpectedResponse, RpcError):
+            # A local client, REST and gRPC each say "already exists" in their own way.
+            if not await self._exists(session):
+                raise
+        await self.find(session)
+
+    async def record_space(self, session: RetryingSession, space: EmbeddingSpace) -> None:
+        """Put the space into the collection's metadata."""
+        metadata = self._metadata_of(space)
+        await self._call(session, "update_collection", self.label, metadata=metadata)
+        await self._read_info(session)
+        if self.space is None:
+            raise StoreError(
+                f"Collection {self.label!r}: this Qdrant server does not keep the metadata of a "
+                "collection, where the embedding space is recorded. Use Qdrant 1.16 or newer."
+            )
+
+    async def check_adoptable(self, session: RetryingSession) -> None:
+        """Raise ``StoreError`` if points are there that somebody else described."""
+        needed = [key for key in KEYS if key in ("id", "document_id", "text")]
+        foreign = models.Filter(
+            should=[
+                models.IsEmptyCondition(is_empty=models.PayloadField(key=key)) for key in needed
+            ]
+        )
+        answer = await self._call(session, "count", self.label, count_filter=foreign, exact=True)
+        if answer.count:
+            raise StoreError(
+                f"Collection {self.label!r} holds {answer.count} points whose payload lacks "
+                f"{', '.join(needed)}, or one of them. Add them, or use another collection."
+            )
+
+    async def _exists(self, session: RetryingSession) -> bool:
+        try:
+            found: bool = await self._call(session, "collection_exists", self.label)
+        except (ResponseHandlingException, RpcError) as error:
+            if isinstance(error, RpcError) and error.code() != StatusCode.UNAVAILABLE:
+                raise
+            reason = error.details() if isinstance(error, RpcError) else error
+            raise StoreError(
+                f"No Qdrant answers at {self.host.address}: {reason}. Is the server running, and "
+                "is this its port?"
+            ) from None
+        return found
+
+    async def _read_info(self, session: RetryingSession) -> models.CollectionInfo:
+        info: models.CollectionInfo = await self._call(session, "get_collection", self.label)
+        self.space = self._space_in(info)
+        return info
+
+    def _dimensions_in(self, info: models.CollectionInfo) -> int:
+        """Return the size of the vectors, having made sure that they are compared by cosine."""
+        where = f"Collection {self.label!r}"
+        vectors = info.config.params.vectors or {}
+        named = {"": vectors} if isinstance(vectors, models.VectorParams) else vectors
+        found = named.get(self._vector_name)
+        if found is None:
+            names = ", ".join(f"vector_name={name!r}" for name in named) or "none at all"
+            raise StoreError(
+                f"{where} has no vectors of the name {self._vector_name!r}; there are: {names}."
+            )
+        if found.distance != models.Distance.COSINE:
+            raise StoreError(
+                f"{where} compares vectors by {found.distance.value} and not by Cosine, so its "
+                "scores would mean something else. Use another collection."
+            )
+        if found.multivector_config is not None or found.datatype == models.Datatype.UINT8:
+            raise StoreError(
+                f"{where} stores several vectors a point, or whole numbers. Use one for single "
+                "float vectors."
+            )
+        return found.size
+
+    @property
+    def _metadata_key(self) -> str:
+        """Where the space is recorded; each named vector has its own."""
+        return f"{_METADATA_KEY}/{self._vector_name}" if self._vector_name else _METADATA_KEY
+
+    def _metadata_of(self, space: EmbeddingSpace) -> dict[str, Any]:
+        # In a collection's metadata null means: remove this.
+        known = {name: value for name, value in space.to_dict().items() if value is not None}
+        return {self._metadata_key: known}
+
+    def _space_in(self, info: models.CollectionInfo) -> EmbeddingSpace | None:
+        recorded = (info.config.metadata or {}).get(self._metadata_key)
+        if recorded is None:
+            return None
+        try:
+            return EmbeddingSpace.from_dict(recorded)
+        except (ValueError, TypeError) as error:
+            raise StoreError(
+                f"Collection {self.label!r}: {self._metadata_key!r} in its metadata is damaged "
+                f"({error}). Restore it, or remove it and open the collection with adopt=True."
+            ) from None
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def check(self, record: Record) -> None:
+        """Raise ``RecordError`` for what Qdrant cannot store."""
+        check_record(record)
+
+    async def compare(self, session: RetryingSession, rows: Sequence[Row]) -> dict[str, Status]:
+        """Say how each row compares to what is stored under its id."""
+        everything_but_text = models.PayloadSelectorExclude(exclude=["text"])
+        ids = [row.record.id for row in rows]
+        stored = await self._retrieve(session, ids, everything_but_text)
+        result: dict[str, Status] = {}
+        for record, text_hash, _ in rows:
+            point = stored.get(point_id(record.id))
+            if point is None:
+                continue
+            values = point.payload or {}
+            if values.get("text_hash") != text_hash.hex():
+                result[record.id] = "changed"
+            else:
+                result[record.id] = "unchanged" if _same_rest(values, record) else "metadata"
+        return result
+
+    async def write(self, session: RetryingSession, batch: WriteBatch) -> tuple[int, int]:
+        """Write new points, then the others' payloads; what is stale goes last."""
+        for points in batches(batch.rows, self._vector_name):
+            await self._send(session, points, "upsert", self.label, points, wait=True)
+        for points in batches(batch.metadata_rows, self._vector_name):
+            changes = [
+                models.OverwritePayloadOperation(
+                    overwrite_payload=models.SetPayload(
+                        payload=point.payload or {}, points=[point.id]
+                    )
+                )
+                for point in points
+            ]
+            await self._send(session, points, "batch_update_points", self.label, changes, wait=True)
+        deleted = 0
+        if batch.replaced:
+            kept = [point_id(id) for ids in batch.replaced.values() for id in ids]
+            stale = await self._point_ids(session, list(batch.replaced), without=kept)
+            deleted = await self._delete(session, stale)
+        return len(batch.rows) + len(batch.metadata_rows), deleted
+
+    async def delete(
+        self, session: RetryingSession, ids: Sequence[str], documents: Sequence[str]
+    ) -> int:
+        """Delete records by id and whole documents; return how many went."""
+        doomed = set(await self._retrieve(session, ids, False))
+        doomed |= await self._point_ids(session, documents)
+        return await self._delete(session, doomed)
+
+    async def _delete(self, session: RetryingSession, points: Collection[str]) -> int:
+        for some in _cut(list(points)):
+            selector = models.PointIdsList(points=list(some))
+            await self._call(session, "delete", self.label, selector, wait=True)
+        return len(points)
+
+    async def _send(
+        self,
+        session: RetryingSession,
+        points: Sequence[models.PointStruct],
+        name: str,
+        *args: Any,
+        wait: bool,
+    ) -> None:
+        """Send points; raise ``StoreError`` naming the record if the request is too large."""
+        try:
+            await self._call(session, name, *args, wait=wait)
+        except (UnexpectedResponse, ResponseHandlingException, RpcError) as error:
+            weights = [len(json.dumps(point.payload)) for point in points]
+            if not _is_too_large(error, sum(weights)):
+                raise
+            largest = points[weights.index(max(weights))].payload or {}
+            raise StoreError(
+                f"The server refused a request as too large; its largest record is "
+                f"{largest.get('id')!r:.80} with {max(weights):,} bytes of text and metadata. "
+                "Split it, or raise service.max_request_size_mb in the server's configuration."
+            ) from None
+
+    # -- reading --------------------------------------------------------------------------------
+
+    async def get(self, session: RetryingSession, ids: Sequence[str]) -> list[Record | None]:
+        """Return records in the order asked."""
+        found = await self._retrieve(session, ids, True)
+        records = {
+            record.id: record
+            for record in (record_of(point.payload or {}) for point in found.values())
+        }
+        return [records.get(id) for id in ids]
+
+    async def count(self, session: RetryingSession, documents: bool) -> int:
+        """Count records, or documents by reading the name of each record's."""
+        if documents:
+            return len(await self._documents(session))
+        answer = await self._call(session, "count", self.label, exact=True)
+        return int(answer.count)
+
+    async def document_page(self, session: RetryingSession, after: Any) -> tuple[list[str], Any]:
+        """Return the next ids of a list that was taken at the first call."""
+        documents, last = after or (await self._documents(session), None)
+        page = documents.page(last, _PAGE)
+        return page, (documents, page[-1]) if len(page) == _PAGE else None
+
+    async def search(
+        self,
+        session: RetryingSession,
+        vector: NDArray[np.float32],
+        *,
+        k: int,
+        filter: Mapping[str, Scalar],
+        exact: bool,
+        options: SearchOptions,
+    ) -> list[Match]:
+        """Return the best ``min(k, matching)`` records; asked again exactly if an index gave fewer."""
+        wanted = both(conditions(filter), options.where)
+        threshold = options.score_threshold
+
+        async def query(exactly: bool) -> Sequence[models.ScoredPoint]:
+            # A local client is always exact, and warns of being told so.
+            parameters = options.search_params
+            if exactly and not self.host.local:
+                parameters = (parameters or models.SearchParams()).model_copy(
+                    update={"exact": True}
+                )
+            answer = await self._call(
+                session,
+                "query_points",
+                self.label,
+                vector.tolist(),
+                using=self._vector_name or None,
+                query_filter=wanted,
+                search_params=parameters,
+                limit=k,
+                with_payload=True,
+                score_threshold=threshold,
+            )
+            points: Sequence[models.ScoredPoint] = answer.points
+            return points
+
+        points = await query(exact)
+        if len(points) < k and not (exact or self.host.local) and threshold is None:
+            points = await query(True)
+        found = [match_of(point, float(point.score)) for point in points]
+        if not all(matches(match.metadata, filter) for match in found):
+            # Qdrant cannot express this filter: it let a point pass that does not match.
+            found = await self._read_all(session, vector, k, filter, wanted)
+            if threshold is not None:
+                found = [match for match in found if match.score >= threshold]
+        return sorted(found, key=lambda match: (-match.score, match.id))
+
+    async def _read_all(
+        self,
+        session: RetryingSession,
+        vector: NDArray[np.float32],
+        k: int,
+        filter: Mapping[str, Scalar],
+        wanted: models.Filter | None,
+    ) -> list[Match]:
+        """Compare with every vector that passes ``wanted`` and the filter."""
+        best = TopK(vector, k)
+        points: dict[str, str] = {}
+
+        def look(page: Sequence[models.Record]) -> None:
+            passing = {
+                str((point.payload or {}).get("id", point.id)): point
+                for point in page
+                if point.vector is not None and matches(metadata_of(point.payload or {}), filter)
+            }
+            vectors = [self._vector_of(point) for point in passing.values()]
+            best.add(list(passing), np.array(vectors, dtype=np.float32))
+            points.update({id: str(point.id) for id, point in passing.items()})
+            for id in set(points) - set(best.scores()):
+                del points[id]
+
+        await self._scroll(session, wanted, ["id", "metadata", EXACT], look, vectors=True)
+        stored = await self._retrieve_points(session, list(points.values()), True)
+        scores = best.scores()
+        return [
+            match_of(stored[point], scores[id]) for id, point in points.items() if point in stored
+        ]
+
+    def _vector_of(self, point: models.Record) -> Any:
+        vectors: Any = point.vector
+        return vectors[self._vector_name] if self._vector_name else vectors
+
+    async def _documents(self, session: RetryingSession) -> IdSet:
+        """Return the id of every document that there is."""
+        documents = IdSet()
+        await self._scroll(
+            session,
+            None,
+            ["document_id"],
+            lambda page: documents.add(
+                str((point.payload or {}).get("document_id", point.id)) for point in page
+            ),
+        )
+        return documents
+
+    async def _point_ids(
+        self,
+        session: RetryingSession,
+        documents: Sequence[str],
+        *,
+        without: Sequence[str] = (),
+    ) -> set[str]:
+        """Return the points of documents, but for some."""
+        found: set[str] = set()
+        for some in _cut([document for document in documents if _is_text(document)]):
+            await self._scroll(
+                session,
+                of_documents(some, without=without),
+                False,
+                lambda page: found.update(str(point.id) for point in page),
+            )
+        return found
+
+    async def _retrieve(
+        self, session: RetryingSession, ids: Sequence[str], selected: Any
+    ) -> dict[str, models.Record]:
+        points = [point_id(id) for id in dict.fromkeys(ids) if _is_text(id)]
+        return await self._retrieve_points(session, points, selected)
+
+    async def _retrieve_points(
+        self, session: RetryingSession, points: Sequence[str], selected: Any
+    ) -> dict[str, models.Record]:
+        """Return ``{point id: point}`` of those that are there."""
+        found: dict[str, models.Record] = {}
+        for some in _cut(points):
+            answer = await self._call(
+                session, "retrieve", self.label, list(some), with_payload=selected
+            )
+            found.update({str(point.id): point for point in answer})
+        return found
+
+    async def _scroll(
+        self,
+        session: RetryingSession,
+        wanted: models.Filter | None,
+        selected: bool | list[str],
+        take: Callable[[Sequence[models.Record]], None],
+        *,
+        vectors: bool = False,
+    ) -> None:
+        """Hand on every point in pages, in the order of their ids."""
+        with_vectors: bool | list[str] = [self._vector_name] if self._vector_name else True
+        offset = None
+        while True:
+            page, offset = await self._call(
+                session,
+                "scroll",
+                self.label,
+                scroll_filter=wanted,
+                limit=_VECTORS_PAGE if vectors else _PAGE,
+                offset=offset,
+                with_payload=selected,
+                with_vectors=with_vectors if vectors else False,
+            )
+            take(page)
+            if offset is None:
+                return
+
+    # -- the host -------------------------------------------------------------------------------
+
+    async def _call(
+        self, session: RetryingSession, name: str, /, *args: Any, **options: Any
+    ) -> Any:
+        """Call a method of the client."""
+        return await self.host.call(session, name, *args, **options)
+
+    def is_away(self, error: BaseException) -> bool:
+        """Tell whether a server could not be reached, or is starting or too busy."""
+        if isinstance(error, ResponseHandlingException):
+            return isinstance(error.source, (httpx.NetworkError, httpx.RemoteProtocolError))
+        if isinstance(error, UnexpectedResponse):
+            return error.status_code in _AWAY
+        return isinstance(error, RpcError) and error.code() == StatusCode.UNAVAILABLE
+
+    def is_collection_gone(self, error: BaseException) -> bool:
+        """Tell whether a host says, each client in its own way, that there is no such collection."""
+        if isinstance(error, UnexpectedResponse):
+            return error.status_code == 404
+        if isinstance(error, RpcError):
+            return bool(error.code() == StatusCode.NOT_FOUND)
+        return isinstance(error, ValueError) and "not found" in str(error)
+
+
+def _same_rest(values: Mapping[str, Any], record: Record) -> bool:
+    # As JSON, because 1 == 1.0 == True in Python.
+    stored, ours = (
+        json.dumps(metadata, sort_keys=True)
+        for metadata in (metadata_of(values), dict(record.metadata))
+    )
+    return (
+        stored == ours
+        and values.get("document_id") == record.document
+        and values.get("chunk") == record.chunk
+    )
+
+
+def _is_too_large(error: Exception, weight: int) -> bool:
+    if isinstance(error, ResponseHandlingException):
+        # A server that stops reading is seen as a timeout or a broken connection.
+        return weight > _MAX_REQUEST_BYTES
+    if isinstance(error, UnexpectedResponse) and error.status_code == 413:
+        return True
+    return re.search("larger than|too large", str(error)) is not None
+
+
+def _cut(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(items), _IDS):
+        yield items[start : start + _IDS]
+
+
+def _is_text(id: str) -> bool:
+    """Tell whether an id can be anyone's: a lone surrogate is in no payload."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in id)
