@@ -3,8 +3,7 @@
 from toastrack.errors import needs_extra
 
 with needs_extra("postgres", "psycopg", "pgvector"):
-    from toastrack_postgres.async_store import AsyncPostgresStore
     from toastrack_postgres.embedded import EmbeddedPostgres
-    from toastrack_postgres.store import PostgresStore
+    from toastrack_postgres.store import AsyncPostgresStore, PostgresStore
 
 __all__ = ["AsyncPostgresStore", "EmbeddedPostgres", "PostgresStore"]

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from psycopg import adapt, pq
 
+from toastrack import Record
 from toastrack.errors import RecordError, needs_extra
-from toastrack.records import Record
 
 with needs_extra("postgres", "pgvector"):
     try:

@@ -6,16 +6,16 @@ is not known then, and does not matter: every write here may be done twice.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from psycopg import errors
 
-from toastrack.stores.retrying import BRIEF as BRIEF
-from toastrack.stores.retrying import PATIENT as PATIENT
+from toastrack.stores import LONG_BACKOFF as LONG_BACKOFF
+from toastrack.stores import SHORT_BACKOFF as SHORT_BACKOFF
+from toastrack.stores import Retry
 
 # No further try begins later than this after the loss, however long connecting took.
 _MAX_SECONDS = 15.0
@@ -59,9 +59,10 @@ def connecting(*, again: bool) -> Iterator[None]:
 class Outage:
     """The tries of one piece of work while the server is away."""
 
-    def __init__(self, *, own: bool, patient: bool) -> None:
+    def __init__(self, *, own: bool, retry: Retry, monotonic: Callable[[], float]) -> None:
         self._own = own
-        self._pauses = iter(PATIENT if patient else BRIEF)
+        self._pauses = iter(LONG_BACKOFF if retry == "long" else SHORT_BACKOFF)
+        self._monotonic = monotonic
         self._began: float | None = None
 
     def pause(self, error: psycopg.OperationalError) -> float:
@@ -75,7 +76,7 @@ class Outage:
                 "stays. Give the store a new connection, or a conninfo or a pool, over which it "
                 "connects again by itself."
             ) from error.__cause__
-        now = time.monotonic()
+        now = self._monotonic()
         self._began = self._began or now
         pause = next(self._pauses, None)
         away = now - self._began

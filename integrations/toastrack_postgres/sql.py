@@ -182,7 +182,7 @@ class Statements:
         )
 
     @property
-    def states(self) -> sql.Composed:
+    def stored_hashes(self) -> sql.Composed:
         """The rows that are there: (position, text_hash), null for one without a vector."""
         return self._sql(
             """

@@ -1,50 +1,35 @@
-"""The store over a psycopg connection, a pool or a conninfo."""
+"""The stores over psycopg: a connection, a pool or a conninfo, synchronous or asynchronous."""
 
 from __future__ import annotations
 
 import inspect
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
-from threading import Thread, current_thread
-from typing import Any, Protocol, TypeVar, runtime_checkable
-from weakref import WeakSet
+from typing import Any, Protocol, runtime_checkable
 
 import psycopg
-from psycopg import errors, sql
-from psycopg.rows import tuple_row
+from psycopg import sql
 
-from toastrack.embedder import Embedder
-from toastrack.filters import Filter
-from toastrack.records import Match
-from toastrack.space import EmbeddingSpace
-from toastrack.stores.protocol import OnProgress
-from toastrack.stores.steps import Steps, run_steps
-from toastrack.stores.sync_store import SyncStore
-from toastrack.utils import arrays
-from toastrack_postgres.base import (
-    DEFAULT_TABLE,
-    RETRIES,
-    PostgresBase,
-    check_idle,
-    find,
-    is_inside_transaction,
-    may_retry,
+from toastrack import Embedder, Match
+from toastrack.stores import (
+    AsyncBaseStore,
+    BaseStore,
+    ChooseEmbedder,
+    Filter,
+    OnProgress,
+    arrays,
+    run_sync,
 )
-from toastrack_postgres.codec import VectorType, register_parameters
-from toastrack_postgres.conninfo import check_conninfo, with_timeout
-from toastrack_postgres.index import build_index as build_index_steps
-from toastrack_postgres.index import check_index
-from toastrack_postgres.opening import Settings, check_table, open_table, read_space
-from toastrack_postgres.progress import watched
-from toastrack_postgres.reconnecting import Outage, connecting, noticing_loss
-from toastrack_postgres.table import Queries, Query, Rows, Table
+from toastrack_postgres.backend import PostgresBackend, SearchOptions
+from toastrack_postgres.codec import VectorType
+from toastrack_postgres.conninfo import check_conninfo
+from toastrack_postgres.session import Session
+
+DEFAULT_TABLE = "toastrack_documents"
 
 Connection = psycopg.Connection[Any]
-T = TypeVar("T")
-
-_SECONDS_TO_CANCEL = 3.0
+AsyncConnection = psycopg.AsyncConnection[Any]
 
 
 @runtime_checkable
@@ -56,7 +41,18 @@ class ConnectionPool(Protocol):
         ...
 
 
-class PostgresStore(PostgresBase, SyncStore[Table]):
+@runtime_checkable
+class AsyncConnectionPool(Protocol):
+    """What we use of ``psycopg_pool.AsyncConnectionPool``."""
+
+    def connection(
+        self, timeout: float | None = None
+    ) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Lend a connection."""
+        ...
+
+
+class PostgresStore(BaseStore[Session, SearchOptions]):
     """A Postgres table that embeds what is put into it and is searched by meaning.
 
         with PostgresStore("postgresql://localhost/shop", embedder=Embedder()) as store:
@@ -74,41 +70,33 @@ class PostgresStore(PostgresBase, SyncStore[Table]):
     Args:
         connection: A psycopg connection, a pool, or a conninfo string.
         table: The table's name, quoted as it is; at most 63 bytes.
-        embedder: Embeds texts and queries; its space is recorded in the table and compared.
+        embedder: Embeds texts and queries; its space is recorded in the table and compared. Or a
+            function that picks one for the space that the table recorded.
         schema: Where the table is; None takes what the session's search_path finds.
         create: Create extension, schema and table if they are missing.
         adopt: Take over a filled table that does not say which model embedded it.
         storage: The type of a new embedding column; halfvec takes half the room of vector.
     """
 
+    _backend: PostgresBackend
+
     def __init__(
         self,
         connection: Connection | ConnectionPool | str,
         table: str = DEFAULT_TABLE,
         *,
-        embedder: Embedder,
+        embedder: Embedder | ChooseEmbedder,
         schema: str | None = None,
         create: bool = True,
         adopt: bool = False,
         storage: VectorType = "halfvec",
     ) -> None:
-        _check_connection(connection)
-        super().__init__(table, embedder=embedder)
-        self._set(table, schema=schema, create=create, adopt=adopt, storage=storage)
-        self._given = connection
-        self._shared = isinstance(connection, psycopg.Connection)
-        self._own: Connection | None = None
-        self._in_use: dict[Thread, Connection] = {}
-        self._interrupted: WeakSet[Thread] = WeakSet()
-        self._connected = False
+        _check_sync(connection)
+        backend = PostgresBackend(connection, table, schema=schema, create=create, storage=storage)
+        super().__init__(backend, embedder=embedder, create=create, adopt=adopt)
 
-    def close(self) -> None:
-        """Close the connection if it was made from a conninfo."""
-        with self._lock:
-            if self._own is not None:
-                self._own.close()
-                self._own = None
-            super().close()
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(table={self._backend.given_label!r})"
 
     def search(
         self,
@@ -129,10 +117,16 @@ class PostgresStore(PostgresBase, SyncStore[Table]):
             exact: Compare with every row instead of using the index.
             where: A condition in SQL on the table's columns, with named placeholders ...
             params: ... and their values.
-        """
-        return self._search(query, k, filter, find(k, filter, exact, where, params))
 
-    # -- the index ------------------------------------------------------------------------------
+        Raises:
+            FilterError: The filter is not a flat mapping of scalars.
+            RecordError: The query is a vector of another size, or not finite, or zero.
+            SpaceMismatchError: The table was built with another model, prompt or size.
+            StoreError: The table is gone, or cannot be used as it is.
+            TruncationError: The query is over the limit and ``on_truncate="error"``.
+        """
+        options = SearchOptions(where, params or {})
+        return self._search(query, k, filter, exact, options)
 
     def build_index(
         self,
@@ -155,184 +149,109 @@ class PostgresStore(PostgresBase, SyncStore[Table]):
             on_progress: Called about twice a second, on another thread, with the share that is
                 built. Asked over a second connection: of our own, or the pool's while it has one
                 to spare; a caller's own connection has none, and nothing is reported.
+
+        Raises:
+            SpaceMismatchError: The table was built with another model, prompt or size.
+            StoreError: The table is gone, or another session builds an index of it.
+            UnsupportedError: The vectors are too large for an index.
+            ValueError: ``concurrently`` on a connection that is inside a transaction.
         """
-        table = self._ready()
         build = partial(
-            build_index_steps,
+            self._backend.build_index,
             m=m,
             ef_construction=ef_construction,
-            memory=maintenance_work_mem,
             concurrently=concurrently,
+            maintenance_work_mem=maintenance_work_mem,
+            on_progress=on_progress,
         )
-        with watched(table.oid, self._given, on_progress):
-            if concurrently:
-                return self._reconnecting(partial(self._outside, build))
-            return self._run(build)
+        return run_sync(self._flow.build_index(build))
 
-    def check_index(self) -> None:
-        """Raise ``UnsupportedError`` if ``build_index`` could not build one over this table."""
-        check_index(self._opened())
 
-    def _outside(self, operation: Callable[[Table], Steps[T]]) -> T:
-        """Run an operation that Postgres refuses inside a transaction."""
-        table = self._opened()
-        with self._connection() as connection, _autocommit(connection):
-            return run_steps(operation(table), partial(execute, connection))
+class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
+    """``PostgresStore`` for asyncio: the same arguments, the same results, awaited.
 
-    # -- the connection -------------------------------------------------------------------------
+        async with AsyncPostgresStore("postgresql://localhost/shop", embedder=Embedder()) as store:
+            await store.upsert([Record("1", "Rye keeps longer than wheat.")])
+            await store.search("which bread stays fresh?")
 
-    def _opened(self) -> Table:
-        with self._lock:
-            table = self._collection
-            if table is None or table.unsettled:
-                with self._connection() as connection:
-                    inside = is_inside_transaction(connection)
-                    with connection.transaction():
-                        opened = run_steps(
-                            open_table(self._settings, self.embedder), partial(execute, connection)
-                        )
-                    opened.unsettled = inside and (opened.changed or table is not None)
-                    self._collection = table = opened
-            return table
+    The model and the reading of sources run on other threads, never on the event loop. A store
+    over a conninfo may be used from several event loops; each gets a connection of its own.
+    """
 
-    def _ready(self) -> Table:
-        return self._reconnecting(self._compared)
+    _backend: PostgresBackend
 
-    def _compared(self) -> Table:
-        with self._lock:
-            table = self._opened()
-            if not table.checked:
-                with self._connection() as connection:
-                    inside = is_inside_transaction(connection)
-                    with connection.transaction():
-                        run_steps(check_table(table, self.embedder), partial(execute, connection))
-                    table.unsettled = table.unsettled or (inside and table.changed)
-            return table
+    def __init__(
+        self,
+        connection: AsyncConnection | AsyncConnectionPool | str,
+        table: str = DEFAULT_TABLE,
+        *,
+        embedder: Embedder | ChooseEmbedder,
+        schema: str | None = None,
+        create: bool = True,
+        adopt: bool = False,
+        storage: VectorType = "halfvec",
+    ) -> None:
+        _check_async(connection)
+        backend = PostgresBackend(connection, table, schema=schema, create=create, storage=storage)
+        super().__init__(backend, embedder=embedder, create=create, adopt=adopt)
 
-    def _run(
-        self, operation: Callable[[Table], Steps[T]], *, reads: bool = False, patient: bool = True
-    ) -> T:
-        """Run one operation in one transaction, which is rolled back if it only ``reads``.
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(table={self._backend.given_label!r})"
 
-        Rolling back what only read puts back the settings it changed, also in a savepoint.
+    async def search(
+        self,
+        query: str | arrays.Vector,
+        k: int = 10,
+        filter: Filter | None = None,
+        exact: bool = False,
+        *,
+        where: sql.Composable | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> list[Match]:
+        """Return the best ``min(k, matching)`` records; see ``PostgresStore.search``.
+
+        Raises:
+            FilterError: The filter is not a flat mapping of scalars.
+            RecordError: The query is a vector of another size, or not finite, or zero.
+            SpaceMismatchError: The table was built with another model, prompt or size.
+            StoreError: The table is gone, or cannot be used as it is.
+            TruncationError: The query is over the limit and ``on_truncate="error"``.
         """
-        return self._reconnecting(partial(self._transact, operation, reads=reads), patient=patient)
+        options = SearchOptions(where, params or {})
+        return await self._search(query, k, filter, exact, options)
 
-    def _reconnecting(self, work: Callable[[], T], *, patient: bool = True) -> T:
-        """Do work, and again on another connection if the server went away meanwhile."""
-        outage = Outage(own=not isinstance(self._given, psycopg.Connection), patient=patient)
-        while True:
-            try:
-                return work()
-            except psycopg.OperationalError as error:
-                if current_thread() in self._interrupted:
-                    raise
-                time.sleep(outage.pause(error))
-                if current_thread() in self._interrupted:
-                    raise
-            if callable(check := getattr(self._given, "check", None)):
-                check()  # a pool gives its other dead connections up
+    async def build_index(
+        self,
+        *,
+        m: int = 16,
+        ef_construction: int = 64,
+        concurrently: bool = False,
+        maintenance_work_mem: str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> bool:
+        """Build the HNSW index; see ``PostgresStore.build_index``.
 
-    def _transact(self, operation: Callable[[Table], Steps[T]], *, reads: bool) -> T:
-        table = self._known()
-        for attempt in range(RETRIES + 1):
-            with self._connection() as connection:
-                inside = is_inside_transaction(connection)
-                try:
-                    with connection.transaction(force_rollback=reads):
-                        return run_steps(operation(table), partial(execute, connection))
-                except errors.UndefinedTable:
-                    self._collection = None  # dropped by somebody: the next call looks again
-                    raise
-                except psycopg.OperationalError as error:
-                    if inside or attempt == RETRIES or not may_retry(error):
-                        raise
-        raise AssertionError("unreachable")
+        ``on_progress`` is called on the event loop.
 
-    def _interrupt(self, thread: Thread) -> None:
-        """Cancel what this thread asks of the server, as psycopg does at Ctrl-C on its own."""
-        self._interrupted.add(thread)
-        connection = self._in_use.get(thread)
-        if connection is not None:
-            with suppress(psycopg.Error):
-                connection.cancel_safe(timeout=_SECONDS_TO_CANCEL)
-
-    @contextmanager
-    def _connection(self) -> Iterator[Connection]:
-        with self._lent() as connection:
-            self._in_use[current_thread()] = connection
-            try:
-                if current_thread() in self._interrupted:
-                    raise psycopg.OperationalError("interrupted while it waited for a connection")
-                yield connection
-            finally:
-                del self._in_use[current_thread()]
-
-    @contextmanager
-    def _lent(self) -> Iterator[Connection]:
-        given = self._given
-        if isinstance(given, str):
-            with self._lock:
-                if self._own is None or self._own.closed:
-                    with connecting(again=self._connected):
-                        self._own = psycopg.connect(with_timeout(given), autocommit=True)
-                    self._connected = True
-                with noticing_loss(self._own):
-                    yield self._own
-        elif isinstance(given, psycopg.Connection):
-            # Two threads on one connection would end each other's transactions.
-            with self._lock, noticing_loss(given):
-                yield given
-        else:
-            with given.connection() as connection, noticing_loss(connection):
-                yield connection
+        Raises:
+            SpaceMismatchError: The table was built with another model, prompt or size.
+            StoreError: The table is gone, or another session builds an index of it.
+            UnsupportedError: The vectors are too large for an index.
+            ValueError: ``concurrently`` on a connection that is inside a transaction.
+        """
+        build = partial(
+            self._backend.build_index,
+            m=m,
+            ef_construction=ef_construction,
+            concurrently=concurrently,
+            maintenance_work_mem=maintenance_work_mem,
+            on_progress=on_progress,
+        )
+        return await self._flow.build_index(build)
 
 
-def recorded_space(
-    connection: Connection, table: str, *, schema: str | None = None
-) -> EmbeddingSpace | None:
-    """Return the space that a table recorded; None if there is no table or it recorded none."""
-    settings = Settings(table, schema, create=False, adopt=False, storage="halfvec")
-    with connection.transaction(force_rollback=True):
-        return run_steps(read_space(settings), partial(execute, connection))
-
-
-def execute(connection: Connection, query: Query | Queries) -> Rows:
-    """Execute one statement; one without rows answers with the number it touched."""
-    if isinstance(query, Queries):
-        # A libpq before 14 waits for each answer.
-        with connection.pipeline() if psycopg.Pipeline.is_supported() else nullcontext():
-            for parameters in query.parameters:
-                with psycopg.Cursor(connection) as cursor:
-                    register_parameters(cursor.adapters)
-                    cursor.execute(query.statement, parameters, prepare=False)
-        return []
-    if query.savepoint:
-        with connection.transaction():
-            return execute(connection, Query(query.statement, query.parameters))
-    # A cursor of our own: the connection's may be client-side, or return dicts.
-    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
-        register_parameters(cursor.adapters)
-        # A plan that was prepared for other values would ignore this search's settings.
-        cursor.execute(query.statement, query.parameters, prepare=False)  # type: ignore[arg-type]
-        return cursor.fetchall() if cursor.description else [(cursor.rowcount,)]
-
-
-@contextmanager
-def _autocommit(connection: Connection) -> Iterator[None]:
-    check_idle(connection)
-    before = connection.autocommit
-    connection.autocommit = True
-    try:
-        yield
-    finally:
-        connection.autocommit = before
-
-
-def _check_connection(connection: object) -> None:
-    if isinstance(connection, psycopg.AsyncConnection) or inspect.iscoroutinefunction(
-        getattr(connection, "getconn", None)
-    ):
+def _check_sync(connection: object) -> None:
+    if isinstance(connection, psycopg.AsyncConnection) or _is_async_pool(connection):
         raise TypeError("PostgresStore takes a synchronous connection or pool.")
     if isinstance(connection, str):
         check_conninfo(connection)
@@ -341,3 +260,19 @@ def _check_connection(connection: object) -> None:
             "PostgresStore takes a psycopg connection, a pool or a conninfo, not "
             f"{type(connection).__name__}."
         )
+
+
+def _check_async(connection: object) -> None:
+    if isinstance(connection, str):
+        check_conninfo(connection)
+    elif not isinstance(connection, psycopg.AsyncConnection) and not _is_async_pool(connection):
+        raise TypeError(
+            "AsyncPostgresStore takes a psycopg.AsyncConnection, an asynchronous pool or a "
+            f"conninfo, not {type(connection).__name__}."
+        )
+
+
+def _is_async_pool(connection: object) -> bool:
+    return isinstance(connection, AsyncConnectionPool) and inspect.iscoroutinefunction(
+        getattr(connection, "getconn", None)
+    )

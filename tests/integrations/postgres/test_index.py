@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
-from functools import partial
+from dataclasses import dataclass
 from threading import Barrier
 from typing import Any
 from uuid import uuid4
@@ -20,14 +19,13 @@ from psycopg import sql
 
 from toastrack import Embedder, Record
 from toastrack.errors import StoreError, UnsupportedError
-from toastrack.stores.steps import Steps, run_steps
+from toastrack.stores import SyncRuntime, run_sync
 from toastrack_postgres import PostgresStore
+from toastrack_postgres.backend import PostgresBackend
 from toastrack_postgres.codec import VectorParameter, VectorType
-from toastrack_postgres.index import build_index
-from toastrack_postgres.opening import Settings, open_table
+from toastrack_postgres.index import check_index
+from toastrack_postgres.session import Session
 from toastrack_postgres.sql import Statements
-from toastrack_postgres.store import execute
-from toastrack_postgres.table import Query, Table
 
 DIMENSIONS = 32
 ROWS = 3_000
@@ -53,7 +51,7 @@ class Indexed:
 
     store: PostgresStore
     connection: Any
-    table: Table
+    backend: PostgresBackend
     index: str
     vectors: Any
 
@@ -70,12 +68,10 @@ def indexed(
         store.upsert(rows)
         assert store.build_index() is True
         connection.execute(f"analyze {schema}.docs")
-        settings = Settings("docs", schema, create=False, adopt=False, storage=storage)
-        table = run_steps(open_table(settings, loaded), partial(execute, connection))
         vectors = np.array([row.vector for row in rows])
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         (index,) = indexes(connection, schema)
-        yield Indexed(store, connection, table, index, vectors)
+        yield Indexed(store, connection, store._backend, index, vectors)
         connection.execute(f"drop schema {schema} cascade")
 
 
@@ -108,12 +104,14 @@ def indexes(connection: Any, schema: str) -> dict[str, bool]:
 
 def plan(indexed: Indexed, *, exact: bool, conditions: list[sql.Composable] | None = None) -> str:
     """What Postgres would do for the statement that a search sends."""
-    table = indexed.table
-    statement = table.statements.search(conditions or [], exact=exact)
-    vector = VectorParameter(np.ones(DIMENSIONS, np.float32), table.kind, table.vector_oid)
-    rows = execute(
-        indexed.connection,
-        Query(sql.SQL("explain ") + statement, {"toastrack_query": vector, "toastrack_k": 10}),
+    backend = indexed.backend
+    statement = backend._statements.search(conditions or [], exact=exact)
+    vector = VectorParameter(np.ones(DIMENSIONS, np.float32), backend._storage, backend._vector_oid)
+    session = Session(SyncRuntime(), indexed.connection)
+    rows = run_sync(
+        session.execute(
+            sql.SQL("explain ") + statement, {"toastrack_query": vector, "toastrack_k": 10}
+        )
     )
     return "\n".join(row[0] for row in rows)
 
@@ -453,20 +451,12 @@ def test_an_invalid_index_is_built_anew(
 # -- what cannot be built -----------------------------------------------------------------------
 
 
-def build(kind: VectorType, dimensions: int) -> Steps[bool]:
-    """The building of an index over a table of this size, to be driven by hand."""
-    known: dict[str, Any] = {field.name: None for field in fields(Table)}
-    known["statements"] = Statements(schema="s", table="docs", extension_schema="public")
-    table = Table(**known | {"kind": kind, "dimensions": dimensions, "label": "s.docs"})
-    return build_index(table, m=16, ef_construction=64, memory=None, concurrently=False)
-
-
 @pytest.mark.parametrize(
     ("kind", "dimensions"), [("vector", 2_001), ("halfvec", 4_001), ("halfvec", 5_000)]
 )
 def test_too_many_dimensions_are_unsupported(kind: VectorType, dimensions: int) -> None:
     with pytest.raises(UnsupportedError, match=rf"{dimensions}") as caught:
-        next(build(kind, dimensions))
+        check_index(kind, dimensions, "s.docs")
     assert "dimensions=" in str(caught.value)
 
 
@@ -474,7 +464,7 @@ def test_too_many_dimensions_are_unsupported(kind: VectorType, dimensions: int) 
 def test_as_many_dimensions_as_pgvector_indexes(
     connection: Any, schema: str, kind: VectorType, dimensions: int
 ) -> None:
-    assert next(build(kind, dimensions))
+    check_index(kind, dimensions, "s.docs")
     (extension,) = connection.execute(
         "select extnamespace::regnamespace::text from pg_extension where extname = 'vector'"
     ).fetchone()

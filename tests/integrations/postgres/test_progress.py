@@ -166,8 +166,8 @@ def test_an_error_of_the_build_is_the_one_that_is_raised(
 def test_progress_never_goes_back() -> None:
     told: list[float] = []
     shares = _Shares(told.append)
-    for row in (None, (None,), (0.0,), (0.5,), (0.5,), (0.2,), (0.7,), (1.0,)):
-        shares.add(row)
+    for rows in ([], [(None,)], *([(share,)] for share in (0.0, 0.5, 0.5, 0.2, 0.7, 1.0))):
+        shares.add(rows)
     shares.finish()
     assert told == [0.5, 0.7, 1.0]
     _Shares(told.append).finish()

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,7 +30,12 @@ from toastrack import Embedder, Record, Report, ingest
 from toastrack.ingestion.ingest import Progress
 from toastrack.stores.checks import text_hash
 from toastrack_postgres import AsyncPostgresStore, EmbeddedPostgres, PostgresStore
-from toastrack_postgres.reconnecting import BRIEF, PATIENT, ConnectionLostError, Outage
+from toastrack_postgres.reconnecting import (
+    LONG_BACKOFF,
+    SHORT_BACKOFF,
+    ConnectionLostError,
+    Outage,
+)
 
 RECORDS = [Record(f"{n:04}", f"rye bread {n}") for n in range(1_200)]
 ENDS = {"kill -9": signal.SIGKILL, "fast shutdown": signal.SIGINT}
@@ -201,7 +207,7 @@ def test_questions_are_asked_again_at_once(server: EmbeddedPostgres, embedder: E
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for long here."""
-    for name in ("PATIENT", "BRIEF"):
+    for name in ("LONG_BACKOFF", "SHORT_BACKOFF"):
         monkeypatch.setattr(f"toastrack_postgres.reconnecting.{name}", (0.0, 0.01))
 
 
@@ -282,27 +288,26 @@ def test_a_busy_pool_is_no_outage(server: EmbeddedPostgres, embedder: Embedder) 
 
 def test_other_errors_are_raised_as_they_are() -> None:
     """Also while the server is away: a full disk is not waited for."""
-    outage = Outage(own=True, patient=False)
+    outage = Outage(own=True, retry="short", monotonic=time.monotonic)
     with pytest.raises(DiskFull):
         outage.pause(DiskFull())
-    assert outage.pause(ConnectionLostError("gone")) == BRIEF[0]
+    assert outage.pause(ConnectionLostError("gone")) == SHORT_BACKOFF[0]
     with pytest.raises(DiskFull):
         outage.pause(DiskFull())
     with pytest.raises(AdminShutdown):
         outage.pause(AdminShutdown())
-    assert outage.pause(psycopg.OperationalError("refused")) == BRIEF[1]
+    assert outage.pause(psycopg.OperationalError("refused")) == SHORT_BACKOFF[1]
 
 
-def test_the_tries_are_bounded_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tries_are_bounded_in_time() -> None:
     now = 100.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
-    outage = Outage(own=True, patient=True)
+    outage = Outage(own=True, retry="long", monotonic=lambda: now)
     assert outage.pause(ConnectionLostError("gone")) == 0
     now += 15.0  # spent on connecting
     with pytest.raises(ConnectionLostError, match="within 15 s"):
         outage.pause(ConnectionLostError("gone"))
-    outage = Outage(own=True, patient=True)
-    for _ in PATIENT:
+    outage = Outage(own=True, retry="long", monotonic=lambda: now)
+    for _ in LONG_BACKOFF:
         now += outage.pause(ConnectionLostError("gone"))
     with pytest.raises(ConnectionLostError, match="within"):
         outage.pause(ConnectionLostError("gone"))

@@ -27,7 +27,7 @@ def test_names_are_quoted_wherever_they_stand() -> None:
     statements = Statements(schema='S"1', table='T"2', extension_schema='E"3')
     for statement in (
         statements.create_table("halfvec", 3),
-        statements.states,
+        statements.stored_hashes,
         statements.upsert,
         statements.update_metadata,
         statements.delete_stale,

@@ -6,7 +6,7 @@ import asyncio
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from random import Random
 from typing import Any
@@ -548,12 +548,36 @@ def test_a_lost_connection_is_made_again(
     assert store.upsert([A, B]).written == 1
 
 
-def test_a_table_that_was_dropped_can_be_filled_again(other: Any, make: Make, schema: str) -> None:
+def test_a_table_that_was_dropped_is_not_made_again_unasked(
+    other: Any, make: Make, schema: str
+) -> None:
     store = make(other)
     store.upsert([A])
     other.execute(f"drop table {schema}.docs")
-    with suppress(psycopg.errors.UndefinedTable):
-        store.count()
+    with pytest.raises(StoreError, match="was deleted, or replaced") as caught:
+        store.delete(["a"])
+    assert isinstance(caught.value.__cause__, psycopg.errors.UndefinedTable)
+    for call in (store.count, lambda: store.search("rye"), lambda: store.upsert([B])):
+        with pytest.raises(StoreError, match=r"was deleted while .* Call close\(\) first"):
+            call()
+    store.close()
+    assert store.upsert([A]).written == 1
+
+
+def test_a_table_that_was_dropped_and_made_again_is_read(
+    other: Any, make: Make, schema: str
+) -> None:
+    store = make(other)
+    store.upsert([A])
+    other.execute(f"drop table {schema}.docs")
+    make(other).upsert([B])
+    assert store.get(["a", "b"]) == [None, B]
+
+
+def test_a_table_whose_creation_was_rolled_back_is_made_again(other: Any, make: Make) -> None:
+    store = make(other)
+    with other.transaction(force_rollback=True):
+        store.upsert([A])
     assert store.upsert([A]).written == 1
 
 
@@ -692,7 +716,7 @@ def test_the_values_of_a_condition_are_only_values(shop: PostgresStore) -> None:
 @pytest.fixture
 def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """A deadlock is an error here, not one of the things that are tried again."""
-    monkeypatch.setattr("toastrack_postgres.store.RETRIES", 0)
+    monkeypatch.setattr("toastrack_postgres.backend.RETRIES", 0)
 
 
 @pytest.mark.usefixtures("no_retries")

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -22,10 +22,10 @@ from psycopg.conninfo import make_conninfo
 
 from toastrack import Embedder, Record
 from toastrack.errors import SpaceMismatchError, StoreError
-from toastrack.stores.steps import run_steps
+from toastrack.stores import SyncRuntime, run_sync
 from toastrack_postgres import PostgresStore
-from toastrack_postgres.opening import Settings, check_table, open_table
-from toastrack_postgres.store import execute
+from toastrack_postgres.backend import PostgresBackend
+from toastrack_postgres.session import Session
 
 DIMENSIONS = 32
 A, B = Record("a", "rye bread keeps fresh", {"n": 1}), Record("b", "salt", {"n": 2})
@@ -413,7 +413,7 @@ def test_adopting_records_the_space_and_embeds_nothing(
     make(adopt=True).open()
     assert connection.execute(f"select id, embedding::text from {schema}.docs").fetchall() == before
 
-    store = make()
+    store = make().open()
     assert store.space == embedder.space
     (match,) = store.search(embedder.embed_documents(["rye bread"])[0])
     assert (match.id, match.document_id, match.chunk, match.metadata) == ("old", "old", None, {})
@@ -427,25 +427,40 @@ def test_an_empty_table_needs_no_adoption(make: Make, connection: Any, schema: s
     own_table(connection, schema)
     make().open()
     assert '"query_prompt"' in (comment(connection, schema) or "")
-    assert make(create=False).space == make().space
+    assert make(create=False).open().space == make().open().space
 
 
 def test_of_two_who_record_a_space_the_second_compares(
     make: Make, connection: Any, schema: str, embedder: Embedder
 ) -> None:
     own_table(connection, schema)
-    settings = Settings("docs", schema, create=True, adopt=False, storage="halfvec")
     other = Embedder(embedder.model, query_prompt="other: ")
+    first, second = make(), make(embedder=other)
     # Both have read that nothing is recorded yet.
-    first = run_steps(open_table(settings, embedder), partial(execute, connection))
-    second = run_steps(open_table(settings, other), partial(execute, connection))
+    run_sync(first._flow._find())
+    run_sync(second._flow._find())
 
+    first.open()
+    with pytest.raises(SpaceMismatchError):
+        second.open()
+
+    assert make().open().space == embedder.space
+
+
+def test_a_space_that_was_recorded_just_now_is_not_written_over(
+    make: Make, connection: Any, schema: str, embedder: Embedder
+) -> None:
+    own_table(connection, schema)
+    late = PostgresBackend(connection, "docs", schema=schema)
+    late.runtime = SyncRuntime()
+    other = Embedder(embedder.model, query_prompt="other: ")
     with connection.transaction():
-        run_steps(check_table(first, embedder), partial(execute, connection))
-    with pytest.raises(SpaceMismatchError), connection.transaction():
-        run_steps(check_table(second, other), partial(execute, connection))
-
-    assert make().space == embedder.space
+        session = Session(late.runtime, connection)
+        assert run_sync(late.find(session))
+        assert late.space is None
+        make().open()
+        run_sync(late.record_space(session, other.space))
+    assert late.space == embedder.space
 
 
 # -- the comment --------------------------------------------------------------------------------
@@ -661,27 +676,42 @@ def test_who_may_not_create_the_extension_is_told(make: Make, new_database: str,
             assert connection.execute("select current_user").fetchone() == (role,)
 
 
-def driven(embedder: Embedder, until: str) -> Any:
-    """Open a table by hand, on a server that has nothing, up to a statement."""
-    settings = Settings("docs", None, create=True, adopt=False, storage="halfvec")
-    steps: Any = open_table(settings, embedder)
-    step = next(steps)
-    while until not in str(step.statement):
-        step = steps.send([])
-    return steps
+class Scripted:
+    """A session of a server that has nothing, but for one answer."""
+
+    inside = False
+
+    def __init__(self, statement: str, answer: Any) -> None:
+        self.statement = statement
+        self.answer = answer
+        self.asked: list[str] = []
+
+    async def execute(self, statement: Any, parameters: Any = ()) -> Any:
+        self.asked.append(str(statement))
+        if self.statement not in str(statement):
+            return []
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def savepoint(self) -> Any:
+        return nullcontext()
 
 
 @pytest.mark.parametrize("version", ["0.7.4", "0.5", "0.4.4"])
-def test_an_old_extension_is_refused(embedder: Embedder, version: str) -> None:
-    steps = driven(embedder, "pg_extension")
+def test_an_old_extension_is_refused(version: str) -> None:
+    session: Any = Scripted("pg_extension", [(version, "public")])
+    backend = PostgresBackend("postgresql://", "docs", create=True)
     with pytest.raises(StoreError, match=rf"{version}.*0\.8.*ALTER EXTENSION vector UPDATE"):
-        steps.send([(version, "public")])
+        run_sync(backend.find(session))
 
 
 @pytest.mark.parametrize("version", ["0.8.0", "0.8", "0.10.1", "1.0"])
-def test_a_newer_extension_is_accepted(embedder: Embedder, version: str) -> None:
-    steps = driven(embedder, "pg_extension")
-    assert "pg_class" in str(steps.send([(version, "public")]).statement)
+def test_a_newer_extension_is_accepted(version: str) -> None:
+    session: Any = Scripted("pg_extension", [(version, "public")])
+    backend = PostgresBackend("postgresql://", "docs", create=True)
+    assert run_sync(backend.find(session)) is False
+    assert "pg_class" in session.asked[-1]
 
 
 @pytest.mark.parametrize(
@@ -695,9 +725,10 @@ def test_a_newer_extension_is_accepted(embedder: Embedder, version: str) -> None
 def test_a_server_without_the_extension_is_told(
     embedder: Embedder, error: type[Exception], message: str
 ) -> None:
-    steps = driven(embedder, "create extension")
+    session: Any = Scripted("create extension", error("..."))
+    backend = PostgresBackend("postgresql://", "docs", create=True)
     with pytest.raises(StoreError, match=message):
-        steps.throw(error("..."))
+        run_sync(backend.create(session, embedder.space))
 
 
 # -- who may ------------------------------------------------------------------------------------

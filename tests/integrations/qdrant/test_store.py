@@ -282,9 +282,7 @@ def test_a_collection_that_went_is_looked_for_again(
 def test_many_threads_open_at_once(client: QdrantClient, embedder: Embedder) -> None:
     stores = [QdrantStore(client, "docs", embedder=embedder) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        assert [store.space for store in pool.map(QdrantStore.open, stores)] == [
-            embedder.space
-        ] * 8
+        assert [store.space for store in pool.map(QdrantStore.open, stores)] == [embedder.space] * 8
 
 
 def test_a_server_that_keeps_no_metadata_is_refused(

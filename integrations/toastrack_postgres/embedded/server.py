@@ -29,7 +29,7 @@ from urllib.parse import quote
 import platformdirs
 
 from toastrack.errors import StoreError, needs_extra
-from toastrack_postgres.server_account import (
+from toastrack_postgres.embedded.programs import (
     ROOT_FOLDER,
     Programs,
     find_programs,

@@ -1,0 +1,129 @@
+"""Where a store's connection comes from: made from a conninfo, the caller's own, or a pool's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    nullcontext,
+    suppress,
+)
+from threading import Thread, current_thread
+from typing import Any
+from weakref import WeakSet
+
+import psycopg
+
+from toastrack.stores import Runtime
+from toastrack_postgres.conninfo import with_timeout
+from toastrack_postgres.reconnecting import connecting, noticing_loss
+from toastrack_postgres.session import AnyConnection
+
+LendAnother = Callable[[float], AbstractAsyncContextManager[AnyConnection]]
+
+_SECONDS_TO_CANCEL = 3.0
+
+
+class Connections:
+    """Lends a connection to one operation at a time, and closes what was made here.
+
+    Over a conninfo, each event loop has a connection of its own, and all threads have one.
+    """
+
+    def __init__(self, runtime: Runtime, given: Any) -> None:
+        self._runtime = runtime
+        self._given = given
+        self.is_callers = isinstance(given, (psycopg.Connection, psycopg.AsyncConnection))
+        # Two threads or tasks on one connection would end each other's transactions.
+        self._using = runtime.lock()
+        self._own: dict[asyncio.AbstractEventLoop | None, Any] = {}
+        self._connected = False
+        self._in_use: dict[Thread, AnyConnection] = {}
+        self._interrupted: WeakSet[Thread] = WeakSet()
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[AnyConnection]:
+        """Lend a connection."""
+        thread = current_thread()
+        async with self._lent() as connection:
+            self._in_use[thread] = connection
+            try:
+                if self.is_interrupted():
+                    raise psycopg.OperationalError("interrupted while it waited for a connection")
+                with noticing_loss(connection):
+                    yield connection
+            finally:
+                self._in_use.pop(thread, None)
+
+    @asynccontextmanager
+    async def lend_others(self) -> AsyncIterator[LendAnother]:
+        """Lend a second connection again and again, to look on while the first one waits.
+
+        It is a new one for the whole block, or each time the pool's, if that has one to spare
+        within some seconds.
+        """
+        if not isinstance(self._given, str):
+            yield lambda seconds: self._runtime.enter(self._given.connection(timeout=seconds))
+            return
+        async with self._runtime.enter(await self._connect()) as connection:
+            yield lambda seconds: nullcontext(connection)
+
+    async def renew(self) -> None:
+        """Have a pool give up its dead connections; others are noticed when they are used."""
+        if callable(check := getattr(self._given, "check", None)):
+            await self._runtime.call(check)
+
+    async def close(self) -> None:
+        """Close the connection that this thread's event loop, or the threads, made here."""
+        if not isinstance(self._given, str):
+            return
+        async with self._using:
+            own = self._own.pop(self._runtime.loop(), None)
+            if own is not None:
+                await self._runtime.call(own.close)
+
+    def interrupt(self, thread: Thread) -> None:
+        """Cancel what this thread asks of the server, as psycopg does at Ctrl-C on its own."""
+        self._interrupted.add(thread)
+        connection = self._in_use.get(thread)
+        if isinstance(connection, psycopg.Connection):
+            with suppress(psycopg.Error):
+                connection.cancel_safe(timeout=_SECONDS_TO_CANCEL)
+
+    def is_interrupted(self) -> bool:
+        """Tell whether ``interrupt`` was called for this thread."""
+        return current_thread() in self._interrupted
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator[AnyConnection]:
+        given = self._given
+        if isinstance(given, str):
+            async with self._using:
+                self._forget_closed_loops()
+                loop = self._runtime.loop()
+                own = self._own.get(loop)
+                if own is None or own.closed:
+                    with connecting(again=self._connected):
+                        own = self._own[loop] = await self._connect()
+                    self._connected = True
+                yield own
+        elif self.is_callers:
+            async with self._using:
+                yield given
+        else:
+            lent: AbstractAsyncContextManager[AnyConnection] = self._runtime.enter(
+                given.connection()
+            )
+            async with lent as connection:
+                yield connection
+
+    async def _connect(self) -> Any:
+        has_loop = self._runtime.loop() is not None
+        kind: Any = psycopg.AsyncConnection if has_loop else psycopg.Connection
+        return await self._runtime.call(kind.connect, with_timeout(self._given), autocommit=True)
+
+    def _forget_closed_loops(self) -> None:
+        for loop in [loop for loop in self._own if loop is not None and loop.is_closed()]:
+            self._own.pop(loop).pgconn.finish()  # its loop cannot await any more

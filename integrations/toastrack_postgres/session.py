@@ -1,0 +1,67 @@
+"""A connection inside a transaction, as one operation has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import tuple_row
+
+from toastrack.stores import Runtime
+from toastrack_postgres.codec import register_parameters
+
+AnyConnection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
+Rows = Sequence[tuple[Any, ...]]
+Parameters = Mapping[str, Any] | Sequence[Any]
+
+
+class Session:
+    """Executes statements on a connection, synchronous or asynchronous."""
+
+    def __init__(self, runtime: Runtime, connection: AnyConnection) -> None:
+        self._runtime = runtime
+        self._connection = connection
+        self.inside = is_inside_transaction(connection)
+        """A transaction of the caller's was open on the connection already."""
+
+    async def execute(self, statement: str | sql.Composable, parameters: Parameters = ()) -> Rows:
+        """Execute one statement; one without rows answers with the number it touched."""
+        async with self._cursor(row_factory=tuple_row) as cursor:
+            # A plan that was prepared for other values would ignore this search's settings.
+            await self._runtime.call(cursor.execute, statement, parameters, prepare=False)
+            if not cursor.description:
+                return [(cursor.rowcount,)]
+            rows: Rows = await self._runtime.call(cursor.fetchall)
+            return rows
+
+    async def execute_many(self, statement: sql.Composed, parameters: Iterable[Parameters]) -> None:
+        """Execute one statement for several parameters, taken while the server does earlier ones."""
+        # A libpq before 14 waits for each answer.
+        is_supported = psycopg.Pipeline.is_supported()
+        pipeline = self._connection.pipeline() if is_supported else nullcontext()
+        async with self._runtime.enter(pipeline):
+            for values in parameters:
+                async with self._cursor() as cursor:
+                    await self._runtime.call(cursor.execute, statement, values, prepare=False)
+
+    def savepoint(self) -> AbstractAsyncContextManager[Any]:
+        """Return a block whose failure leaves the surrounding transaction usable."""
+        return self._runtime.enter(self._connection.transaction())
+
+    def _cursor(self, **options: Any) -> AbstractAsyncContextManager[Any]:
+        # One of our own: the connection's may be client-side, or return dicts.
+        cursor: Any
+        if isinstance(self._connection, psycopg.AsyncConnection):
+            cursor = psycopg.AsyncCursor(self._connection, **options)
+        else:
+            cursor = psycopg.Cursor(self._connection, **options)
+        register_parameters(cursor.adapters)
+        return self._runtime.enter(cursor)
+
+
+def is_inside_transaction(connection: AnyConnection) -> bool:
+    """Tell whether somebody else's transaction is open on a connection."""
+    return connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
