@@ -22,7 +22,7 @@ from inputs import packaged_minilm
 
 from toastrack import Embedder, Match, Record, ingest
 from toastrack.engines.sentence_transformers import SentenceTransformersEngine
-from toastrack.stores.protocol import Store
+from toastrack.stores import IngestStore
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 K = 10
@@ -31,7 +31,7 @@ ONE_SCORE = 1e-3
 
 
 @contextmanager
-def postgres(folder: Path, embedder: Embedder) -> Iterator[Store]:
+def postgres(folder: Path, embedder: Embedder) -> Iterator[IngestStore]:
     """A table of the embedded Postgres, searched through its HNSW index."""
     from toastrack_postgres import EmbeddedPostgres, PostgresStore
 
@@ -43,7 +43,7 @@ def postgres(folder: Path, embedder: Embedder) -> Iterator[Store]:
 
 
 @contextmanager
-def chroma_ephemeral(folder: Path, embedder: Embedder) -> Iterator[Store]:
+def chroma_ephemeral(folder: Path, embedder: Embedder) -> Iterator[IngestStore]:
     """Chroma in memory."""
     import chromadb
 
@@ -54,7 +54,7 @@ def chroma_ephemeral(folder: Path, embedder: Embedder) -> Iterator[Store]:
 
 
 @contextmanager
-def chroma_persistent(folder: Path, embedder: Embedder) -> Iterator[Store]:
+def chroma_persistent(folder: Path, embedder: Embedder) -> Iterator[IngestStore]:
     """Chroma in a folder."""
     import chromadb
 
@@ -66,7 +66,7 @@ def chroma_persistent(folder: Path, embedder: Embedder) -> Iterator[Store]:
 
 
 @contextmanager
-def qdrant_memory(folder: Path, embedder: Embedder) -> Iterator[Store]:
+def qdrant_memory(folder: Path, embedder: Embedder) -> Iterator[IngestStore]:
     """Qdrant's client in memory."""
     from qdrant_client import QdrantClient
 
@@ -79,7 +79,7 @@ def qdrant_memory(folder: Path, embedder: Embedder) -> Iterator[Store]:
 
 
 @contextmanager
-def qdrant_path(folder: Path, embedder: Embedder) -> Iterator[Store]:
+def qdrant_path(folder: Path, embedder: Embedder) -> Iterator[IngestStore]:
     """Qdrant's client in a folder."""
     from qdrant_client import QdrantClient
 
@@ -124,7 +124,7 @@ def main(
     print(f"\n{len(embedders)} embedders in one process loaded {len(loads)} model(s).")
 
 
-def _compare(store: Store, questions: Sequence[str]) -> tuple[int, float]:
+def _compare(store: IngestStore, questions: Sequence[str]) -> tuple[int, float]:
     records = _all_records(store)
     texts = [record.text for record in records]
     vectors = store.embedder.embed_documents(texts)
@@ -147,7 +147,7 @@ def _compare(store: Store, questions: Sequence[str]) -> tuple[int, float]:
     return same, float(largest)
 
 
-def _all_records(store: Store) -> list[Record]:
+def _all_records(store: IngestStore) -> list[Record]:
     """Every record: a search for more than there are."""
     ids = [match.id for match in store.search(np.ones(store.space.dimensions), k=10_000)]
     return [record for record in store.get(ids) if record is not None]

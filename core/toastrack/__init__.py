@@ -1,10 +1,26 @@
 """The right embedding in every slot of a search stack."""
 
-from toastrack.embedder import Embedder
-from toastrack.ingestion.ingest import ingest
+from toastrack.batching.engine_pool import Precision
+from toastrack.batching.truncation import OnTruncate
+from toastrack.embedder import DEFAULT_MODEL, Embedder, EmbedderSettings
+from toastrack.ingestion.ingest import Progress, ingest
+from toastrack.models.engine_choice import EngineName
 from toastrack.records import Match, Record, Report
 from toastrack.space import EmbeddingSpace
 
 __version__ = "0.1.0"
 
-__all__ = ["Embedder", "EmbeddingSpace", "Match", "Record", "Report", "ingest"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "Embedder",
+    "EmbedderSettings",
+    "EmbeddingSpace",
+    "EngineName",
+    "Match",
+    "OnTruncate",
+    "Precision",
+    "Progress",
+    "Record",
+    "Report",
+    "ingest",
+]

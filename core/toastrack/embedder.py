@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import RLock
-from typing import get_args
+from typing import TypedDict, get_args
 from weakref import WeakSet
 
 from toastrack.batching.encoder import EncodingStream, RoleEncoder
@@ -35,6 +35,21 @@ from toastrack.utils.arguments import (
 from toastrack.utils.forks import after_fork
 
 DEFAULT_MODEL = "mixedbread-ai/mxbai-embed-large-v1"
+
+
+class EmbedderSettings(TypedDict, total=False):
+    """The arguments of ``Embedder``, which also pickling and copying carry."""
+
+    model: str | os.PathLike[str]
+    revision: str | None
+    engine: EngineName
+    device: str | None
+    precision: Precision
+    query_prompt: str | None
+    document_prompt: str | None
+    dimensions: int | None
+    max_tokens: int | None
+    on_truncate: OnTruncate
 
 
 class Embedder:
@@ -123,13 +138,13 @@ class Embedder:
         settings = {name: value for name, value in self.settings().items() if value is not None}
         return f"Embedder({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
 
-    def __getstate__(self) -> dict[str, object]:
+    def __getstate__(self) -> EmbedderSettings:
         return self.settings()
 
-    def __setstate__(self, settings: dict[str, object]) -> None:
+    def __setstate__(self, settings: EmbedderSettings) -> None:
         self.__init__(**settings)  # type: ignore[misc]
 
-    def settings(self) -> dict[str, object]:
+    def settings(self) -> EmbedderSettings:
         """Return the arguments that build this embedder anew."""
         return {
             "model": self.model,

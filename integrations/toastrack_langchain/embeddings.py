@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.embeddings import Embeddings
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from toastrack import Embedder
-from toastrack.batching.engine_pool import EngineName, Precision
-from toastrack.batching.truncation import OnTruncate
-from toastrack.embedder import DEFAULT_MODEL
+from toastrack import (
+    DEFAULT_MODEL,
+    Embedder,
+    EmbedderSettings,
+    EngineName,
+    OnTruncate,
+    Precision,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from toastrack_langchain.splitter import ToastrackTextSplitter
 
-_SETTINGS = tuple(inspect.signature(Embedder).parameters)
+_SETTINGS = tuple(EmbedderSettings.__annotations__)
 
 
 class ToastrackEmbeddings(BaseModel, Embeddings):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import warnings
 from collections.abc import Mapping
@@ -11,10 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 
-from toastrack import Embedder
-from toastrack.batching.engine_pool import EngineName, Precision
-from toastrack.batching.truncation import OnTruncate
-from toastrack.embedder import DEFAULT_MODEL
+from toastrack import (
+    DEFAULT_MODEL,
+    Embedder,
+    EmbedderSettings,
+    EngineName,
+    OnTruncate,
+    Precision,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_SETTINGS = tuple(inspect.signature(Embedder).parameters)
+_SETTINGS = tuple(EmbedderSettings.__annotations__)
 # What to_dict writes beside the fields.
 _DERIVED = ("class_name", "space")
 # LlamaIndex cuts documents into these before we see them; its own default of 10 leaves nothing to
@@ -82,7 +85,7 @@ class ToastrackEmbedding(BaseEmbedding):
                 f"{embedder!r} has its settings, and {', '.join(given)} came beside it. Give "
                 "embedder= alone, or the settings of a new one."
             )
-        own: dict[str, Any] = embedder.settings()
+        own: dict[str, Any] = dict(embedder.settings())
         super().__init__(model_name=own.pop("model"), **own, **fields)
         self._embedder = embedder
 

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from toastrack.embedder import Embedder
-from toastrack.stores.run_sync import run_sync
+from toastrack.stores.sync import run_sync
 from toastrack.stores.write_queue import (
     Interrupt,
     Perform,

@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
-from toastrack.stores.run_sync import run_sync
+from toastrack.stores.sync import run_sync
 
 if TYPE_CHECKING:
     from typing_extensions import Self
