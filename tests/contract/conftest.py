@@ -44,6 +44,8 @@ class Kind:
     """The constant that says how many ids ``document_ids`` asks for at a time."""
     server: bool = False
     """It speaks to a server, which can be one in a container."""
+    whole: bool = False
+    """``make test`` runs all tests on it, and on the others those marked ``connection``."""
 
 
 @contextmanager
@@ -246,8 +248,9 @@ _PAGE = "toastrack_postgres.backend._PAGE"
 _CHROMA_PAGE = "toastrack_chroma.collection._PAGE"
 _QDRANT_PAGE = "toastrack_qdrant.backend._PAGE"
 
+# A host's code is the same for all its kinds, so one of its two classes each is whole.
 KINDS = [
-    Kind("postgres-conninfo", _postgres, 2e-3, _PAGE, server=True),
+    Kind("postgres-conninfo", _postgres, 2e-3, _PAGE, server=True, whole=True),
     Kind("postgres-connection", partial(_postgres, connect=_connection), 2e-3, _PAGE, server=True),
     Kind("postgres-pool", partial(_postgres, connect=_pool), 2e-3, _PAGE, server=True),
     Kind("postgres-async-conninfo", _async_postgres, 2e-3, _PAGE, server=True),
@@ -257,6 +260,7 @@ KINDS = [
         2e-3,
         _PAGE,
         server=True,
+        whole=True,
     ),
     Kind(
         "postgres-async-pool",
@@ -266,7 +270,7 @@ KINDS = [
         server=True,
     ),
     Kind("postgres-vector", partial(_postgres, storage="vector"), 1e-5, _PAGE, server=True),
-    Kind("chroma-ephemeral", partial(_chroma, connect=_ephemeral), 1e-5, _CHROMA_PAGE),
+    Kind("chroma-ephemeral", partial(_chroma, connect=_ephemeral), 1e-5, _CHROMA_PAGE, whole=True),
     Kind("chroma-persistent", partial(_chroma, connect=_persistent), 1e-5, _CHROMA_PAGE),
     Kind(
         "chroma-server",
@@ -275,11 +279,11 @@ KINDS = [
         _CHROMA_PAGE,
         server=True,
     ),
-    Kind("chroma-async-server", _async_chroma, 1e-5, _CHROMA_PAGE, server=True),
-    Kind("qdrant-memory", _qdrant, 1e-5, _QDRANT_PAGE),
+    Kind("chroma-async-server", _async_chroma, 1e-5, _CHROMA_PAGE, server=True, whole=True),
+    Kind("qdrant-memory", _qdrant, 1e-5, _QDRANT_PAGE, whole=True),
     Kind("qdrant-path", partial(_qdrant, on_disk=True), 1e-5, _QDRANT_PAGE),
     Kind("qdrant-engine", _qdrant_engine, 1e-5, _QDRANT_PAGE),
-    Kind("qdrant-async-memory", _async_qdrant, 1e-5, _QDRANT_PAGE),
+    Kind("qdrant-async-memory", _async_qdrant, 1e-5, _QDRANT_PAGE, whole=True),
     Kind("qdrant-server", _qdrant_server, 1e-5, _QDRANT_PAGE, server=True),
     Kind("qdrant-async-server", _async_qdrant_server, 1e-5, _QDRANT_PAGE, server=True),
 ]
@@ -288,6 +292,16 @@ if services.wanted():
 elif "TOASTRACK_QDRANT_URL" not in os.environ:
     # There is no Qdrant server to be had without a container.
     KINDS = [kind for kind in KINDS if kind.name not in ("qdrant-server", "qdrant-async-server")]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave to ``make test-rest`` what is likely to be the same on all kinds of a host."""
+    for item in items:
+        call = getattr(item, "callspec", None)
+        kind = call.params.get("kind") if call else None
+        if isinstance(kind, Kind) and not kind.whole and not item.get_closest_marker("connection"):
+            item.add_marker("rest")
 
 
 class MakeStore(Protocol):

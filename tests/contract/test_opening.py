@@ -30,6 +30,7 @@ def test_building_one_does_nothing(make_store: MakeStore) -> None:
         make_store(collection="one", create=False).open()
 
 
+@pytest.mark.connection
 def test_opening_creates_and_the_first_call_opens(make_store: MakeStore) -> None:
     assert make_store(collection="one").open().count() == 0
     assert make_store(collection="one", create=False).count() == 0
@@ -42,6 +43,7 @@ def test_opening_creates_and_the_first_call_opens(make_store: MakeStore) -> None
     assert make_store(collection="eight").replace("a", [A]).written == 1
 
 
+@pytest.mark.connection
 def test_what_is_not_there_is_not_created_unasked(make_store: MakeStore) -> None:
     store = make_store(collection="nowhere", create=False)
     for call in (
@@ -65,6 +67,7 @@ def test_collections_are_apart(make_store: MakeStore) -> None:
     assert [match.id for match in one.search("rye", k=5)] == ["a"]
 
 
+@pytest.mark.connection
 def test_with_opens_and_closes(make_store: MakeStore) -> None:
     with cast(AbstractContextManager[Store], make_store()) as store:
         store.upsert([A])
@@ -72,6 +75,7 @@ def test_with_opens_and_closes(make_store: MakeStore) -> None:
     assert make_store().get(["a"]) == [A]
 
 
+@pytest.mark.connection
 def test_close_whenever(make_store: MakeStore) -> None:
     store = make_store()
     store.close()
@@ -86,6 +90,7 @@ def test_close_whenever(make_store: MakeStore) -> None:
 # -- the space ----------------------------------------------------------------------------------
 
 
+@pytest.mark.connection
 def test_the_space_is_recorded(make_store: MakeStore, embedder: Embedder) -> None:
     make_store().upsert([A])
     again = make_store().open()
@@ -170,6 +175,7 @@ def test_another_space_is_refused(
     assert mine.space == embedder.space
 
 
+@pytest.mark.connection
 def test_the_first_call_compares_whatever_it_is(make_store: MakeStore, embedder: Embedder) -> None:
     make_store().upsert([A])
     other = Embedder(embedder.model, device="cpu", query_prompt="other: ")

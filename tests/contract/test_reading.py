@@ -90,6 +90,7 @@ METADATA: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.connection
 def test_metadata_comes_back_to_the_letter(store: Store) -> None:
     stored = [Record(f"m {name}", "rye", metadata) for name, metadata in METADATA.items()]
     store.upsert(stored)
@@ -231,6 +232,7 @@ def test_documents_and_chunks_come_back(store: Store) -> None:
 # -- search -------------------------------------------------------------------------------------
 
 
+@pytest.mark.connection
 def test_search_equals_brute_force(store: Store, kind: Kind) -> None:
     stored = records(40)
     store.upsert(stored)
@@ -356,6 +358,7 @@ def test_a_document_is_embedded_as_a_document(
     assert match.score == pytest.approx(1, abs=kind.precision)
 
 
+@pytest.mark.connection
 def test_exact_search_finds_the_same(store: Store, kind: Kind) -> None:
     stored = records(60)
     store.upsert(stored)
@@ -384,6 +387,7 @@ def test_the_index_follows_what_is_written(store: Store) -> None:
     assert {match.id for match in store.search(axis(0), k=10)} == {"a", "c"}
 
 
+@pytest.mark.connection
 def test_one_store_serves_many_threads(store: Store) -> None:
     def use(thread: int) -> int:
         mine = [
@@ -512,6 +516,7 @@ CASES: list[tuple[dict[str, Any] | None, set[str]]] = [
 ]
 
 
+@pytest.mark.connection
 def test_filters(store: Store) -> None:
     store.upsert(
         Record(name, "rye", metadata, vector=axis(n % DIMENSIONS))

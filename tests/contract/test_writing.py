@@ -63,6 +63,7 @@ def test_a_second_upsert_embeds_nothing(store: Store, runs: Runs) -> None:
     assert not runs
 
 
+@pytest.mark.connection
 def test_one_changed_text_embeds_one(store: Store, runs: Runs) -> None:
     store.upsert([A, B, C])
     runs.clear()
@@ -342,6 +343,7 @@ WRONG_TYPES: dict[str, dict[str, Any]] = {
 REFUSED |= {f"wrong {name}": Record(**fields) for name, fields in WRONG_TYPES.items()}
 
 
+@pytest.mark.connection
 def test_a_record_that_cannot_be_stored_is_named(store: Store, runs: Runs) -> None:
     store.upsert([A, *chunks("book", "rye")])
     runs.clear()
@@ -418,6 +420,7 @@ def test_any_mapping_can_be_metadata(store: Store) -> None:
 # -- replace ------------------------------------------------------------------------------------
 
 
+@pytest.mark.connection
 def test_replace_deletes_stale_chunks(store: Store, runs: Runs) -> None:
     old = chunks("book", "rye is sour", "wheat is sweet", "salt")
     new = chunks("book", "rye is sour", "spelt is sweet")
@@ -526,6 +529,7 @@ def library(count: int) -> list[Document]:
     ]
 
 
+@pytest.mark.connection
 def test_replace_many_reports_each_document_once_it_is_complete(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -568,6 +572,7 @@ def test_replace_many_reports_each_document_once_it_is_complete(
     assert store.count() == 90
 
 
+@pytest.mark.connection
 @pytest.mark.parametrize("stop_after", [1, 2, 3])
 def test_replace_many_goes_on_where_it_was_stopped(
     store: Store, monkeypatch: pytest.MonkeyPatch, stop_after: int
@@ -634,6 +639,7 @@ DELETIONS: list[tuple[dict[str, list[str]], set[str]]] = [
 ]
 
 
+@pytest.mark.connection
 def test_delete(store: Store) -> None:
     for arguments, gone in DELETIONS:
         fill(store)
@@ -691,6 +697,7 @@ def test_document_ids_are_complete(
     assert {"a", "A", "b", "one", "two", "ü 0\n'", "e\u0301", "\u00e9"} < set(found)
 
 
+@pytest.mark.connection
 def test_documents_may_go_while_they_are_listed(
     filled: Store, kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ import safetensors.torch
 import torch
 from models import MXBAI_PROMPT, save_tiny_bert
 from numpy.typing import NDArray
-from programs import run
+from programs import run, run_warm
 from sentence_transformers import SentenceTransformer
 
 from toastrack import Embedder
@@ -925,13 +925,13 @@ expected = embedder.embed_documents(texts)
 parents = embedder._engine()
 child = os.fork()
 if not child:
-    signal.alarm(6)
+    signal.alarm(120)
     vectors = embedder.embed_documents(texts)
     shared = embedder._engine() is parents
     os._exit(3 if shared or not np.allclose(vectors, expected, atol=1e-5) else 0)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    assert run(code) == "0\n"
+    assert run_warm(code) == "0\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
@@ -940,12 +940,14 @@ def test_locks_that_another_thread_holds_do_not_hang_a_forked_child(
 ) -> None:
     code = f"""
 import os, signal, sys, threading
-from toastrack import Embedder, digests, engines
+from toastrack import Embedder
+from toastrack.batching import engine_pool
+from toastrack.models import digests
 embedder = Embedder({str(tiny_folder)!r}, device="cpu")
 worker = Embedder({str(tiny_folder)!r}, device="cpu").load()._worker()
 held, done = threading.Event(), threading.Event()
 def hold():
-    with embedder._lock, embedder._model._lock, digests._lock, engines._lock, worker._changed:
+    with embedder._lock, embedder._model._lock, digests._lock, engine_pool._lock, worker._changed:
         held.set()
         done.wait()
 holder = threading.Thread(target=hold)
@@ -953,7 +955,7 @@ holder.start()
 held.wait()
 child = os.fork()
 if not child:
-    signal.alarm(20)
+    signal.alarm(120)
     embedder.embed_query("bread")
     worker = None
     os._exit(0)
@@ -962,7 +964,7 @@ done.set()
 holder.join()
 print(status)
 """
-    assert run(code, XDG_CACHE_HOME=str(tmp_path)) == "0\n"
+    assert run_warm(code, XDG_CACHE_HOME=str(tmp_path)) == "0\n"
 
 
 # -- a model that is only partly there, or brings code ------------------------------------------

@@ -32,6 +32,7 @@ from toastrack_chroma import (
     open_collection,
 )
 from toastrack_chroma.codec import MAX_FIELDS
+from toastrack_chroma.collection import _MAX_BYTES
 from toastrack_chroma.server import address
 
 A = Record("a", "rye bread keeps fresh", {"lang": "en", "n": 1})
@@ -322,20 +323,51 @@ def test_more_rows_than_chroma_takes_and_more_hits_than_it_pages(
 # -- what a server takes ------------------------------------------------------------------------
 
 
-def test_requests_stay_under_the_servers_limit(http: Any, embedder: Embedder) -> None:
-    """60 MB in one document, where a request may have 40 MiB."""
-    store = ChromaStore(http, "docs", embedder=embedder)
-    large = {"note": ["ü" * 100_000]}  # a list, which Chroma does not index
+@pytest.fixture(
+    params=[
+        pytest.param(40, id="a fortieth"),
+        pytest.param(1, id="in full", marks=pytest.mark.rest),
+    ]
+)
+def part(request: pytest.FixtureRequest) -> int:
+    """How much smaller all sizes are than those of a server that nobody has set up."""
+    number: int = request.param
+    return number
+
+
+@pytest.fixture
+def limited(
+    part: int, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    """A client of a server that takes requests of 40 MiB, or of a part of that."""
+    if part == 1:
+        yield request.getfixturevalue("http")
+        return
+    monkeypatch.setattr("toastrack_chroma.collection._MAX_BYTES", _MAX_BYTES // part)
+    process, port = start_chroma(tmp_path / "chroma", max_request=40 * 2**20 // part)
+    client = chromadb.HttpClient(host="127.0.0.1", port=port)
+    yield client
+    close_client(client)
+    process.terminate()
+    process.wait()
+
+
+def test_requests_stay_under_the_servers_limit(limited: Any, part: int, embedder: Embedder) -> None:
+    """In full 60 MB in one document, where a request may have 40 MiB."""
+    store = ChromaStore(limited, "docs", embedder=embedder)
+    large = {"note": ["ü" * (100_000 // part)]}  # a list, which Chroma does not index
     records = [Record(r.id, r.text, large, r.vector) for r in ready(300)]
     assert store.replace("book", records).written == 300
-    other = {"note": ["ö" * 100_000]}
+    other = {"note": ["ö" * (100_000 // part)]}
     assert store.replace("book", [Record(r.id, r.text, other, r.vector) for r in records])
     assert store.get(["00299"]) == [Record("00299", "text 299", other, document_id="book")]
 
 
-def test_a_record_over_the_servers_limit_is_named(http: Any, embedder: Embedder) -> None:
-    store = ChromaStore(http, "docs", embedder=embedder)
-    large = Record("large", "ü" * 22_000_000, vector=[1.0] * 32)
+def test_a_record_over_the_servers_limit_is_named(
+    limited: Any, part: int, embedder: Embedder
+) -> None:
+    store = ChromaStore(limited, "docs", embedder=embedder)
+    large = Record("large", "ü" * (22_000_000 // part), vector=[1.0] * 32)
     with pytest.raises(RecordError, match=r"'large'.*max_payload_size_bytes"):
         store.upsert([A, large, B])
     assert store.upsert([A, B]).read == 2
@@ -498,7 +530,7 @@ def test_deleted_in_the_middle_of_an_ingest(client: Any, embedder: Embedder) -> 
 
 
 class Server:
-    """A server of the test's own, which it stops and starts."""
+    """A server that tests stop and start."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -512,11 +544,28 @@ class Server:
         self.process, _ = start_chroma(self.folder, self.port)
 
 
+# One worker of pytest-xdist runs them all, on one server.
+with_own_server = pytest.mark.xdist_group("Chroma that goes and comes")
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for nobody but these tests."""
+    server = Server(tmp_path_factory.mktemp("away") / "chroma")
+    yield server
+    server.stop()
+
+
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    own = Server(tmp_path / "chroma")
-    yield own
-    own.stop()
+def server(own_server: Server) -> Server:
+    """The server, running and without a collection."""
+    if own_server.process.poll() is not None:
+        own_server.start()
+    client = chromadb.HttpClient(host="127.0.0.1", port=own_server.port)
+    for collection in client.list_collections():
+        client.delete_collection(collection.name)
+    close_client(client)
+    return own_server
 
 
 @pytest.fixture
@@ -543,6 +592,7 @@ def nothing() -> None:
     """A pause in which nothing happens."""
 
 
+@with_own_server
 def test_a_server_restarted_between_two_calls(
     server: Server, own_client: Any, embedder: Embedder
 ) -> None:
@@ -561,6 +611,7 @@ def test_a_server_restarted_between_two_calls(
     assert store.get(["a", "b", "c"]) == [A, B, Record("c", "wheat", document_id="book")]
 
 
+@with_own_server
 def test_a_server_restarted_in_the_middle_of_an_ingest(
     server: Server, own_client: Any, embedder: Embedder, pauses: list[Callable[[], None]]
 ) -> None:
@@ -586,6 +637,7 @@ def test_a_server_restarted_in_the_middle_of_an_ingest(
     assert store.audit() == []
 
 
+@with_own_server
 def test_a_server_that_stays_away_is_named(
     server: Server, own_client: Any, embedder: Embedder, pauses: list[Callable[[], None]]
 ) -> None:
@@ -628,6 +680,7 @@ async def opened(port: int, database: str = "default_database") -> Any:
     return await chromadb.AsyncHttpClient(host="127.0.0.1", port=port, database=database)
 
 
+@with_own_server
 def test_a_restart_under_an_async_store(server: Server, embedder: Embedder) -> None:
     async def use() -> list[Record | None]:
         client = await opened(server.port)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +15,7 @@ from uuid import uuid4
 # ruff: noqa: E402
 import pytest
 from at_once import at_once
+from programs import SECONDS, Warm
 
 psycopg = pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
 np = pytest.importorskip("numpy", reason="numpy is not installed")
@@ -114,29 +113,17 @@ def test_two_processes_that_ingest_the_same(
     ingest(folder, make("alone"))
     make().open()
     url = f"{postgres_dsn}{'&' if '?' in postgres_dsn else '?'}table=docs&schema={schema}"
-    program = "from toastrack.cli import main; main()"
+    code = "from toastrack.cli import main; main()"
     words = ["ingest", str(folder), "--to", url, "--model", str(tiny_folder), "--no-index"]
     before = deadlocks(connection)
     with psycopg.connect(postgres_dsn) as locking, ExitStack() as stack:
         # Both come to write, and begin at the same moment.
         locking.execute(f"lock table {schema}.docs in share mode")
-        processes = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-c", program, *words], stderr=subprocess.PIPE, text=True
-                )
-            )
-            for _ in range(2)
-        ]
-        try:
-            wait_until(connection, "(select count(*) from pg_locks where not granted) = 2")
-            locking.rollback()
-            errors = [process.communicate(timeout=50)[1] for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-    assert errors == ["", ""]
-    assert [process.returncode for process in processes] == [0, 0]
+        programs = [stack.enter_context(Warm(code, *words)) for _ in range(2)]
+        wait_until(connection, "(select count(*) from pg_locks where not granted) = 2")
+        locking.rollback()
+        ends = [program.finish() for program in programs]
+    assert [(status, errors) for status, _, errors in ends] == [(0, "")] * 2
     assert deadlocks(connection) == before
     check_equal(stored(connection, schema, "docs"), stored(connection, schema, "alone"))
 
@@ -149,10 +136,11 @@ def deadlocks(connection: Any) -> int:
 
 
 def wait_until(connection: Any, condition: str) -> None:
-    connection.execute("set statement_timeout = '50s'")
+    connection.execute(f"set statement_timeout = '{SECONDS}s'")
+    # What is waited for needs the processor more than who waits for it.
     connection.execute(
-        f"do $$ begin while not ({condition}) loop perform pg_stat_clear_snapshot(); end loop; "
-        "end $$"
+        f"do $$ begin while not ({condition}) loop perform pg_sleep(0.01); "
+        "perform pg_stat_clear_snapshot(); end loop; end $$"
     )
 
 
@@ -160,6 +148,7 @@ def wait_until(connection: Any, condition: str) -> None:
 
 KILLED = """
 import sys
+import psycopg
 import toastrack.stores.windows
 from toastrack import Embedder, ingest
 from toastrack_postgres import PostgresStore
@@ -167,8 +156,8 @@ conninfo, schema, folder, model, wait = sys.argv[1:]
 toastrack.stores.windows.WINDOW = 50
 def on_progress(progress):
     if wait == "between":
-        print("written", flush=True)
-        sys.stdin.read()
+        with psycopg.connect(conninfo) as connection:
+            connection.execute("select pg_advisory_lock(1)")
 with PostgresStore(conninfo, "docs", schema=schema, embedder=Embedder(model)) as store:
     ingest(folder, store, on_progress=on_progress)
 """
@@ -190,24 +179,14 @@ def test_a_killed_ingest_goes_on_where_it_was(
     whole = ingest(folder, make("alone"))
     make().open()
     arguments = [conninfo, schema, str(folder), str(tiny_folder), moment]
-    with (
-        psycopg.connect(postgres_dsn) as locking,
-        subprocess.Popen(
-            [sys.executable, "-c", KILLED, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as process,
-    ):
-        try:
-            if moment == "within":
-                locking.execute(f"lock table {schema}.docs in share mode")
-                wait_until(connection, "exists (select from pg_locks where not granted)")
-            else:
-                assert process.stdout is not None
-                assert process.stdout.readline() == "written\n"
-        finally:
-            process.kill()
+    with psycopg.connect(postgres_dsn) as locking:
+        if moment == "within":
+            locking.execute(f"lock table {schema}.docs in share mode")
+        else:
+            locking.execute("select pg_advisory_lock(1)")
+        with Warm(KILLED, *arguments) as program:
+            wait_until(connection, "exists (select from pg_locks where not granted)")
+            program.kill()
     gone = f"not exists (select from pg_stat_activity where application_name = '{name}')"
     wait_until(connection, gone)
     (there,) = connection.execute(f"select count(*) from {schema}.docs").fetchone()

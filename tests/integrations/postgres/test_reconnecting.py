@@ -37,6 +37,9 @@ from toastrack_postgres.reconnecting import (
     Outage,
 )
 
+# One worker of pytest-xdist runs them all, on one server.
+pytestmark = pytest.mark.xdist_group("Postgres that goes and comes")
+
 RECORDS = [Record(f"{n:04}", f"rye bread {n}") for n in range(1_200)]
 ENDS = {"kill -9": signal.SIGKILL, "fast shutdown": signal.SIGINT}
 how_it_ends = pytest.mark.parametrize("end", ENDS.values(), ids=ENDS.keys())

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from programs import Warm
 from qdrant_client import QdrantClient
 
 from toastrack import Embedder, EmbeddingSpace, Record
@@ -17,11 +16,11 @@ from toastrack_qdrant import QdrantStore
 from toastrack_qdrant.url import Address, parse_url
 
 
-def toastrack(*words: str) -> subprocess.CompletedProcess[str]:
-    program = "import sys; from toastrack.cli import main; sys.argv[0] = 'toastrack'; main()"
-    return subprocess.run(
-        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=False
-    )
+def toastrack(*words: str) -> tuple[int, str, str]:
+    """Status, output and errors of the command line in a process of its own."""
+    code = "import sys; from toastrack.cli import main; sys.argv[0] = 'toastrack'; main()"
+    with Warm(code, *words) as program:
+        return program.finish()
 
 
 def test_urls_are_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,9 +80,9 @@ def test_a_folder_is_filled_and_opened_again(tmp_path: Path, embedder: Embedder)
     assert not (tmp_path / "q").exists()
     with open_store(url, choose, create=True) as store:
         store.upsert([Record("a", "rye")])
-        other = toastrack("search", "rye", "--in", url)
-        assert (other.returncode, other.stdout) == (2, "")
-        assert "Another process uses the folder" in other.stderr
+        status, printed, errors = toastrack("search", "rye", "--in", url)
+        assert (status, printed) == (2, "")
+        assert "Another process uses the folder" in errors
     with open_store(url, choose, create=False) as store:
         assert store.get(["a"]) == [Record("a", "rye")]
     assert seen == [None, embedder.space]
@@ -118,7 +117,9 @@ def test_the_command_line(tmp_path: Path, tiny_folder: Path) -> None:
     (tmp_path / "rye.md").write_text("rye bread keeps fresh")
     url = f"qdrant:{tmp_path / 'q'}/docs"
 
-    filled = toastrack("ingest", str(tmp_path / "rye.md"), "--to", url, "--model", str(tiny_folder))
-    assert filled.returncode == 0, filled.stderr
-    (found,) = json.loads(toastrack("search", "rye", "--in", url, "--json").stdout)
+    status, _, errors = toastrack(
+        "ingest", str(tmp_path / "rye.md"), "--to", url, "--model", str(tiny_folder)
+    )
+    assert status == 0, errors
+    (found,) = json.loads(toastrack("search", "rye", "--in", url, "--json")[1])
     assert found["id"] == "rye.md"
