@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+BUILD = Path(__file__).parent.parent / "docker" / "build"
+BUILT_OF = "toastrack.built-of"
+_OURS = "toastrack/"
 _LABEL = "toastrack.tests"
 _SECONDS_TO_LIVE = 3_600
 _SECONDS_TO_START = 60
@@ -124,7 +129,7 @@ class Running:
 def running(name: str) -> Iterator[Running]:
     """Run a service on a free port of loopback; skip, saying why, where that cannot be."""
     service = SERVICES[name]
-    client = _client()
+    client = connected()
     image = _image(client, service)
     config = image.attrs["Config"]
     container = client.containers.run(
@@ -148,7 +153,8 @@ def running(name: str) -> Iterator[Running]:
         client.close()
 
 
-def _client() -> Any:
+def connected() -> Any:
+    """Return a client of the engine, swept of what killed runs left."""
     docker: Any = pytest.importorskip("docker", reason="the package 'docker' is not installed")
     from docker.errors import DockerException
 
@@ -183,14 +189,30 @@ def _image(client: Any, service: Service) -> Any:
     from docker.errors import APIError, ImageNotFound
 
     try:
-        return client.images.get(service.image)
+        image = client.images.get(service.image)
     except ImageNotFound:
         if not service.can_pull:
             pytest.skip(f"there is no image {service.image}: run docker/build")
+    else:
+        _check_ours(service.image, image)
+        return image
     try:
         return client.images.pull(service.image)
     except APIError as error:
         pytest.skip(f"{service.image} cannot be pulled: {error.explanation or error}")
+
+
+def _check_ours(name: str, image: Any) -> None:
+    if not name.startswith(_OURS):
+        return
+    if image.labels.get(BUILT_OF) != digest(name.removeprefix(_OURS)):
+        pytest.fail(f"{name} was built of other files than docker/ has now: run docker/build")
+
+
+def digest(*names: str) -> str:
+    """Return what ``docker/build`` would build an image of."""
+    words = [BUILD, "--digest", *names]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _free_port() -> int:
