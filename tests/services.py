@@ -125,12 +125,17 @@ class Running:
         return text
 
 
+def labels(name: str) -> dict[str, str]:
+    """Return what tells that a container is this process' own."""
+    return {_LABEL: name, f"{_LABEL}.process": str(os.getpid())}
+
+
 @contextmanager
 def running(name: str) -> Iterator[Running]:
     """Run a service on a free port of loopback; skip, saying why, where that cannot be."""
     service = SERVICES[name]
     client = connected()
-    image = _image(client, service)
+    image = image_of(client, service)
     config = image.attrs["Config"]
     container = client.containers.run(
         image,
@@ -138,8 +143,8 @@ def running(name: str) -> Iterator[Running]:
         entrypoint=["timeout", "-k", "60", str(_SECONDS_TO_LIVE), *(config["Entrypoint"] or [])],
         command=config["Cmd"],
         environment=service.environment,
-        ports={f"{service.port}/tcp": ("127.0.0.1", _free_port())},
-        labels={_LABEL: name, f"{_LABEL}.process": str(os.getpid())},
+        ports={f"{service.port}/tcp": ("127.0.0.1", free_port())},
+        labels=labels(name),
         shm_size="512m",
         healthcheck=_health(service),
         detach=True,
@@ -185,7 +190,8 @@ def _is_left(container: Any) -> bool:
     return False
 
 
-def _image(client: Any, service: Service) -> Any:
+def image_of(client: Any, service: Service) -> Any:
+    """Return a service's image; skip, saying why, where there is none to be had."""
     from docker.errors import APIError, ImageNotFound
 
     try:
@@ -209,13 +215,13 @@ def _check_ours(name: str, image: Any) -> None:
         pytest.fail(f"{name} was built of other files than docker/ has now: run docker/build")
 
 
-def digest(*names: str) -> str:
+def digest(*names: str, script: Path = BUILD) -> str:
     """Return what ``docker/build`` would build an image of."""
-    words = [BUILD, "--digest", *names]
+    words = [str(script), "--digest", *names]
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port that is kept over restarts, unlike one that Docker chooses."""
     import socket
 

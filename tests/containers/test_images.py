@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -73,11 +74,8 @@ def test_an_image_is_built_anew_when_a_file_of_its_folder_changed(
 
 
 def test_what_lies_beside_the_files_of_an_image_does_not_count(tmp_path: Path) -> None:
-    def digest(name: str) -> str:
-        words = [tmp_path / "docker" / "build", "--digest", name]
-        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-
     shutil.copytree(services.BUILD.parent, tmp_path / "docker")
+    digest = partial(services.digest, script=tmp_path / "docker" / "build")
     before = digest("chroma")
     (tmp_path / "docker" / "compose.yaml").write_text("services: {}\n")
     (tmp_path / "docker" / "chroma" / "wheels").mkdir()
