@@ -116,3 +116,11 @@ def _execute(
     finally:
         # A process that multiprocessing started leaves them out.
         atexit._run_exitfuncs()
+
+
+def toastrack(*arguments: str) -> str:
+    """Run the command line and return what it printed."""
+    program = Path(sys.executable).with_name("toastrack")
+    result = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
