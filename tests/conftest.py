@@ -25,6 +25,15 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the contract be run over a store that lives elsewhere."""
+    parser.addoption(
+        "--kinds",
+        metavar="MODULE",
+        help="run tests/contract over the KINDS of this module instead of our own",
+    )
+
+
 def pytest_collection_finish() -> None:
     """Tests that collect garbage need not go through all modules and tests every time."""
     gc.freeze()

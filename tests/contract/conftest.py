@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -18,34 +18,10 @@ import pytest
 import services
 from awaited import Awaited, Loop, entered, running_loop
 from chroma_server import close_client
+from kinds import Kind, Open
 
 from toastrack import Embedder
 from toastrack.stores.protocol import Store
-
-
-class Open(Protocol):
-    """Builds a store over one collection of a host; opening it is the test's own."""
-
-    def __call__(
-        self, collection: str, *, embedder: Embedder, create: bool, adopt: bool
-    ) -> Store: ...
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One way to have a store."""
-
-    name: str
-    start: Callable[[pytest.FixtureRequest], AbstractContextManager[Open]]
-    """Brings the host up, empty, and takes it down again."""
-    precision: float
-    """How far a score may be from that of float32 vectors."""
-    page_size: str
-    """The constant that says how many ids ``document_ids`` asks for at a time."""
-    server: bool = False
-    """It speaks to a server, which can be one in a container."""
-    whole: bool = False
-    """``make test`` runs all tests on it, and on the others those marked ``connection``."""
 
 
 @contextmanager
@@ -294,6 +270,14 @@ elif "TOASTRACK_QDRANT_URL" not in os.environ:
     KINDS = [kind for kind in KINDS if kind.name not in ("qdrant-server", "qdrant-async-server")]
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test over every kind of store, or over those of another module."""
+    if "kind" in metafunc.fixturenames:
+        module = metafunc.config.getoption("kinds")
+        kinds: list[Kind] = import_module(module).KINDS if module else KINDS
+        metafunc.parametrize("kind", kinds, ids=[kind.name for kind in kinds])
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave to ``make test-rest`` what is likely to be the same on all kinds of a host."""
@@ -316,13 +300,6 @@ class MakeStore(Protocol):
         create: bool = True,
         adopt: bool = False,
     ) -> Store: ...
-
-
-@pytest.fixture(params=KINDS, ids=[kind.name for kind in KINDS])
-def kind(request: pytest.FixtureRequest) -> Kind:
-    """The kind of store under test."""
-    kind: Kind = request.param
-    return kind
 
 
 @pytest.fixture

@@ -148,7 +148,7 @@ class Held:
         def held(engine: SentenceTransformersEngine, batch: Sequence[Any], *, prompt: str) -> Any:
             self.batches.append([len(tokens.ids) for tokens in batch])
             self.entered.set()
-            assert self.release.wait(30)
+            assert self.release.wait(300)
             return run(engine, batch, prompt=prompt)
 
         monkeypatch.setattr(SentenceTransformersEngine, "run", held)
@@ -169,7 +169,7 @@ def test_queries_that_came_while_the_engine_was_busy_share_a_batch_and_go_first(
     with ThreadPoolExecutor(8) as pool:
         # 6 texts of 22 tokens each: three batches of two.
         job = pool.submit(embedder.embed_documents, ["bread " * 20] * 6)
-        assert held.entered.wait(30)
+        assert held.entered.wait(300)
         queries = [pool.submit(embedder.embed_query, "rye") for _ in range(4)]
         wait_for(lambda: len(worker._queries) == 4)
         held.release.set()
@@ -187,7 +187,7 @@ def test_long_jobs_of_several_callers_take_turns(
     worker = embedder._worker()
     with ThreadPoolExecutor(8) as pool:
         first = pool.submit(embedder.embed_documents, ["bread " * 20] * 4)
-        assert held.entered.wait(30)
+        assert held.entered.wait(300)
         second = pool.submit(embedder.embed_documents, ["rye " * 25] * 4)
         wait_for(lambda: len(worker._documents) == 2)
         held.release.set()
@@ -249,6 +249,6 @@ def test_other_processes_get_the_same_vectors(
     vectors = context.Queue()
     process = context.Process(target=embed_in_another_process, args=(tiny_folder, vectors))
     process.start()
-    found = vectors.get(timeout=60)
+    found = vectors.get(timeout=300)
     process.join()
     np.testing.assert_allclose(found, embedder.embed_queries(["bread", "rye"]), atol=1e-5)

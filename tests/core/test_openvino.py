@@ -410,7 +410,7 @@ def test_other_processes_get_the_same_vectors(openvino_folder: Path, method: str
     vectors = context.Queue()
     process = context.Process(target=embed_in_another_process, args=(openvino_folder, vectors))
     process.start()
-    found = vectors.get(timeout=60)
+    found = vectors.get(timeout=300)
     process.join()
     assert_close(found, Embedder(openvino_folder, device="cpu").embed_queries(["bread", "rye"]))
 

@@ -242,7 +242,7 @@ def test_many_open_a_new_collection_at_once(
     start = Barrier(len(clients))
 
     def use(number: int) -> None:
-        start.wait(30)
+        start.wait(300)
         store = ChromaStore(clients[number], "docs", embedder=embedder)
         store.upsert([Record(str(number), A.text)])
 
@@ -258,7 +258,7 @@ def test_two_spaces_cannot_both_create(http: Any, another: Any, embedder: Embedd
     start = Barrier(2)
 
     def use(client: Any, mine: Embedder) -> bool:
-        start.wait(30)
+        start.wait(300)
         try:
             ChromaStore(client, "docs", embedder=mine).open()
         except SpaceMismatchError:
@@ -674,7 +674,7 @@ def test_a_server_restarted_in_the_middle_of_an_ingest(
     stopped = Event()
 
     def start() -> None:
-        assert stopped.wait(30)
+        assert stopped.wait(300)
         server.start()
 
     def records() -> Iterator[Record]:
@@ -762,7 +762,7 @@ def test_the_event_loop_runs_while_the_model_does(
     run = SentenceTransformersEngine.run
 
     def waiting(self: Any, batch: Any, *, prompt: str) -> Any:
-        assert ticked.wait(20), "the event loop stood still"
+        assert ticked.wait(300), "the event loop stood still"
         ticked.clear()
         return run(self, batch, prompt=prompt)
 

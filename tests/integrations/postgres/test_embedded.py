@@ -111,7 +111,7 @@ def spawn(folder: Path) -> Iterator[Callable[..., Process]]:
 
 def finish(process: Process) -> str:
     """Let a program end by itself and return what it wrote to stderr."""
-    return process.communicate(timeout=60)[1]
+    return process.communicate(timeout=300)[1]
 
 
 def test_data_survives_a_restart(folder: Path) -> None:
@@ -284,7 +284,7 @@ server.stop()
 print(os.path.exists(f"/proc/{{second}}"), flush=True)
 """
     process = spawn(code, expect="zombie")
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=300)
     assert (output, errors) == ("False\n", "")
 
 
@@ -308,7 +308,7 @@ def test_an_old_pid_file_is_no_server(folder: Path, kind: str) -> None:
         assert query(server, "select n from t") == [(42,)]
     if kind != "nobody":
         assert program.poll() is None
-    program.communicate(b"\n", timeout=10)
+    program.communicate(b"\n", timeout=300)
 
 
 def test_a_killed_initdb_is_done_again(folder: Path, spawn: Callable[..., Process]) -> None:

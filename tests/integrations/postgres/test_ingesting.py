@@ -242,7 +242,7 @@ def test_the_event_loop_runs_while_the_model_does(
 
     def waiting(self: SentenceTransformersEngine, batch: Sequence[Any], *, prompt: str) -> Any:
         started.set()
-        assert turned.wait(30), "the event loop was blocked"
+        assert turned.wait(300), "the event loop was blocked"
         return run(self, batch, prompt=prompt)
 
     monkeypatch.setattr(SentenceTransformersEngine, "run", waiting)

@@ -43,7 +43,7 @@ def _asked_often(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def _pool(conninfo: str, *, size: int) -> Iterator[Any]:
     with psycopg_pool.ConnectionPool(
-        conninfo, min_size=size, max_size=size, timeout=20, kwargs={"row_factory": dict_row}
+        conninfo, min_size=size, max_size=size, timeout=300, kwargs={"row_factory": dict_row}
     ) as pool:
         pool.wait()
         yield pool
@@ -121,7 +121,7 @@ def test_an_asynchronous_pool_of_one_connection_is_enough(
     async def main() -> None:
         shares: list[float] = []
         async with psycopg_pool.AsyncConnectionPool(
-            postgres_dsn, min_size=1, max_size=1, timeout=20, open=False
+            postgres_dsn, min_size=1, max_size=1, timeout=300, open=False
         ) as pool:
             store = AsyncPostgresStore(pool, "docs", schema=filled, embedder=embedder)
             assert await store.build_index(on_progress=shares.append) is True

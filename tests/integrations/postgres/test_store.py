@@ -517,7 +517,7 @@ def test_a_pool_of_the_callers_stays_open(
     conninfo = make_conninfo(postgres_dsn, application_name=name)
     # One connection: whoever borrows a second one while it has the first would wait forever.
     with psycopg_pool.ConnectionPool(
-        conninfo, min_size=1, max_size=1, timeout=10, open=True, kwargs={"row_factory": dict_row}
+        conninfo, min_size=1, max_size=1, timeout=300, open=True, kwargs={"row_factory": dict_row}
     ) as pool:
         for _ in range(2):
             with make(pool) as store:

@@ -1,0 +1,38 @@
+"""What the contract must know of a way to have a store: one ``Kind`` each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import pytest
+
+from toastrack import Embedder
+from toastrack.stores import IngestStore
+
+
+class Open(Protocol):
+    """Builds a store over one collection of a host; opening it is the test's own."""
+
+    def __call__(
+        self, collection: str, *, embedder: Embedder, create: bool, adopt: bool
+    ) -> IngestStore: ...
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way to have a store."""
+
+    name: str
+    start: Callable[[pytest.FixtureRequest], AbstractContextManager[Open]]
+    """Brings the host up, empty, and takes it down again."""
+    precision: float
+    """How far a score may be from that of float32 vectors."""
+    page_size: str | None = None
+    """The constant that says how many ids ``document_ids`` asks for at a time; None: it has no pages."""
+    server: bool = False
+    """It speaks to a server, which can be one in a container."""
+    whole: bool = False
+    """``make test`` runs all tests on it, and on the others those marked ``connection``."""
