@@ -10,14 +10,19 @@ from typing import Protocol
 import pytest
 
 from toastrack import Embedder
-from toastrack.stores import IngestStore
+from toastrack.stores import ChooseEmbedder, IngestStore
 
 
 class Open(Protocol):
     """Builds a store over one collection of a host; opening it is the test's own."""
 
     def __call__(
-        self, collection: str, *, embedder: Embedder, create: bool, adopt: bool
+        self,
+        collection: str,
+        *,
+        embedder: Embedder | ChooseEmbedder,
+        create: bool,
+        adopt: bool,
     ) -> IngestStore: ...
 
 

@@ -21,7 +21,7 @@ from chroma_server import close_client
 from kinds import Kind, Open
 
 from toastrack import Embedder
-from toastrack.stores.protocol import Store
+from toastrack.stores import ChooseEmbedder, Store
 
 
 @contextmanager
@@ -293,7 +293,7 @@ class MakeStore(Protocol):
 
     def __call__(
         self,
-        other: Embedder | None = None,
+        other: Embedder | ChooseEmbedder | None = None,
         /,
         *,
         collection: str = "documents",
@@ -311,7 +311,7 @@ def make_store(
         open_store = stack.enter_context(kind.start(request))
 
         def make(
-            other: Embedder | None = None,
+            other: Embedder | ChooseEmbedder | None = None,
             /,
             *,
             collection: str = "documents",

@@ -57,6 +57,40 @@ def test_what_is_not_there_is_not_created_unasked(make_store: MakeStore) -> None
             call()
 
 
+def test_what_it_embeds_with_may_depend_on_what_is_recorded(
+    make_store: MakeStore, embedder: Embedder
+) -> None:
+    asked: list[EmbeddingSpace | None] = []
+
+    def choose(space: EmbeddingSpace | None) -> Embedder:
+        asked.append(space)
+        return embedder
+
+    store = make_store(choose)
+    with pytest.raises(StoreError, match="not open yet"):
+        _ = store.embedder
+    store.upsert([A])
+    assert store.embedder is embedder
+    assert make_store(choose).search("rye")[0].id == "a"
+    assert asked == [None, embedder.space]
+
+
+def test_the_space_is_known_once_it_is_open(make_store: MakeStore, embedder: Embedder) -> None:
+    store = make_store()
+    with pytest.raises(StoreError, match=r"not open yet\. Call open\(\)"):
+        _ = store.space
+    assert store.open().space == embedder.space
+    store.close()
+    with pytest.raises(StoreError, match="not open yet"):
+        _ = store.space
+
+
+def test_an_embedder_is_wanted(make_store: MakeStore) -> None:
+    for wrong in ("mixedbread-ai/mxbai-embed-large-v1", Embedder):
+        with pytest.raises(TypeError, match="embedder= takes an Embedder"):
+            make_store(cast(Any, wrong))
+
+
 def test_collections_are_apart(make_store: MakeStore) -> None:
     one, two = make_store(collection="one"), make_store(collection="two")
     one.upsert([A])
