@@ -35,6 +35,9 @@ def package(name: str) -> Iterator[str]:
     module = importlib.import_module(name)
     yield f"\n## {name}\n\n{markdown(module)}\n"
     for public, thing in public_things(module):
+        if not inspect.isclass(thing) and not inspect.isroutine(thing):
+            yield f"\n### {public}\n\n    {public} = {thing!r}\n".replace("typing.", "")
+            continue
         yield f"\n### {public}\n\n{signature(public, thing)}{markdown(thing)}\n"
         for member, function in members(thing) if not public.startswith("Async") else ():
             shown = f"{public}.{member}"
