@@ -15,8 +15,9 @@ PACKAGES = ("toastrack", *(f"toastrack_{adapter}" for adapter in ADAPTERS), "toa
 INTRODUCTION = """\
 # Reference
 
-Written by `make docs` from the docstrings. In the examples `embedder` is an `Embedder()` and `store`
-a store with two breads in it; all else that they name is imported from the packages on this page.
+Written by `make docs` from the docstrings. In the examples `embedder` is an `Embedder()`, `client` a
+`QdrantClient(":memory:")`, `store` a `QdrantStore(client, "bread", embedder=embedder)` with two breads
+in it, and `text` a long text; all else is imported from the packages on this page.
 
 A `Vector` is a list or an array of numbers, a `FloatVector` a float32 array of shape `(dimensions,)`, a
 `FloatMatrix` one of shape `(n, dimensions)`. What a class has from its host's own class is explained in
@@ -34,6 +35,9 @@ def package(name: str) -> Iterator[str]:
     module = importlib.import_module(name)
     yield f"\n## {name}\n\n{markdown(module)}\n"
     for public, thing in public_things(module):
+        if not inspect.isclass(thing) and not inspect.isroutine(thing):
+            yield f"\n### {public}\n\n    {public} = {thing!r}\n".replace("typing.", "")
+            continue
         yield f"\n### {public}\n\n{signature(public, thing)}{markdown(thing)}\n"
         for member, function in members(thing) if not public.startswith("Async") else ():
             shown = f"{public}.{member}"
@@ -64,7 +68,7 @@ def members(thing: Any) -> list[tuple[str, Any]]:
 
 def signature(name: str, thing: Any) -> str:
     """Return how something is called, as an indented block; nothing if it is not ours to say."""
-    code = thing.__init__ if inspect.isclass(thing) else thing
+    code = thing.__init__ if inspect.isclass(thing) else inspect.unwrap(thing)
     is_error = inspect.isclass(thing) and issubclass(thing, Exception)
     if is_error or not inspect.isfunction(code) or not code.__module__.startswith("toastrack"):
         return ""

@@ -40,34 +40,6 @@ SERVERS = (POSTGRES, CHROMA, QDRANT)
 LANGUAGES = {"python", "python server", "bash", "text"}
 
 
-@pytest.fixture(scope="session")
-def hub_cache(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of the hub in which the packaged MiniLM goes by the default model's name.
-
-    The hub cannot be reached from a test: from the name to the answer all else is the real path.
-    """
-    hub = tmp_path_factory.mktemp("hub")
-    cache = hub / "models--mixedbread-ai--mxbai-embed-large-v1"
-    commit = "0" * 40
-    (cache / "refs").mkdir(parents=True)
-    (cache / "refs" / "main").write_text(commit)
-    (cache / "snapshots").mkdir()
-    (cache / "snapshots" / commit).symlink_to(minilm_folder, target_is_directory=True)
-    return hub
-
-
-@pytest.fixture
-def newcomer(tmp_path: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder but for the examples, as somebody has it who just cloned the repository."""
-    monkeypatch.setenv("HF_HUB_CACHE", str(hub_cache))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub_cache))
-    work = tmp_path / "w"
-    work.mkdir()
-    (work / "examples").symlink_to(ROOT / "examples", target_is_directory=True)
-    monkeypatch.chdir(work)
-    return work
-
-
 def run(found: list[Block]) -> None:
     """Run the blocks of one page, one after another, in a namespace of their own."""
     code = "".join(block.code for block in found)

@@ -55,11 +55,14 @@ class EmbedderSettings(TypedDict, total=False):
 class Embedder:
     """Turns queries and documents into unit vectors, each with the prompt its role needs.
 
-    Building one is free: the model is found, downloaded and loaded at the first text.
-
         embedder = Embedder()
-        embedder.embed_query("why is bread brown?")        # float32, shape (1024,)
-        embedder.embed_documents(["The Maillard ..."])     # float32, shape (1, 1024)
+        query = embedder.embed_query("why is bread brown?")            # float32, (1024,)
+        documents = embedder.embed_documents(["The Maillard ..."])     # float32, (1, 1024)
+        print(documents @ query)                                       # the cosine similarities
+
+    Building one is free: the model is found, downloaded and loaded at the first text. One embedder
+    serves any number of threads and event loops, and embedders of the same model share it in
+    memory. A copy or a pickle carries the settings and no weights.
 
     Args:
         model: A hub name or a local folder that ``SentenceTransformer.save`` wrote.
@@ -74,6 +77,10 @@ class Embedder:
         dimensions: Keep only the first n numbers (Matryoshka) and normalise again.
         max_tokens: Read fewer tokens than the model could; specials and prompt counted.
         on_truncate: What happens to a text over the limit: "warn" once a call, "error", "ignore".
+
+    Raises:
+        ValueError: An argument has a value that it cannot have.
+        ModelError: ``dimensions`` is given for a local folder that does not say how many it has.
     """
 
     def __init__(
@@ -145,7 +152,7 @@ class Embedder:
         self.__init__(**settings)  # type: ignore[misc]
 
     def settings(self) -> EmbedderSettings:
-        """Return the arguments that build this embedder anew."""
+        """Return the arguments that build this embedder anew: those that it was given."""
         return {
             "model": self.model,
             "revision": self.revision,
@@ -161,7 +168,14 @@ class Embedder:
 
     @classmethod
     def from_space(cls, space: EmbeddingSpace, *, device: str | None = None) -> Embedder:
-        """Return the embedder that a recorded space names, with the same prompts and size."""
+        """Return the embedder that a recorded space names, with the same prompts and size.
+
+            same = Embedder.from_space(store.space)
+            assert same.space == store.space
+
+        The model is found by its name and revision; whether its weights are still the recorded
+        ones shows when a store is opened with it.
+        """
         return cls(
             space.model,
             device=device,
@@ -174,17 +188,54 @@ class Embedder:
     # -- what is embedded -------------------------------------------------------------------
 
     def embed_query(self, text: str) -> arrays.FloatVector:
-        """Embed one search query: float32 of shape ``(dimensions,)``, unit length."""
+        """Embed one search query: float32 of shape ``(dimensions,)``, unit length.
+
+        Queries that come singly from many threads share a batch.
+
+        Warns:
+            TruncationWarning: The query is over the limit and was cut.
+
+        Raises:
+            TruncationError: It is over the limit and ``on_truncate="error"``.
+            ModelError: The model cannot be found, read or run.
+            MissingExtraError: What runs the model is not installed.
+            UnsupportedError: This version has no such engine.
+        """
         check_text(text, "embed_query")
         vector: arrays.FloatVector = self._embed([text], "query")[0]
         return vector
 
     def embed_queries(self, texts: Iterable[str]) -> arrays.FloatMatrix:
-        """Embed search queries: float32 of shape ``(n, dimensions)``, unit rows, order kept."""
+        """Embed search queries: float32 of shape ``(n, dimensions)``, unit rows, order kept.
+
+        No texts give an array of shape ``(0, dimensions)``.
+
+        Warns:
+            TruncationWarning: Queries are over the limit and were cut; once a call.
+
+        Raises:
+            TruncationError: A query is over the limit and ``on_truncate="error"``; names it.
+            ModelError: The model cannot be found, read or run.
+            MissingExtraError: What runs the model is not installed.
+            UnsupportedError: This version has no such engine.
+        """
         return self._embed(checked_texts(texts, "embed_queries"), "query")
 
     def embed_documents(self, texts: Iterable[str]) -> arrays.FloatMatrix:
-        """Embed texts to be found: float32 of shape ``(n, dimensions)``, unit rows, order kept."""
+        """Embed texts to be found: float32 of shape ``(n, dimensions)``, unit rows, order kept.
+
+        No texts give an array of shape ``(0, dimensions)``. Long jobs are cut into the engine's
+        batches, and waiting queries go first between them.
+
+        Warns:
+            TruncationWarning: Texts are over the limit and were cut; once a call.
+
+        Raises:
+            TruncationError: A text is over the limit and ``on_truncate="error"``; names it.
+            ModelError: The model cannot be found, read or run.
+            MissingExtraError: What runs the model is not installed.
+            UnsupportedError: This version has no such engine.
+        """
         return self._embed(checked_texts(texts, "embed_documents"), "document")
 
     def _stream(self, role: Role, truncation: TruncationCounter) -> EncodingStream:
@@ -192,26 +243,53 @@ class Embedder:
         return EncodingStream(partial(self._encoder, role), truncation)
 
     def load(self) -> Embedder:
-        """Load the model now instead of at the first text."""
+        """Load the model now instead of at the first text, downloading it if it must be.
+
+        Raises:
+            ModelError: The model cannot be found, read or run.
+            MissingExtraError: What runs the model is not installed.
+            UnsupportedError: This version has no such engine.
+        """
         self._worker()
         return self
 
     async def aembed_query(self, text: str) -> arrays.FloatVector:
-        """``embed_query``, awaited; the model runs on a thread, never on the event loop."""
+        """``embed_query``, awaited; the model runs on a thread, never on the event loop.
+
+        Raises:
+            TruncationError: It is over the limit and ``on_truncate="error"``.
+            ModelError: The model cannot be found, read or run.
+            MissingExtraError: What runs the model is not installed.
+            UnsupportedError: This version has no such engine.
+        """
         check_text(text, "aembed_query")
         vector: arrays.FloatVector = (await self._aembed([text], "query"))[0]
         return vector
 
     async def aembed_queries(self, texts: Iterable[str]) -> arrays.FloatMatrix:
-        """``embed_queries``, awaited; the model runs on a thread, never on the event loop."""
+        """``embed_queries``, awaited; the model runs on a thread, never on the event loop.
+
+        Raises:
+            TruncationError: A query is over the limit and ``on_truncate="error"``; names it.
+            ModelError: The model cannot be found, read or run.
+            MissingExtraError: What runs the model is not installed.
+            UnsupportedError: This version has no such engine.
+        """
         return await self._aembed(checked_texts(texts, "aembed_queries"), "query")
 
     async def aembed_documents(self, texts: Iterable[str]) -> arrays.FloatMatrix:
-        """``embed_documents``, awaited; the model runs on a thread, never on the event loop."""
+        """``embed_documents``, awaited; the model runs on a thread, never on the event loop.
+
+        Raises:
+            TruncationError: A text is over the limit and ``on_truncate="error"``; names it.
+            ModelError: The model cannot be found, read or run.
+            MissingExtraError: What runs the model is not installed.
+            UnsupportedError: This version has no such engine.
+        """
         return await self._aembed(checked_texts(texts, "aembed_documents"), "document")
 
     async def aload(self) -> Embedder:
-        """Load the model now, without blocking the event loop."""
+        """Load the model now, without blocking the event loop; raises what ``load`` does."""
         import asyncio
 
         await asyncio.to_thread(self._worker)
@@ -221,32 +299,61 @@ class Embedder:
 
     @property
     def prompts(self) -> Prompts:
-        """Both prompts and where each came from; known without the model's weights."""
+        """Both prompts and where each came from; known without the model's weights.
+
+        Its ``query`` and ``document`` are the prompts, ``query_source`` and ``document_source`` say
+        whether they are your argument, saved with the model, or in its documentation.
+
+        Raises:
+            ModelError: The model is neither here nor in reach, or cannot be read.
+        """
         return self._model.prompts
 
     @property
     def query_prompt(self) -> str:
-        """The text put in front of every query."""
+        """The text put in front of every query.
+
+        Raises:
+            ModelError: The model is neither here nor in reach, or cannot be read.
+        """
         return self.prompts.query
 
     @property
     def document_prompt(self) -> str:
-        """The text put in front of every document."""
+        """The text put in front of every document.
+
+        Raises:
+            ModelError: The model is neither here nor in reach, or cannot be read.
+        """
         return self.prompts.document
 
     @property
     def max_tokens(self) -> int:
-        """How many tokens of a text are read, specials and prompt counted."""
+        """How many tokens of a text are read, specials and prompt counted.
+
+        Raises:
+            ModelError: The model cannot be found or read, or does not say.
+            ValueError: ``max_tokens=`` is over what the model reads.
+        """
         return self._model.max_tokens
 
     @property
     def dimensions(self) -> int:
-        """The size of every vector."""
+        """How many numbers every vector has.
+
+        Raises:
+            ModelError: The model cannot be found or read.
+            ValueError: ``dimensions=`` is over what the model makes.
+        """
         return self._model.dimensions
 
     @property
     def space(self) -> EmbeddingSpace:
-        """The identity of this embedder's vectors; takes the weights, but does not load them."""
+        """The identity of this embedder's vectors; takes the weights, but does not load them.
+
+        Raises:
+            ModelError: The model cannot be found or read.
+        """
         return self._model.space
 
     @property
@@ -256,13 +363,29 @@ class Embedder:
 
     @property
     def running_on(self) -> str:
-        """What runs the model, where and how, for people; loads it."""
+        """What runs the model, where and in which precision, for people; loads it.
+
+        Raises:
+            ModelError: The model cannot be found, read or run.
+            MissingExtraError: What runs the model is not installed.
+        """
         return str(self._engine())
 
     def count_tokens(self, text: str, role: Role = "document") -> int:
         """Count the tokens of a text as the model would read it: specials and prompt included.
 
         Nothing is cut, so a count over ``max_tokens`` says that the text does not fit.
+
+            if embedder.count_tokens(text) > embedder.max_tokens:
+                chunks = embedder.split(text)
+
+        Args:
+            text: The text, without its prompt.
+            role: Whose prompt is counted, "query" or "document".
+
+        Raises:
+            ModelError: The model cannot be found or read.
+            MissingExtraError: What reads its tokenizer is not installed.
         """
         check_choice("role", role, get_args(Role))
         check_text(text, "count_tokens")
@@ -271,10 +394,21 @@ class Embedder:
     def split(self, text: str, max_tokens: int | None = None, overlap: int = 0) -> list[str]:
         """Split a document into chunks that fit, measured by the model's own tokenizer.
 
+            chunks = embedder.split(text, max_tokens=128, overlap=16)
+
+        Chunks end at paragraphs, sentences or words, whatever is the largest that fits; only white
+        space between them is dropped.
+
         Args:
             text: The document; if it fits it comes back whole, blank text too.
-            max_tokens: The limit of a chunk, specials and document prompt counted.
+            max_tokens: The limit of a chunk, specials and document prompt counted; None takes all
+                that the model reads.
             overlap: How many tokens of one chunk are repeated at the start of the next.
+
+        Raises:
+            ValueError: ``max_tokens`` is over the model's, or leaves no room for text and overlap.
+            ModelError: The model cannot be found or read.
+            MissingExtraError: What reads its tokenizer is not installed.
         """
         check_text(text, "split")
         check_positive("max_tokens", max_tokens)

@@ -28,13 +28,29 @@ INSTALL_COMMAND = "pip install '.[{extra}]'"
 
 
 class ToastrackError(Exception):
-    """Base class: catch this to catch them all."""
+    """Base class: catch this to catch them all.
+
+        try:
+            store.search("rye", filter={"flour": None})
+        except ToastrackError as error:
+            print(error)
+
+    Each message names the value and what to do next.
+    """
 
 
 class MissingExtraError(ToastrackError, ModuleNotFoundError):
     """A package is needed that one of toastrack's extras brings.
 
+        try:
+            embedder.load()
+        except MissingExtraError as error:
+            print("lacks the extra", error.extra)
+
     A ``ModuleNotFoundError``, so that ``except ImportError`` and ``pytest.importorskip`` see it.
+
+    Attributes:
+        extra: The extra that brings the package; the message is the command that installs it.
     """
 
     def __init__(self, package: str, extra: str) -> None:
@@ -47,21 +63,56 @@ class MissingExtraError(ToastrackError, ModuleNotFoundError):
 
 
 class ModelError(ToastrackError):
-    """A model cannot be found, read or run as asked."""
+    """A model cannot be found, read or run as asked.
+
+        try:
+            Embedder("./no-such-folder").load()
+        except ModelError as error:
+            print(error)
+
+    The hub cannot be reached, a folder holds no model, an engine cannot run it: the message says
+    which, and what to do.
+    """
 
 
 class TruncationError(ToastrackError, ValueError):
-    """A text has more tokens than fit and the embedder was told not to cut it."""
+    """A text has more tokens than fit and the embedder was told not to cut it.
+
+        careful = Embedder(max_tokens=64, on_truncate="error")
+        try:
+            careful.embed_documents([text])
+        except TruncationError:
+            careful.embed_documents(careful.split(text))
+
+    The message names the text by its position or its record, its length and the limit, in tokens.
+    """
 
 
 class TruncationWarning(UserWarning):
-    """Texts were cut at the limit: what lies behind it is not in the vector."""
+    """Texts were cut at the limit: what lies behind it is not in the vector.
+
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", TruncationWarning)
+            embedder.embed_documents(["short"])
+
+    One warning a call says how many texts were cut, and how many tokens the longest has.
+    """
 
 
 class SpaceMismatchError(ToastrackError):
     """A collection was built in another embedding space, so its scores would be meaningless.
 
-    ``differences`` maps each differing field to ``(stored, ours)``.
+        try:
+            QdrantStore(client, "bread", embedder=Embedder(query_prompt="")).open()
+        except SpaceMismatchError as error:
+            print(error.differences)  # {"query_prompt": (stored, ours)}
+
+    Attributes:
+        stored: The space that the collection recorded; None if it recorded none.
+        ours: The space of the embedder it was opened with.
+        differences: Each field that differs, with both values: ``(stored, ours)``.
     """
 
     def __init__(
@@ -79,23 +130,65 @@ class SpaceMismatchError(ToastrackError):
 
 
 class StoreError(ToastrackError):
-    """A table or collection cannot be used as it is."""
+    """A table or collection cannot be used as it is.
+
+        try:
+            QdrantStore(client, "nowhere", embedder=embedder, create=False).open()
+        except StoreError as error:
+            print(error)
+
+    It is missing and ``create=False``, lacks a column, compares by another distance than cosine,
+    or was deleted meanwhile: the message says which, and what to do.
+    """
 
 
 class RecordError(ToastrackError, ValueError):
-    """A record cannot be stored; nothing of its batch was written."""
+    """A record cannot be stored; nothing of its batch was written.
+
+        try:
+            store.upsert([Record("salt", "Salt the dough.", {"price": float("nan")})])
+        except RecordError as error:
+            print(error)
+
+    The message names the record by its id and says what is wrong with which part of it.
+    """
 
 
 class FilterError(ToastrackError, ValueError):
-    """A filter is not a flat mapping of field names to str, int, float or bool."""
+    """A filter is not a flat mapping of field names to str, int, float or bool.
+
+        try:
+            store.search("rye", filter={"flour": ["rye", "wheat"]})
+        except FilterError as error:
+            print(error)
+
+    The message names the field. For other conditions each store takes its host's own filter.
+    """
 
 
 class SourceError(ToastrackError, ValueError):
-    """An input of ``ingest`` cannot be read."""
+    """An input of ``ingest`` cannot be read, or two have one id.
+
+        try:
+            ingest("no-such-folder/", store)
+        except SourceError as error:
+            print(error)
+
+    The message names the file, and the line of a row.
+    """
 
 
 class UnsupportedError(ToastrackError):
-    """The host or the model cannot do what was asked."""
+    """The host or the model cannot do what was asked.
+
+        try:
+            store.check_index()
+        except UnsupportedError as error:
+            print(error)
+
+    For instance pgvector has no index for more than 4,000 dimensions. The message says what there
+    is in its place.
+    """
 
 
 @contextmanager

@@ -13,9 +13,12 @@ Filter = Mapping[str, Scalar]
 
 
 def checked_filter(filter: Filter | None) -> dict[str, Scalar]:
-    """Return the filter as a dict, empty for None, or raise ``FilterError`` naming the field.
+    """Return the filter as a dict, empty for None.
 
     Every field must equal its value: ``1 == 1.0``, ``True != 1``, and a list never matches.
+
+    Raises:
+        FilterError: It is no flat mapping of names to scalars; names the field.
     """
     if filter is None:
         return {}

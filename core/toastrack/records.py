@@ -13,13 +13,20 @@ from toastrack.utils import arrays
 class Record:
     """A text to be stored, under an id of the user's own.
 
+        rye = Record("rye", "Rye bread keeps for a week.", {"flour": "rye", "days": 7})
+        store.upsert([rye])
+        assert store.get(["rye"]) == [rye]
+
+    Nothing is checked here; a store checks what it is given, and raises ``RecordError``.
+
     Args:
-        id: Names the record; storing the same id again replaces it.
-        text: What is embedded and found.
+        id: Names the record, any text but an empty one; storing the same id again replaces it.
+        text: What is embedded as a document, and found.
         metadata: Anything JSON can hold; filters see its top-level scalars.
-        vector: A ready vector, which is normalised and stored instead of embedding the text.
-        document_id: The document this is a part of; defaults to ``id``.
-        chunk: Which part of the document, counted from 0; None if it is the whole.
+        vector: A ready vector of the store's dimensions, which is brought to length 1 and stored
+            in place of embedding the text; no part of equality.
+        document_id: The id of the document this is a part of; None makes it ``id``.
+        chunk: Which part of the document it is, counted from 0; None if it is the whole.
     """
 
     id: str
@@ -44,7 +51,21 @@ class Record:
 
 @dataclass(frozen=True)
 class Match:
-    """A record that a search found."""
+    """A record that a search found.
+
+        for match in store.search("which bread stays fresh?", k=1):
+            print(f"{match.score:.2f}", match.id, match.metadata)
+
+    Attributes:
+        id: The record's id.
+        text: The record's text, to the letter.
+        score: How well it matches, higher is better: the cosine similarity of query and record,
+            from -1 to 1, unless ``score_kind`` names another.
+        metadata: The record's metadata, to the letter.
+        document_id: The id of the document that the record is a part of.
+        chunk: Which part of the document it is, counted from 0; None if it is the whole.
+        score_kind: What ``score`` is; "cosine" from every store.
+    """
 
     id: str
     text: str
@@ -57,23 +78,29 @@ class Match:
 
 @dataclass
 class Report:
-    """What one call did, in numbers."""
+    """What one call did, in numbers.
+
+        report = store.upsert([Record("rye", "Rye bread keeps for a week.")])
+        print(report.embedded, "embedded,", report.unchanged, "unchanged")
+
+    Attributes:
+        read: How many documents came in; for ``upsert``, how many records.
+        chunks: How many records they became; of equal ids in one batch the last counts.
+        embedded: How many texts went through the model.
+        unchanged: How many records were stored already, to the letter.
+        written: How many rows were inserted or updated.
+        truncated: How many of the embedded texts were cut at the model's limit.
+        deleted: How many rows went because their document no longer has them, or no source does.
+        skipped: How many inputs were left out: blank ones, and broken ones with ``skip_bad``.
+        seconds: How long it took, in seconds of wall time.
+    """
 
     read: int = 0
-    """Documents or records that came in."""
     chunks: int = 0
-    """Records they became."""
     embedded: int = 0
-    """Texts that went through the model."""
     unchanged: int = 0
-    """Records that were stored already, to the letter."""
     written: int = 0
-    """Rows inserted or updated."""
     truncated: int = 0
-    """Embedded texts that were cut at the limit."""
     deleted: int = 0
-    """Rows that went because their document no longer has them."""
     skipped: int = 0
-    """Inputs that were left out: blank ones, and broken ones where that was asked for."""
     seconds: float = 0.0
-    """Wall time."""

@@ -12,8 +12,21 @@ from dataclasses import asdict, dataclass, field, fields
 class EmbeddingSpace:
     """What two vectors must have in common before their cosine means anything.
 
-    Identity is by content: ``weights``, ``tokenizer`` and ``pooling`` are sha256 digests in hex.
-    ``model`` and ``revision`` are kept for people and never compared.
+        space = embedder.space
+        assert space != Embedder(query_prompt="").space
+        assert EmbeddingSpace.from_dict(space.to_dict()) == space
+
+    Identity is by content. A store records a space, and refuses an embedder of another.
+
+    Args:
+        weights: The sha256 of the model's weights, in hex.
+        tokenizer: The sha256 of the tokenizer's files, in hex.
+        pooling: The sha256 of what makes one vector of many, in hex.
+        query_prompt: The text put in front of queries.
+        document_prompt: The text put in front of documents.
+        dimensions: How many numbers a vector has.
+        model: The model's name, for people; never compared.
+        revision: The hub's commit, for people; never compared.
     """
 
     weights: str
@@ -38,7 +51,11 @@ class EmbeddingSpace:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> EmbeddingSpace:
-        """Read what ``to_dict`` wrote; keys of newer versions are left aside."""
+        """Read what ``to_dict`` wrote; keys of newer versions are left aside.
+
+        Raises:
+            ValueError: A field that is compared is missing.
+        """
         known: dict[str, object] = {
             item.name: values[item.name] for item in fields(cls) if item.name in values
         }

@@ -30,9 +30,13 @@ _KEYS: dict[str, tuple[type, ...]] = {
 class ToastrackEmbeddingFunction(EmbeddingFunction[Documents]):
     """Embeds what is added as documents and what is asked as queries.
 
-        collection = client.create_collection(
+        import chromadb
+
+        collection = chromadb.EphemeralClient().get_or_create_collection(
             "docs", embedding_function=ToastrackEmbeddingFunction()
         )
+        collection.upsert(ids=["rye"], documents=["Rye bread keeps for a week."])
+        collection.query(query_texts=["which bread stays fresh?"], n_results=1)
 
     It is registered as ``"toastrack"``: a program that imports ``toastrack_chroma`` gets it back
     from any collection that was made with it. Chroma compares only that name when a collection is
@@ -50,6 +54,9 @@ class ToastrackEmbeddingFunction(EmbeddingFunction[Documents]):
         device: Where the model runs; not stored with a collection.
         on_truncate: What happens to a text over the limit; not stored with a collection.
         embedder: Use this one, whose settings are stored; no other argument may be given then.
+
+    Raises:
+        ValueError: ``embedder`` and other arguments are both given.
     """
 
     def __init__(
@@ -103,7 +110,8 @@ class ToastrackEmbeddingFunction(EmbeddingFunction[Documents]):
     def embedder(self) -> Embedder:
         """What embeds; of a function that a collection recorded it is built at the first use.
 
-        Raises ``ValueError`` if what was recorded cannot be understood.
+        Raises:
+            ValueError: What was recorded cannot be understood.
         """
         if self._broken is not None:
             raise ValueError(str(self._broken))

@@ -28,8 +28,11 @@ _SETTINGS = tuple(EmbedderSettings.__annotations__)
 class ToastrackEmbeddings(BaseModel, Embeddings):
     """Embeddings whose queries and documents each get the prompt that the model wants.
 
-        embeddings = ToastrackEmbeddings()
-        store = InMemoryVectorStore(embeddings)
+        from langchain_core.vectorstores import InMemoryVectorStore
+
+        vectors = InMemoryVectorStore(ToastrackEmbeddings())
+        vectors.add_texts(["Rye bread keeps for a week."])
+        vectors.similarity_search("which bread stays fresh?", k=1)
 
     The settings are those of ``toastrack.Embedder``; ``model_name=`` is another spelling of
     ``model=``. Or give ``embedder=`` alone, to share one that exists. Building one is free: the
@@ -81,22 +84,42 @@ class ToastrackEmbeddings(BaseModel, Embeddings):
         return {**values, **embedder.settings(), "embedder": embedder}
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed texts to be found."""
+        """Embed texts to be found.
+
+        Raises:
+            TruncationError: A text is over the limit and ``on_truncate="error"``; names it.
+            ModelError: The model cannot be found, read or run.
+        """
         vectors: list[list[float]] = self.embedder.embed_documents(texts).tolist()
         return vectors
 
     def embed_query(self, text: str) -> list[float]:
-        """Embed one search query."""
+        """Embed one search query.
+
+        Raises:
+            TruncationError: It is over the limit and ``on_truncate="error"``.
+            ModelError: The model cannot be found, read or run.
+        """
         vector: list[float] = self.embedder.embed_query(text).tolist()
         return vector
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        """``embed_documents``, awaited; the model never runs on the event loop."""
+        """``embed_documents``, awaited; the model never runs on the event loop.
+
+        Raises:
+            TruncationError: A text is over the limit and ``on_truncate="error"``; names it.
+            ModelError: The model cannot be found, read or run.
+        """
         vectors: list[list[float]] = (await self.embedder.aembed_documents(texts)).tolist()
         return vectors
 
     async def aembed_query(self, text: str) -> list[float]:
-        """``embed_query``, awaited; the model never runs on the event loop."""
+        """``embed_query``, awaited; the model never runs on the event loop.
+
+        Raises:
+            TruncationError: It is over the limit and ``on_truncate="error"``.
+            ModelError: The model cannot be found, read or run.
+        """
         vector: list[float] = (await self.embedder.aembed_query(text)).tolist()
         return vector
 
@@ -109,11 +132,18 @@ class ToastrackEmbeddings(BaseModel, Embeddings):
     ) -> ToastrackTextSplitter:
         """Return a text splitter whose chunks fit the model; needs langchain-text-splitters.
 
+            splitter = ToastrackEmbeddings(embedder=embedder).splitter(chunk_size=128)
+            documents = splitter.create_documents([text])
+
         Args:
             chunk_size: The limit of a chunk in tokens, specials and prompt counted; None takes
                 all that the model reads.
             chunk_overlap: How many tokens of one chunk are repeated at the start of the next.
             add_start_index: Note in ``metadata["start_index"]`` where a chunk starts.
+
+        Raises:
+            ModuleNotFoundError: langchain-text-splitters is not installed.
+            ModelError: The model cannot be found or read.
         """
         # langchain-text-splitters is a package of its own, and only splitting needs it.
         from toastrack_langchain.splitter import ToastrackTextSplitter
@@ -129,13 +159,20 @@ class ToastrackEmbeddings(BaseModel, Embeddings):
         It changes with the weights, the prompts, ``dimensions`` and ``max_tokens``. LangChain
         keys both roles alike, so queries need a store of their own:
 
+            from langchain_classic.embeddings import CacheBackedEmbeddings
+            from langchain_classic.storage import InMemoryByteStore
+
+            embeddings = ToastrackEmbeddings(embedder=embedder)
             CacheBackedEmbeddings.from_bytes_store(
                 embeddings,
-                documents_store,
+                InMemoryByteStore(),
                 namespace=embeddings.cache_namespace,
-                query_embedding_cache=queries_store,  # True would answer with documents' vectors
+                query_embedding_cache=InMemoryByteStore(),  # True would mix both roles
                 key_encoder="blake2b",
             )
+
+        Raises:
+            ModelError: The model cannot be found or read.
         """
         return f"toastrack-{self.embedder.space.digest}-{self.embedder.max_tokens}-"
 

@@ -37,7 +37,11 @@ BATCH_SIZE = 512
 class ToastrackEmbedding(BaseEmbedding):
     """An embedding whose queries and documents each get the prompt that the model wants.
 
-        Settings.embed_model = ToastrackEmbedding()
+        from llama_index.core import Document, VectorStoreIndex
+
+        documents = [Document(text="Rye bread keeps for a week.")]
+        index = VectorStoreIndex.from_documents(documents, embed_model=ToastrackEmbedding())
+        index.as_retriever(similarity_top_k=1).retrieve("which bread stays fresh?")
 
     The settings are those of ``toastrack.Embedder``. Or give ``embedder=`` alone, to share one
     that exists. Building one is free: the model is loaded at the first text. ``to_dict`` holds
@@ -103,6 +107,11 @@ class ToastrackEmbedding(BaseEmbedding):
         self, chunk_size: int | None = None, chunk_overlap: int = 0, **options: Any
     ) -> ToastrackNodeParser:
         """Return a node parser whose nodes fit the model, metadata included.
+
+            from llama_index.core import Document
+
+            parser = ToastrackEmbedding(embedder=embedder).node_parser(chunk_size=128)
+            nodes = parser.get_nodes_from_documents([Document(text=text)])
 
         Args:
             chunk_size: The limit of a node in tokens, with specials, prompt and the metadata that

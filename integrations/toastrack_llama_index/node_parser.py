@@ -18,6 +18,11 @@ from toastrack_llama_index.embedding import ToastrackEmbedding
 class ToastrackNodeParser(MetadataAwareTextSplitter):
     """Splits documents into nodes that each fit the model, measured by the model's own tokenizer.
 
+        from llama_index.core import Document
+
+        parser = ToastrackNodeParser(embedding=ToastrackEmbedding(), chunk_size=128)
+        nodes = parser.get_nodes_from_documents([Document(text=text)])
+
     What is measured is what will be embedded: LlamaIndex puts the metadata in front of the text.
     ``ToastrackEmbedding.node_parser`` builds one and says what the arguments mean.
     """

@@ -33,11 +33,13 @@ def register_fastembed(
 ) -> str:
     """Make ``models.Document(text=..., model=name)`` use this embedder; return the name.
 
+        from qdrant_client import models
+
         name = register_fastembed(embedder, client=client)
-        client.query_points("docs", query=models.Document(text="why is rye sour?", model=name))
+        client.query_points("bread", query=models.Document(text="why is rye sour?", model=name))
 
     Queries get the query prompt and points do not. Needs the extra ``fastembed``. Registering the
-    same again changes nothing; another embedder under a name that is taken raises ``ValueError``.
+    same again changes nothing.
 
     ``QdrantStore`` has none of these limits, which are qdrant-client's own (seen with 1.20):
 
@@ -53,7 +55,13 @@ def register_fastembed(
         embedder: Loaded here, as fastembed wants to know the vectors' size.
         name: Starts with "toastrack/", so that it is nobody else's model; None makes one of the
             model's name.
-        client: Raises ``UnsupportedError`` if this client would never ask the embedder.
+        client: The client to be used with it, to see that it would ask the embedder.
+
+    Raises:
+        MissingExtraError: fastembed is not installed.
+        UnsupportedError: The client has ``cloud_inference=True``, so it would never ask.
+        ModelError: The model cannot be found or read.
+        ValueError: The name does not start with "toastrack/", or is another embedder's.
     """
     if not isinstance(embedder, Embedder):
         raise TypeError(f"register_fastembed takes an Embedder, not {type(embedder).__name__}.")

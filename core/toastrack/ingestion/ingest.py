@@ -25,7 +25,18 @@ _DELETE_PAGE = 1_000
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an ingest is; ``bytes_total`` is None for a stream of records."""
+    """How far an ingest is: what ``on_progress`` is called with after each write.
+
+        def show(progress: Progress) -> None:
+            print(progress.report.embedded, "texts embedded so far")
+
+        ingest([Record("rye", "Rye bread keeps for a week.")], store, on_progress=show)
+
+    Attributes:
+        report: The numbers so far.
+        bytes_done: How many bytes of the sources were read and written.
+        bytes_total: How many bytes the sources have; None for records and standard input.
+    """
 
     report: Report
     bytes_done: int
@@ -50,7 +61,8 @@ def ingest(
 ) -> Report:
     """Put files or records into a store; run it again and only what changed is embedded.
 
-        ingest("handbook/", store)
+        report = ingest("handbook/", store)
+        print(report.read, "documents,", report.embedded, "chunks embedded")
 
     A text that fits the model keeps its id; a longer one is split into ``id#0``, ``id#1``, ...
     What was written stays when a run is stopped, and the next one goes on from there.
@@ -74,6 +86,10 @@ def ingest(
     Raises:
         SourceError: A source cannot be read, or two documents have one id; names file and line.
         RecordError: The store cannot hold a record; names it and where it stands.
+        SpaceMismatchError: The store was built in another embedding space.
+        StoreError: The table or collection cannot be used as it is.
+        ModelError: The model cannot be found, read or run.
+        ValueError: ``prune`` and ``skip_bad`` are both given, or an argument cannot be.
     """
     started = time.monotonic()
     columns = _columns(

@@ -80,9 +80,16 @@ def default_folder() -> Path:
 class EmbeddedPostgres:
     """A Postgres server with pgvector in one folder, shared by all who use the folder.
 
+        with EmbeddedPostgres("my-search") as server:
+            print(server.conninfo)  # what psycopg.connect and PostgresStore take
+
     The first user starts it and the last one stops it, be they objects, threads or processes; who
     forgets ``stop()`` leaves when the process ends. A forked child is no user until it calls
-    ``start()`` itself. The data is as safe as in any Postgres: fsync is on.
+    ``start()`` itself. The data is as safe as in any Postgres: fsync is on. It needs Linux or macOS,
+    and listens on a socket inside the folder alone.
+
+    Args:
+        folder: A new folder, or one that such a server made; None is one in your data folder.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
@@ -113,7 +120,11 @@ class EmbeddedPostgres:
 
     @property
     def conninfo(self) -> str:
-        """The URL that ``psycopg.connect`` takes."""
+        """The URL that ``psycopg.connect`` takes.
+
+        Raises:
+            StoreError: The server is not started.
+        """
         if self._users is None:
             raise StoreError(f"The server in {self.folder} is not started. Call start() first.")
         return self._url
@@ -123,7 +134,12 @@ class EmbeddedPostgres:
         return f"postgresql://postgres@/postgres?host={quote(os.fsencode(self._data))}&port=5432"
 
     def start(self) -> str:
-        """Start the server, or attach to it where it runs, and return its URL."""
+        """Start the server, or attach to it where it runs, and return its URL.
+
+        Raises:
+            MissingExtraError: The extra ``embedded`` is not installed.
+            StoreError: No server can live in the folder, or it did not start; says what it printed.
+        """
         if sys.platform == "win32":
             raise StoreError(
                 "The embedded Postgres server needs Linux or macOS. Give a postgresql:// URL."
@@ -153,7 +169,11 @@ class EmbeddedPostgres:
             return self._url
 
     def stop(self) -> None:
-        """Leave; the last one to leave stops the server."""
+        """Leave; the last one to leave stops the server.
+
+        Raises:
+            StoreError: It did not stop within a minute.
+        """
         with self._mutex:
             try:
                 if self._users is not None:
