@@ -10,9 +10,7 @@ from chromadb.api.types import Documents, EmbeddingFunction, Embeddings, Space
 from chromadb.utils.embedding_functions import register_embedding_function
 from typing_extensions import Self
 
-from toastrack.batching.truncation import OnTruncate
-from toastrack.embedder import DEFAULT_MODEL, Embedder
-from toastrack.space import EmbeddingSpace
+from toastrack import DEFAULT_MODEL, Embedder, EmbeddingSpace, OnTruncate
 
 # What a vector depends on. Nothing else is stored, and nothing else is believed: a collection's
 # config is written by whoever may write to the server.

@@ -243,7 +243,7 @@ def _async_qdrant_server(request: pytest.FixtureRequest) -> Iterator[Open]:
 
 
 _PAGE = "toastrack_postgres.table._PAGE"
-_CHROMA_PAGE = "toastrack_chroma.collection._PAGE"
+_CHROMA_PAGE = "toastrack_chroma.backend._PAGE"
 _QDRANT_PAGE = "toastrack_qdrant.backend._PAGE"
 
 KINDS = [

@@ -88,7 +88,7 @@ def test_close_whenever(make_store: MakeStore) -> None:
 
 def test_the_space_is_recorded(make_store: MakeStore, embedder: Embedder) -> None:
     make_store().upsert([A])
-    again = make_store()
+    again = make_store().open()
     assert again.space == embedder.space
     assert again.space.model == embedder.model
     assert make_store(Embedder.from_space(again.space)).open().upsert([A]).unchanged == 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from copy import deepcopy
 from pathlib import Path
 from random import Random
@@ -29,10 +31,10 @@ from toastrack_chroma import (
     AsyncChromaStore,
     ChromaStore,
     ToastrackEmbeddingFunction,
+    backend,
     open_collection,
 )
 from toastrack_chroma.codec import MAX_FIELDS
-from toastrack_chroma.server import address
 
 A = Record("a", "rye bread keeps fresh", {"lang": "en", "n": 1})
 B = Record("b", "salt is in the dough", {"lang": "de", "n": 2})
@@ -266,6 +268,31 @@ def test_two_spaces_cannot_both_create(http: Any, another: Any, embedder: Embedd
     assert sorted(done) == [False, True]
 
 
+def test_two_spaces_cannot_both_be_recorded(
+    client: Any, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both found none in an empty collection of somebody's, and one wrote after the other."""
+    client.create_collection("docs", embedding_function=None, configuration=deepcopy(COSINE))
+    other = Embedder(embedder.model, device="cpu", query_prompt="other: ")
+    theirs = ChromaStore(client, "theirs", embedder=other)
+    theirs.upsert([A])
+    server = type(client._server)
+    modify = server._modify
+
+    def both(self: Any, *args: Any, **options: Any) -> None:
+        modify(self, *args, **options)
+        monkeypatch.undo()
+        recorded = client.get_collection("theirs", embedding_function=None).metadata
+        client.get_collection("docs", embedding_function=None).modify(metadata=recorded)
+
+    monkeypatch.setattr(server, "_modify", both)
+    with pytest.raises(SpaceMismatchError, match="the query prompt"):
+        ChromaStore(client, "docs", embedder=embedder).upsert([A])
+    store = ChromaStore(client, "docs", embedder=other)
+    assert store.upsert([A]).written == 1
+    assert store.space == theirs.space
+
+
 # -- searching ----------------------------------------------------------------------------------
 
 
@@ -494,6 +521,34 @@ def test_deleted_in_the_middle_of_an_ingest(client: Any, embedder: Embedder) -> 
         ingest(records(), store)
 
 
+@pytest.mark.parametrize("kind", ["persistent", "own_client"])
+def test_half_deleted_in_the_middle_of_a_write(
+    kind: str,
+    tmp_path: Path,
+    embedder: Embedder,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The parts of a collection go first; until it went itself, Chroma says that it misses one."""
+    client = request.getfixturevalue(kind)
+    store = ChromaStore(client, "docs", embedder=embedder)
+    store.upsert([A])
+    upsert = backend.upsert
+
+    def half_deleted(host: Any, rows: Any) -> Any:
+        with closing(sqlite3.connect(tmp_path / "chroma" / "chroma.sqlite3")) as database, database:
+            database.execute("delete from segments where scope = 'METADATA'")
+        return upsert(host, rows)
+
+    monkeypatch.setattr("toastrack_chroma.backend.upsert", half_deleted)
+    with pytest.raises(StoreError, match="the collection was deleted"):
+        store.upsert([B])
+    monkeypatch.undo()
+    client.delete_collection("docs")
+    with pytest.raises(StoreError, match="is not created again"):
+        store.upsert([B])
+
+
 # -- a server that goes and comes ---------------------------------------------------------------
 
 
@@ -535,7 +590,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
         if happens:
             happens.pop(0)()
 
-    monkeypatch.setattr("toastrack.stores.steps.time.sleep", pause)
+    monkeypatch.setattr("time.sleep", pause)
     return happens
 
 
@@ -618,7 +673,7 @@ def test_the_error_repeats_no_password() -> None:
                 chroma_server_http_port=8000,
             )
 
-    assert address(Client()) == "example.org:8443"
+    assert backend.address(Client()) == "example.org:8443"
 
 
 # -- asyncio ------------------------------------------------------------------------------------
