@@ -3,8 +3,7 @@
 from toastrack.errors import needs_extra
 
 with needs_extra("chroma", "chromadb"):
-    from toastrack_chroma.async_store import AsyncChromaStore
     from toastrack_chroma.embedding_function import ToastrackEmbeddingFunction
-    from toastrack_chroma.store import ChromaStore, open_collection
+    from toastrack_chroma.store import AsyncChromaStore, ChromaStore, open_collection
 
 __all__ = ["AsyncChromaStore", "ChromaStore", "ToastrackEmbeddingFunction", "open_collection"]

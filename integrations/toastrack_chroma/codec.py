@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toastrack import Record
 from toastrack.errors import RecordError
-from toastrack.records import Record
-from toastrack.stores.plan import Row
+from toastrack.stores import Row
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,9 +10,7 @@ from chromadb.api.types import Documents, EmbeddingFunction, Embeddings, Space
 from chromadb.utils.embedding_functions import register_embedding_function
 from typing_extensions import Self
 
-from toastrack.batching.truncation import OnTruncate
-from toastrack.embedder import DEFAULT_MODEL, Embedder
-from toastrack.space import EmbeddingSpace
+from toastrack import DEFAULT_MODEL, Embedder, EmbeddingSpace, OnTruncate
 
 # What a vector depends on. Nothing else is stored, and nothing else is believed: a collection's
 # config is written by whoever may write to the server.
@@ -207,5 +205,5 @@ def _is_valid(key: str, value: object) -> bool:
 
 
 def _settings_of(embedder: Embedder) -> dict[str, Any]:
-    settings = embedder.settings()  # what its constructor was given
+    settings: dict[str, Any] = {**embedder.settings()}  # what its constructor was given
     return {key: settings[key] for key in _KEYS}

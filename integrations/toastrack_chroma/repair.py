@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from chromadb.errors import InternalError, NotFoundError
 
-from toastrack.embedder import Embedder
+from toastrack import Embedder
 from toastrack.errors import StoreError
-from toastrack.stores.checks import text_hash
-from toastrack.stores.plan import Row
-from toastrack.stores.steps import Ask, Slow, Steps
+from toastrack.stores import RetryingSession, Row, text_hash
+from toastrack_chroma.backend import COMPLETE, COPY_OF, ChromaBackend, StoredRow, upsert
 from toastrack_chroma.codec import TEXT_HASH, is_vector, row_metadata, to_record
-from toastrack_chroma.collection import ChromaCollection, StoredRow, upsert
 from toastrack_chroma.embedding_function import ToastrackEmbeddingFunction
-from toastrack_chroma.opening import (
-    COMPLETE,
-    COPY_OF,
-    Settings,
-    find,
-    finish_rebuild,
-    rebuild_name,
-)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _PAGE = 1_000
 # A torn index refuses the first call after a start and answers the next.
 _TRIES = 3
 
 
-def audit_steps(collection: ChromaCollection) -> Steps[list[str]]:
+async def audit(backend: ChromaBackend, session: RetryingSession) -> list[str]:
     """Return the ids whose stored vector is not the one that was written."""
     damaged: list[str] = []
     offset = 0
     while True:
-        page = yield from _read(collection.host, offset)
+        page = await _read(session, backend.host, offset)
         damaged += [
             id
             for id, vector, metadata in zip(
@@ -50,57 +44,55 @@ def audit_steps(collection: ChromaCollection) -> Steps[list[str]]:
         offset += _PAGE
 
 
-def rebuild_steps(
-    collection: ChromaCollection, client: Any, settings: Settings, embedder: Embedder
-) -> Steps[list[str]]:
+async def rebuild(
+    backend: ChromaBackend, session: RetryingSession, embedder: Embedder
+) -> list[str]:
     """Copy into a new collection, embedding what is damaged, and give it the old one's name.
 
     Each step leaves either the old collection or a complete copy, which the next opening finds.
     """
-    old = collection.host
-    name = rebuild_name(settings.name)
-    yield from _drop_unfinished(client, name, settings.name, old)
-    space = collection.stored or (yield Slow(lambda: embedder.space))
-    # Metadata that names a distance is how older versions set it; now it stands elsewhere.
-    metadata = {key: value for key, value in collection.metadata.items() if key[:5] != "hnsw:"}
-    begun = {**metadata, COPY_OF: str(old.id)}
-    yield Ask(
-        lambda: client.get_or_create_collection(
-            name,
-            metadata=begun,
-            configuration=_index_settings(old.configuration_json),
-            embedding_function=ToastrackEmbeddingFunction.recorded(embedder, space),
-        )
+    client, old = backend.client, backend.host
+    await _drop_unfinished(backend, session)
+    offload = backend.runtime.offload
+    space = backend.space
+    if space is None:
+        space = await offload(lambda: embedder.space)
+    begun = {**backend.own_metadata, COPY_OF: str(old.id)}
+    await session.call(
+        client.get_or_create_collection,
+        backend.copy_name,
+        metadata=begun,
+        configuration=_index_settings(old.configuration_json),
+        embedding_function=ToastrackEmbeddingFunction.recorded(embedder, space),
     )
-    new = yield from find(client, name)
-    limit: int = yield Slow(lambda: embedder.max_tokens)
+    new = await backend.lookup(session, backend.copy_name)
+    limit = await offload(lambda: embedder.max_tokens)
     lost: list[str] = []
     offset = 0
     while True:
-        page = yield from _read(old, offset, uris=True)
-        rows, gone = yield from _mended(page, embedder, limit)
+        page = await _read(session, old, offset, uris=True)
+        rows, gone = await offload(_mended, page, embedder, limit)
         lost += gone
-        yield from collection.send_to(new, upsert, rows)
+        await backend.send_to(session, new, upsert, rows)
         if len(page["ids"]) < _PAGE:
             break
         offset += _PAGE
-    there, copied = (yield Ask(lambda: old.count())), (yield Ask(lambda: new.count()))
+    there, copied = await session.call(old.count), await session.call(new.count)
     if there != copied:
         raise StoreError(
-            f"Collection {settings.name!r} was written to while it was rebuilt ({copied} of {there} "
-            "records were copied). It is as it was; rebuild it while nobody writes."
+            f"Collection {backend.label!r} was written to while it was rebuilt ({copied} of "
+            f"{there} records were copied). It is as it was; rebuild it while nobody writes."
         )
-    yield Ask(lambda: new.modify(metadata={**begun, COMPLETE: True}))
-    yield from _drop(client, settings.name)
-    collection.host = yield from finish_rebuild(client, settings.name)
-    if collection.host is None:  # somebody opened it just now and finished it
-        collection.host = yield from find(client, settings.name)
+    await session.call(new.modify, metadata={**begun, COMPLETE: True})
+    await _drop(session, client, backend.label)
+    await backend.find(session)
     return lost
 
 
-def _drop_unfinished(client: Any, name: str, original: str, old: Any) -> Steps[None]:
+async def _drop_unfinished(backend: ChromaBackend, session: RetryingSession) -> None:
     """Delete what an attempt left behind that was stopped, and nothing else."""
-    copy = yield from find(client, name)
+    name = backend.copy_name
+    copy = await backend.lookup(session, name)
     if copy is None:
         return
     marks = copy.metadata or {}
@@ -109,17 +101,17 @@ def _drop_unfinished(client: Any, name: str, original: str, old: Any) -> Steps[N
             f"rebuild() needs the name {name!r}, and there is a collection of that name already. "
             "Rename it first."
         )
-    if marks.get(COMPLETE) and marks[COPY_OF] != str(old.id):
+    if marks.get(COMPLETE) and marks[COPY_OF] != str(backend.host.id):
         raise StoreError(
-            f"{name!r} is a complete copy of an earlier collection {original!r}, whose place a new "
-            "one took before the copy had its name. Look at both, and rename or delete one."
+            f"{name!r} is a complete copy of an earlier collection {backend.label!r}, whose place "
+            "a new one took before the copy had its name. Look at both, and rename or delete one."
         )
-    yield from _drop(client, name)
+    await _drop(session, backend.client, name)
 
 
-def _drop(client: Any, name: str) -> Steps[None]:
+async def _drop(session: RetryingSession, client: Any, name: str) -> None:
     with suppress(NotFoundError):  # asked twice, as the first answer was lost
-        yield Ask(lambda: client.delete_collection(name))
+        await session.call(client.delete_collection, name)
 
 
 def _index_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,7 +124,7 @@ def _index_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
 
 def _mended(
     page: Mapping[str, Any], embedder: Embedder, limit: int
-) -> Steps[tuple[list[StoredRow], list[str]]]:
+) -> tuple[list[StoredRow], list[str]]:
     """Return a page's rows with good vectors, and the ids whose own vector is gone."""
     rows = [
         StoredRow(id, text, metadata, np.asarray(vector, dtype=np.float32), uri)
@@ -151,7 +143,7 @@ def _mended(
         if row.vector is None or not is_vector(row.vector, row.metadata)
     ]
     texts = [rows[position].text or "" for position in damaged]
-    vectors = (yield Slow(lambda: embedder.embed_documents(texts))) if texts else []
+    vectors: Iterable[NDArray[np.float32]] = embedder.embed_documents(texts) if texts else []
     lost: list[str] = []
     for position, vector in zip(damaged, vectors, strict=True):
         row = rows[position]
@@ -165,15 +157,12 @@ def _mended(
     return rows, lost
 
 
-def _read(host: Any, offset: int, *, uris: bool = False) -> Steps[Mapping[str, Any]]:
+async def _read(
+    session: RetryingSession, host: Any, offset: int, *, uris: bool = False
+) -> Mapping[str, Any]:
     include = ["embeddings", "documents", "metadatas", *(["uris"] if uris else [])]
-    for attempt in range(_TRIES):
-        try:
-            page: Mapping[str, Any] = yield Ask(
-                lambda: host.get(limit=_PAGE, offset=offset, include=include)
-            )
-            return page
-        except InternalError:
-            if attempt == _TRIES - 1:
-                raise
-    raise AssertionError("unreachable")
+    read = partial(session.call, host.get, limit=_PAGE, offset=offset, include=include)
+    for _ in range(_TRIES - 1):
+        with suppress(InternalError):
+            return dict(await read())
+    return dict(await read())

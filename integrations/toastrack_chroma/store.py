@@ -1,37 +1,35 @@
-"""The store over a Chroma client."""
+"""The stores over the user's own Chroma client, and Chroma's own collection, checked."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from chromadb.api import ClientAPI
+from chromadb.api import AsyncClientAPI, ClientAPI
 
-from toastrack.embedder import Embedder
-from toastrack.filters import Filter
-from toastrack.records import Match
-from toastrack.space import EmbeddingSpace
-from toastrack.stores.steps import ask, run_steps
-from toastrack.stores.sync_store import SyncStore
-from toastrack.utils import arrays
-from toastrack_chroma.base import DEFAULT_COLLECTION, ChromaBase, find
-from toastrack_chroma.collection import ChromaCollection, Where
-from toastrack_chroma.embedding_function import ToastrackEmbeddingFunction
-from toastrack_chroma.opening import (
-    Settings,
-    check_collection,
-    check_function,
-    open_collection_steps,
-    read_space,
+from toastrack import Embedder, Match
+from toastrack.errors import StoreError
+from toastrack.stores import (
+    AsyncBaseStore,
+    BaseStore,
+    ChooseEmbedder,
+    Filter,
+    RetryingSession,
+    arrays,
+    run_sync,
 )
-from toastrack_chroma.repair import audit_steps, rebuild_steps
-from toastrack_chroma.server import guarded
+from toastrack_chroma.backend import ChromaBackend, SearchOptions, Where
+from toastrack_chroma.embedding_function import ToastrackEmbeddingFunction
+from toastrack_chroma.repair import audit, rebuild
 
 if TYPE_CHECKING:
     import chromadb
 
+DEFAULT_COLLECTION = "toastrack_documents"
 
-class ChromaStore(ChromaBase, SyncStore[ChromaCollection]):
+
+class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
     """A Chroma collection that embeds what is put into it and is searched by meaning.
 
         with ChromaStore(chromadb.PersistentClient("db"), "docs", embedder=Embedder()) as store:
@@ -46,17 +44,20 @@ class ChromaStore(ChromaBase, SyncStore[ChromaCollection]):
         client: ``chromadb.EphemeralClient``, ``PersistentClient``, ``HttpClient``, ...
         collection: Its name: 3 to 512 of letters, digits, ``.``, ``_`` and ``-``.
         embedder: Embeds texts and queries; its space is recorded in the collection and compared.
+            Or a function that picks one for the space that the collection recorded.
         create: Create the collection if it is missing.
         adopt: Take over a filled collection that does not say which model embedded it.
         configuration: Chroma's settings of a new collection, e.g. ``{"hnsw": {"ef_search": 200}}``.
     """
+
+    _backend: ChromaBackend
 
     def __init__(
         self,
         client: ClientAPI,
         collection: str = DEFAULT_COLLECTION,
         *,
-        embedder: Embedder,
+        embedder: Embedder | ChooseEmbedder,
         create: bool = True,
         adopt: bool = False,
         configuration: Mapping[str, Any] | None = None,
@@ -66,9 +67,13 @@ class ChromaStore(ChromaBase, SyncStore[ChromaCollection]):
                 f"ChromaStore takes a Chroma client such as chromadb.PersistentClient(path), not "
                 f"{type(client).__name__}. For an AsyncHttpClient there is AsyncChromaStore."
             )
-        super().__init__(collection, embedder=embedder)
-        self._client = client
-        self._settings = Settings(collection, create, adopt, dict(configuration or {}))
+        backend = ChromaBackend(
+            client,
+            collection,
+            function=lambda space: ToastrackEmbeddingFunction.recorded(self.embedder, space),
+            configuration=configuration,
+        )
+        super().__init__(backend, embedder=embedder, create=create, adopt=adopt)
 
     def search(
         self,
@@ -89,16 +94,26 @@ class ChromaStore(ChromaBase, SyncStore[ChromaCollection]):
             exact: Read every matching vector and compare it here, as Chroma has no exact search.
             where: A condition in Chroma's words, e.g. ``{"year": {"$gt": 2020}}``.
             where_document: A condition on the text, e.g. ``{"$contains": "rye"}``.
+
+        Raises:
+            FilterError: The filter is not a flat mapping of scalars.
+            RecordError: The query is a vector of another size, or not finite, or zero.
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: The collection is gone, or cannot be used as it is.
+            TruncationError: The query is over the limit and ``on_truncate="error"``.
         """
-        return self._search(query, k, filter, find(k, filter, exact, where, where_document))
+        return self._search(query, k, filter, exact, SearchOptions(where, where_document))
 
     def audit(self) -> list[str]:
         """Return the ids whose stored vector is not the one that was written.
 
         A server that is killed while it writes its index can lose acknowledged vectors, or put
         one in another's place, and not say so (https://github.com/chroma-core/chroma/issues/7678).
+
+        Raises:
+            StoreError: The collection is gone, or cannot be used as it is.
         """
-        return self._run(audit_steps, reads=True)
+        return run_sync(self._flow.perform(partial(audit, self._backend), reads=True))
 
     def rebuild(self) -> list[str]:
         """Copy the collection into a new one, embedding again what ``audit`` finds.
@@ -107,13 +122,96 @@ class ChromaStore(ChromaBase, SyncStore[ChromaCollection]):
         Returns the ids of damaged records whose vector did not come from this embedder and its
         ``max_tokens``, but perhaps with the record: if so, only you have it. Stopped half-way,
         the collection is as it was, or is found complete when it is opened next.
+
+        Raises:
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: The collection is gone or was written to meanwhile, or another one has the
+                name that the copy needs.
+            TruncationError: A damaged text is over the limit and ``on_truncate="error"``.
         """
-        self._ready()
-        return self._run(
-            lambda collection: rebuild_steps(
-                collection, self._client, self._settings, self.embedder
+        return run_sync(_rebuild(self))
+
+
+class AsyncChromaStore(AsyncBaseStore[RetryingSession, SearchOptions]):
+    """``ChromaStore`` for asyncio, over ``await chromadb.AsyncHttpClient(...)``.
+
+        async with AsyncChromaStore(client, "docs", embedder=Embedder()) as store:
+            await store.upsert([Record("1", "Rye keeps longer than wheat.")])
+            await store.search("which bread stays fresh?")
+
+    The model runs on another thread. Chroma's own asynchronous collection would run it on the
+    event loop.
+    """
+
+    _backend: ChromaBackend
+
+    def __init__(
+        self,
+        client: AsyncClientAPI,
+        collection: str = DEFAULT_COLLECTION,
+        *,
+        embedder: Embedder | ChooseEmbedder,
+        create: bool = True,
+        adopt: bool = False,
+        configuration: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not isinstance(client, AsyncClientAPI):
+            raise TypeError(
+                "AsyncChromaStore takes what `await chromadb.AsyncHttpClient(...)` returns, not "
+                f"{type(client).__name__}. For other clients there is ChromaStore."
             )
+        backend = ChromaBackend(
+            client,
+            collection,
+            function=lambda space: ToastrackEmbeddingFunction.recorded(self.embedder, space),
+            configuration=configuration,
         )
+        super().__init__(backend, embedder=embedder, create=create, adopt=adopt)
+
+    async def search(
+        self,
+        query: str | arrays.Vector,
+        k: int = 10,
+        filter: Filter | None = None,
+        exact: bool = False,
+        *,
+        where: Where | None = None,
+        where_document: Where | None = None,
+    ) -> list[Match]:
+        """Return the best ``min(k, matching)`` records; see ``ChromaStore.search``.
+
+        Raises:
+            FilterError: The filter is not a flat mapping of scalars.
+            RecordError: The query is a vector of another size, or not finite, or zero.
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: The collection is gone, or cannot be used as it is.
+            TruncationError: The query is over the limit and ``on_truncate="error"``.
+        """
+        return await self._search(query, k, filter, exact, SearchOptions(where, where_document))
+
+    async def audit(self) -> list[str]:
+        """Return the ids whose stored vector is not the one that was written.
+
+        Raises:
+            StoreError: The collection is gone, or cannot be used as it is.
+        """
+        return await self._flow.perform(partial(audit, self._backend), reads=True)
+
+    async def rebuild(self) -> list[str]:
+        """Copy the collection into a new one; see ``ChromaStore.rebuild``.
+
+        Raises:
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: The collection is gone or was written to meanwhile, or another one has the
+                name that the copy needs.
+            TruncationError: A damaged text is over the limit and ``on_truncate="error"``.
+        """
+        return await _rebuild(self)
+
+
+async def _rebuild(store: ChromaStore | AsyncChromaStore) -> list[str]:
+    await store._flow.ready()  # what is damaged is embedded again, so by no other model
+    return await store._flow.perform(partial(rebuild, store._backend), store.embedder)
 
 
 def open_collection(
@@ -127,20 +225,46 @@ def open_collection(
 ) -> chromadb.Collection:
     """Return Chroma's own collection, after its space and distance were compared with ours.
 
-    What is added to it and asked of it as text is embedded by ``embedder``. Raises
-    ``SpaceMismatchError`` if it was built with another model or prompt, and ``StoreError`` if it
-    is missing and ``create`` is False, compares by another distance than cosine, or was made with
-    another embedding function.
+    What is added to it and asked of it as text is embedded by ``embedder``.
+
+    Args:
+        client: A synchronous client.
+        name: The collection's name.
+        embedder: Embeds texts and queries; its space is recorded in the collection and compared.
+        create: Create the collection if it is missing.
+        adopt: Take over a filled collection that does not say which model embedded it.
+        configuration: Chroma's settings of a new collection.
+
+    Raises:
+        SpaceMismatchError: The collection was built with another model, prompt or size.
+        StoreError: It is missing and ``create`` is False, compares by another distance than
+            cosine, or was made with another embedding function.
     """
-    settings = Settings(name, create, adopt, dict(configuration or {}))
-    opening = guarded(client, open_collection_steps(client, settings, embedder), patient=False)
-    collection = run_steps(opening, ask)
-    check_function(collection.host)
-    run_steps(guarded(client, check_collection(collection, settings, embedder), patient=False), ask)
+    backend = _OwnFunctionBackend(
+        client,
+        name,
+        function=lambda space: ToastrackEmbeddingFunction.recorded(embedder, space),
+        configuration=configuration,
+    )
+    store = BaseStore(backend, embedder=embedder, create=create, adopt=adopt)
+    run_sync(store._flow.ready())
     function: Any = ToastrackEmbeddingFunction.recorded(embedder, embedder.space)
     return client.get_collection(name, embedding_function=function)
 
 
-def recorded_space(client: ClientAPI, name: str) -> EmbeddingSpace | None:
-    """Return the space that a collection recorded; None if there is none or it recorded none."""
-    return run_steps(guarded(client, read_space(client, name), patient=False), ask)
+class _OwnFunctionBackend(ChromaBackend):
+    """Finds no collection of another embedding function; Chroma would take none other for it."""
+
+    async def find(self, session: RetryingSession) -> bool:
+        """Look for the collection, and see which function it was made with."""
+        if not await super().find(session):
+            return False
+        recorded = (self.host.configuration_json.get("embedding_function") or {}).get("name")
+        if recorded not in (None, ToastrackEmbeddingFunction.name()):
+            raise StoreError(
+                f"Collection {self.label!r} was made with Chroma's embedding function "
+                f"{recorded!r} and Chroma takes none other for it. ChromaStore does without. If "
+                f"the vectors are this embedder's, ChromaStore(client, {self.label!r}, "
+                "embedder=..., adopt=True).rebuild() makes it a collection of toastrack's."
+            )
+        return True

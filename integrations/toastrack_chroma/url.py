@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,29 +10,23 @@ from urllib.parse import unquote, urlsplit
 
 import chromadb
 
-from toastrack.embedder import Embedder
+from toastrack import Embedder
 from toastrack.errors import StoreError
-from toastrack.space import EmbeddingSpace
-from toastrack_chroma.store import ChromaStore, recorded_space
+from toastrack.stores import ChooseEmbedder
+from toastrack_chroma.store import ChromaStore
 
 _FORMS = "chroma+http://host:8000/collection or chroma:DIR/collection"
 
 
 @contextmanager
 def open_url(
-    url: str,
-    choose: Callable[[EmbeddingSpace | None], Embedder],
-    *,
-    create: bool,
-    adopt: bool = False,
+    url: str, embedder: Embedder | ChooseEmbedder, *, create: bool, adopt: bool = False
 ) -> Iterator[ChromaStore]:
-    """Open the store of a URL with the embedder that ``choose`` picks for its recorded space."""
+    """Open the store of a URL; ``embedder`` may depend on the space that it recorded."""
     client, collection = _client(url, create=create)
     try:
-        recorded = recorded_space(client, collection)
-        with ChromaStore(
-            client, collection, embedder=choose(recorded), create=create, adopt=adopt
-        ) as store:
+        store = ChromaStore(client, collection, embedder=embedder, create=create, adopt=adopt)
+        with store:
             yield store
     finally:
         _close(client)

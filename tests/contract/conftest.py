@@ -69,7 +69,7 @@ def _async_postgres(
         connect(loop, dsn) if connect else nullcontext(dsn) as connection,
     ):
 
-        def build(collection: str, **options: Any) -> Store:
+        def build(collection: str, **options: Any) -> Any:
             return Awaited(
                 AsyncPostgresStore(connection, collection, schema=schema, **options), loop
             )
@@ -133,7 +133,7 @@ def _async_chroma(request: pytest.FixtureRequest) -> Iterator[Open]:
     with running_loop() as loop:
         client = loop.run(chromadb.AsyncHttpClient(host=host, port=port, database=database))
 
-        def build(collection: str, **options: Any) -> Store:
+        def build(collection: str, **options: Any) -> Any:
             return Awaited(AsyncChromaStore(client, collection, **options), loop)
 
         yield build
@@ -221,7 +221,7 @@ def _async_qdrant_server(request: pytest.FixtureRequest) -> Iterator[Open]:
 
 
 _PAGE = "toastrack_postgres.backend._PAGE"
-_CHROMA_PAGE = "toastrack_chroma.collection._PAGE"
+_CHROMA_PAGE = "toastrack_chroma.backend._PAGE"
 _QDRANT_PAGE = "toastrack_qdrant.backend._PAGE"
 
 # A host's code is the same for all its kinds, so one of its two classes each is whole.

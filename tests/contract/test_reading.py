@@ -17,7 +17,8 @@ from toastrack.errors import FilterError
 from toastrack.stores.protocol import Store
 
 if TYPE_CHECKING:
-    from contract.conftest import Kind, MakeStore, Runs
+    from contract.conftest import MakeStore, Runs
+    from kinds import Kind
     from numpy.typing import NDArray
 
 DIMENSIONS = 32

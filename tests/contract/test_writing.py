@@ -19,7 +19,8 @@ from toastrack.stores import windows
 from toastrack.stores.protocol import Document, Store
 
 if TYPE_CHECKING:
-    from contract.conftest import Kind, MakeStore, Runs
+    from contract.conftest import MakeStore, Runs
+    from kinds import Kind
 
 A = Record("a", "how do i feed my starter", {"lang": "en"})
 B = Record("b", "rye bread keeps fresh", {"lang": "en"})

@@ -20,7 +20,8 @@ from toastrack.utils import arrays
 
 def public_things() -> Iterator[Any]:
     """Everything with annotations that a user of the package can lay hands on."""
-    owners = [getattr(toastrack, name) for name in toastrack.__all__]
+    exported = [getattr(toastrack, name) for name in toastrack.__all__]
+    owners = [thing for thing in exported if inspect.isclass(thing) or inspect.isfunction(thing)]
     owners.append(Store)
     owners += [value for value in vars(errors).values() if inspect.isclass(value)]
     for owner in owners:

@@ -18,9 +18,8 @@ import chromadb
 from toastrack import Embedder, Record
 from toastrack.errors import SpaceMismatchError, StoreError
 from toastrack_chroma import AsyncChromaStore, ChromaStore
+from toastrack_chroma.backend import COMPLETE, COPY_OF
 from toastrack_chroma.codec import VECTOR_HEAD
-from toastrack_chroma.opening import COMPLETE, COPY_OF
-from toastrack_chroma.store import recorded_space
 
 WORDS = ["rye", "wheat", "salt", "yeast", "oven", "crust", "dough", "water"]
 RECORDS = [
@@ -253,8 +252,8 @@ def test_killed_at_any_step_nothing_is_lost(
             else:
                 break
         seen.add(tuple(sorted(each.name for each in ephemeral.list_collections())))
-        assert recorded_space(ephemeral, "docs") == embedder.space
         again = ChromaStore(ephemeral, "docs", embedder=embedder, create=False)
+        assert again.open().space == embedder.space
         assert again.count() == 12
         assert again.rebuild() == []
         check_same(everything(ephemeral), before)
@@ -296,10 +295,10 @@ def test_a_complete_copy_of_an_earlier_collection_is_left_alone(
 def test_a_collection_that_is_written_to_meanwhile_stays(
     client: Any, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toastrack_chroma import collection
+    from toastrack_chroma import backend
 
     store = filled(client, embedder)
-    copying = collection.upsert
+    copying = backend.upsert
 
     def meanwhile(host: Any, rows: Any) -> Any:
         client.get_collection("docs").add(ids=["new"], embeddings=[[1.0] * 32])

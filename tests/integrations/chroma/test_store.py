@@ -32,11 +32,10 @@ from toastrack_chroma import (
     AsyncChromaStore,
     ChromaStore,
     ToastrackEmbeddingFunction,
+    backend,
     open_collection,
 )
 from toastrack_chroma.codec import MAX_FIELDS
-from toastrack_chroma.collection import _MAX_BYTES
-from toastrack_chroma.server import address, is_gone
 
 A = Record("a", "rye bread keeps fresh", {"lang": "en", "n": 1})
 B = Record("b", "salt is in the dough", {"lang": "de", "n": 2})
@@ -270,6 +269,31 @@ def test_two_spaces_cannot_both_create(http: Any, another: Any, embedder: Embedd
     assert sorted(done) == [False, True]
 
 
+def test_two_spaces_cannot_both_be_recorded(
+    client: Any, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both found none in an empty collection of somebody's, and one wrote after the other."""
+    client.create_collection("docs", embedding_function=None, configuration=deepcopy(COSINE))
+    other = Embedder(embedder.model, device="cpu", query_prompt="other: ")
+    theirs = ChromaStore(client, "theirs", embedder=other)
+    theirs.upsert([A])
+    server = type(client._server)
+    modify = server._modify
+
+    def both(self: Any, *args: Any, **options: Any) -> None:
+        modify(self, *args, **options)
+        monkeypatch.undo()
+        recorded = client.get_collection("theirs", embedding_function=None).metadata
+        client.get_collection("docs", embedding_function=None).modify(metadata=recorded)
+
+    monkeypatch.setattr(server, "_modify", both)
+    with pytest.raises(SpaceMismatchError, match="the query prompt"):
+        ChromaStore(client, "docs", embedder=embedder).upsert([A])
+    store = ChromaStore(client, "docs", embedder=other)
+    assert store.upsert([A]).written == 1
+    assert store.space == theirs.space
+
+
 # -- searching ----------------------------------------------------------------------------------
 
 
@@ -346,7 +370,7 @@ def limited(
     if part == 1:
         yield request.getfixturevalue("http")
         return
-    monkeypatch.setattr("toastrack_chroma.collection._MAX_BYTES", _MAX_BYTES // part)
+    monkeypatch.setattr("toastrack_chroma.backend._MAX_BYTES", backend._MAX_BYTES // part)
     process, port = start_chroma(tmp_path / "chroma", max_request=40 * 2**20 // part)
     client = chromadb.HttpClient(host="127.0.0.1", port=port)
     yield client
@@ -576,9 +600,11 @@ def test_deleted_in_the_middle_of_a_call(
 
 
 def test_other_errors_do_not_count_as_deleted() -> None:
-    assert is_gone(NotFoundError("Collection [docs] does not exist."))
+    is_gone = backend.ChromaBackend.is_collection_gone
+    none: Any = None
+    assert is_gone(none, NotFoundError("Collection [docs] does not exist."))
     for error in (InternalError("Error in compaction"), ValueError("[Missing metadata segment]")):
-        assert not is_gone(error)
+        assert not is_gone(none, error)
 
 
 # -- a server that goes and comes ---------------------------------------------------------------
@@ -639,7 +665,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
         if happens:
             happens.pop(0)()
 
-    monkeypatch.setattr("toastrack.stores.steps.time.sleep", pause)
+    monkeypatch.setattr("time.sleep", pause)
     return happens
 
 
@@ -725,7 +751,7 @@ def test_the_error_repeats_no_password() -> None:
                 chroma_server_http_port=8000,
             )
 
-    assert address(Client()) == "example.org:8443"
+    assert backend.address(Client()) == "example.org:8443"
 
 
 # -- asyncio ------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from toastrack import Embedder, Record, cli
 from toastrack.engines.sentence_transformers import SentenceTransformersEngine
 from toastrack.errors import StoreError
 from toastrack_chroma import ChromaStore
-from toastrack_chroma.opening import COMPLETE, COPY_OF
+from toastrack_chroma.backend import COMPLETE, COPY_OF
 from toastrack_chroma.url import open_url
 
 Run = Callable[..., tuple[int, str, str]]
@@ -160,7 +160,7 @@ def test_a_server_that_stops_in_between(
 ) -> None:
     process, port = start_chroma(tmp_path / "chroma")
     try:
-        monkeypatch.setattr("toastrack.stores.retrying.PATIENT", (0.0, 0.0))
+        monkeypatch.setattr("toastrack.stores.backend.LONG_BACKOFF", (0.0, 0.0))
         run_model = SentenceTransformersEngine.run
 
         def stopping(self: SentenceTransformersEngine, *args: Any, **options: Any) -> Any:

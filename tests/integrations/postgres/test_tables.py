@@ -577,7 +577,7 @@ def test_a_dump_brings_the_space_along(
     with psycopg.connect(new_database) as target:
         target.execute("create extension vector")
 
-    words = [dump, f"--schema={schema}", f"--dbname={postgres_dsn}"]
+    words: list[Any] = [dump, f"--schema={schema}", f"--dbname={postgres_dsn}"]
     script = subprocess.run(words, capture_output=True, check=True).stdout
     words = [restore, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--dbname={new_database}"]
     subprocess.run(words, input=script, capture_output=True, check=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from toastrack.filters import Scalar
+from toastrack.stores import Scalar
 from toastrack_chroma.codec import MAX_INT, is_field
 
 

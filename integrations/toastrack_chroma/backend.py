@@ -1,0 +1,591 @@
+"""A Chroma collection: every call that is made to find, fill and ask it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+from chromadb.errors import ChromaError, NotFoundError
+
+from toastrack import EmbeddingSpace, Match, Record
+from toastrack.errors import RecordError, StoreError
+from toastrack.stores import (
+    IdSet,
+    RetryingBackend,
+    RetryingSession,
+    Row,
+    Scalar,
+    Status,
+    TopK,
+    WriteBatch,
+    matches,
+)
+from toastrack_chroma.codec import (
+    DOCUMENT_ID,
+    TEXT_HASH,
+    VECTOR_HEAD,
+    Metadata,
+    check_record,
+    document_of,
+    row_metadata,
+    same_rest,
+    to_metadata,
+    to_record,
+)
+from toastrack_chroma.filters import all_of, native_filter
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Where = Mapping[str, Any]
+Item = TypeVar("Item")
+
+SPACE = "toastrack"
+"""Where the collection's metadata holds the embedding space, as JSON."""
+COPY_OF = "toastrack_copy_of"
+"""Where a copy that ``rebuild`` makes holds the id of the collection it is made from."""
+COMPLETE = "toastrack_copy_complete"
+"""Marks a copy that is to take the name of the collection it was made from."""
+
+# Ids and documents asked for at a time: Chroma puts each into a variable of sqlite's, of which
+# there are 32,766. Vectors come in smaller pages, because they come as float64.
+_PAGE = 5_000
+_VECTOR_PAGE = 2_000
+# The server refuses requests over 40 MiB (its setting max_payload_size_bytes).
+_MAX_BYTES = 24 * 2**20
+
+# What a proxy or a server that is starting or too busy says.
+_AWAY = (429, 502, 503, 504)
+_TOO_LARGE = 413
+_WITHOUT_SEGMENT = re.compile(r"\[Missing \w+ segment\]")
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What only Chroma's search knows."""
+
+    where: Where | None = None
+    where_document: Where | None = None
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """A row in Chroma's own words."""
+
+    id: str
+    text: str | None
+    metadata: Metadata | None
+    vector: NDArray[np.float32] | None
+    """None in a row whose stored vector stays."""
+    uri: str | None = None
+
+
+class ChromaBackend(RetryingBackend):
+    """One collection of one client, synchronous or asynchronous.
+
+    Args:
+        client: The user's own.
+        collection: The collection's name.
+        function: Returns the embedding function that a new collection records for its space.
+        configuration: Chroma's own settings of a new collection.
+    """
+
+    host: Any
+    """``chromadb.Collection``, or its asynchronous twin, once it is found."""
+
+    def __init__(
+        self,
+        client: Any,
+        collection: str,
+        *,
+        function: Callable[[EmbeddingSpace], Any],
+        configuration: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not isinstance(collection, str):
+            raise TypeError(f"A collection's name is str, not {type(collection).__name__}.")
+        self.client = client
+        self.label = collection
+        self._function = function
+        self._configuration = dict(configuration or {})
+        self._metadata: dict[str, Any] = {}
+        self._max_rows = 0
+        distance = _distance(self._configuration)
+        if distance not in (None, "cosine"):
+            raise StoreError(
+                f"configuration= asks for the distance {distance!r}; toastrack's scores are cosine "
+                "similarities. Leave it out."
+            )
+
+    # -- the collection -------------------------------------------------------------------------
+
+    async def find(self, session: RetryingSession) -> bool:
+        """Look for the collection, or for the complete copy of it that a kill left behind."""
+        host = await self.lookup(session, self.label)
+        if host is None:
+            host = await self._finish_rebuild(session)
+        if host is None:
+            return False
+        await self._learn(session, host)
+        return True
+
+    async def create(self, session: RetryingSession, space: EmbeddingSpace) -> None:
+        """Create the collection with the space in its metadata."""
+        configuration = dict(self._configuration)
+        index = "spann" if configuration.get("spann") else "hnsw"
+        configuration[index] = {**(configuration.get(index) or {}), "space": "cosine"}
+        try:
+            # Of two that create at once the second gets the first one's collection.
+            await session.call(
+                self.client.get_or_create_collection,
+                self.label,
+                configuration=configuration,
+                metadata={SPACE: _dump_space(space)},
+                embedding_function=self._function(space),
+            )
+        except ChromaError as error:
+            raise StoreError(f"Collection {self.label!r} cannot be created: {error}") from error
+        await self.find(session)
+
+    async def record_space(self, session: RetryingSession, space: EmbeddingSpace) -> None:
+        """Put the space into the collection's metadata, beside what the user keeps there."""
+        metadata = {**self.own_metadata, SPACE: _dump_space(space)}
+        await session.call(self.host.modify, metadata=metadata)
+        # Of two that write at once the last one's is there; both must see it.
+        await self._learn(session, await self._get_collection(session, self.label))
+
+    @property
+    def own_metadata(self) -> dict[str, Any]:
+        """What the collection says of itself, but for its distance.
+
+        That is settled, and Chroma refuses to be told of it again.
+        """
+        return {key: value for key, value in self._metadata.items() if key[:5] != "hnsw:"}
+
+    @property
+    def copy_name(self) -> str:
+        """The name of the collection's copy while ``rebuild`` makes it."""
+        return f"{self.label}__rebuild"
+
+    async def lookup(self, session: RetryingSession, name: str) -> Any:
+        """Return Chroma's collection of a name, or None."""
+        try:
+            return await self._get_collection(session, name)
+        except NotFoundError:
+            return None
+        except ValueError as error:  # how older servers say it
+            if "does not exist" in str(error):
+                return None
+            raise
+
+    async def _get_collection(self, session: RetryingSession, name: str) -> Any:
+        # Without an embedding function, as we embed ourselves.
+        host = await session.call(self.client.get_collection, name, embedding_function=None)
+        # At every write Chroma builds the embedding functions that the server names here, to ask
+        # whether they are sparse; one of them can be told to run code
+        # (https://github.com/chroma-core/chroma/issues/6717).
+        host._model.serialized_schema = None
+        return host
+
+    async def _finish_rebuild(self, session: RetryingSession) -> Any:
+        """Give a complete copy its name; None if there is none. A kill may have come between."""
+        copy = await self.lookup(session, self.copy_name)
+        if copy is None or not (copy.metadata or {}).get(COMPLETE):
+            return None
+        metadata = {
+            key: value for key, value in copy.metadata.items() if key not in (COPY_OF, COMPLETE)
+        }
+        try:
+            await session.call(copy.modify, name=self.label, metadata=metadata)
+        except ChromaError:
+            # Somebody else opened it at this moment and did the same, or made a new one.
+            if await self.lookup(session, self.label) is None:
+                raise
+        return await self.lookup(session, self.label)
+
+    async def _learn(self, session: RetryingSession, host: Any) -> None:
+        """Read what a collection says of itself; refuse one that does not compare by cosine."""
+        distance = _distance(host.configuration_json) or "l2"
+        if distance != "cosine":
+            raise StoreError(
+                f"Collection {self.label!r} compares by {distance!r} and toastrack's scores are "
+                "cosine similarities. A collection's distance cannot be changed: use a new one."
+            )
+        metadata = dict(host.metadata or {})
+        space = self._space_in(metadata)
+        dimensions = space.dimensions if space else await _size(session, host)
+        self._max_rows = await session.call(self.client.get_max_batch_size)
+        # All at once, as others may be in the middle of a call.
+        self.host, self._metadata = host, metadata
+        self.space, self.dimensions = space, dimensions
+
+    def _space_in(self, metadata: Mapping[str, Any]) -> EmbeddingSpace | None:
+        written = metadata.get(SPACE)
+        if written is None:
+            return None
+        try:
+            return EmbeddingSpace.from_dict(json.loads(written))
+        except (ValueError, TypeError) as error:
+            raise StoreError(
+                f"Collection {self.label!r}: its metadata {SPACE!r} is damaged ({error}). Restore "
+                "it, or remove it and open the collection with adopt=True."
+            ) from None
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def check(self, record: Record) -> None:
+        """Raise ``RecordError`` for what Chroma cannot store."""
+        check_record(record)
+
+    async def compare(self, session: RetryingSession, rows: Sequence[Row]) -> dict[str, Status]:
+        """Say how each row compares to what is stored under its id."""
+        stored = await self._metadatas(session, [row.record.id for row in rows])
+        result: dict[str, Status] = {}
+        for record, text_hash, _ in rows:
+            if record.id not in stored:
+                continue
+            metadata = stored[record.id] or {}
+            if metadata.get(TEXT_HASH) != text_hash.hex():
+                result[record.id] = "changed"
+            else:
+                result[record.id] = "unchanged" if same_rest(metadata, record) else "metadata"
+        return result
+
+    async def write(self, session: RetryingSession, batch: WriteBatch) -> tuple[int, int]:
+        """Write new rows, then the others' metadata; what is stale goes last."""
+        changed = [*batch.rows, *batch.metadata_rows]
+        before = await self._metadatas(session, [row.record.id for row in changed])
+        new = [_stored(row, before) for row in batch.rows]
+        await self.send_to(session, self.host, upsert, new)
+        other = [_stored(row, before) for row in batch.metadata_rows]
+        await self.send_to(session, self.host, update, other)
+        kept = {id for ids in batch.replaced.values() for id in ids}
+        there = await self._ids_of_documents(session, list(batch.replaced))
+        deleted = await self._delete(session, [id for id in there if id not in kept])
+        return len(changed), deleted
+
+    async def send_to(
+        self,
+        session: RetryingSession,
+        host: Any,
+        send: Callable[[Any, Sequence[StoredRow]], Any],
+        rows: Sequence[StoredRow],
+    ) -> None:
+        """Send rows in pages, and in smaller ones if the server says that they are too large."""
+        pages = deque(_cut(rows, self._max_rows, self._bytes))
+        while pages:
+            page = pages.popleft()
+            try:
+                await session.call(send, host, page)
+            except Exception as error:
+                if _status(error) != _TOO_LARGE:
+                    raise
+                if len(page) == 1:
+                    raise RecordError(
+                        f"Record {page[0].id!r}: its text, metadata and vector are more than the "
+                        "Chroma server takes in one request (its setting max_payload_size_bytes, "
+                        "40 MiB unless it was changed). Split the record."
+                    ) from error
+                middle = len(page) // 2
+                pages.extendleft([page[middle:], page[:middle]])
+
+    def _bytes(self, row: StoredRow) -> int:
+        """Guess a row's size on the wire from above: a letter takes up to 6 bytes in JSON."""
+        letters = sum(len(key) + len(str(value)) for key, value in (row.metadata or {}).items())
+        letters += len(row.id) + len(row.text or "") + len(row.uri or "")
+        return 22 * (self.dimensions or 0) + 6 * letters
+
+    async def delete(
+        self, session: RetryingSession, ids: Sequence[str], documents: Sequence[str]
+    ) -> int:
+        """Delete records by id and whole documents; return how many records went."""
+        there = await self._metadatas(session, ids)
+        of_documents = await self._ids_of_documents(session, documents)
+        return await self._delete(session, list(dict.fromkeys([*there, *of_documents])))
+
+    async def _delete(self, session: RetryingSession, ids: Sequence[str]) -> int:
+        for page in _batches(ids, _PAGE):
+            await session.call(self.host.delete, ids=page)
+        return len(ids)
+
+    # -- reading --------------------------------------------------------------------------------
+
+    async def get(self, session: RetryingSession, ids: Sequence[str]) -> list[Record | None]:
+        """Return records in the order asked."""
+        found: dict[str, Record] = {}
+        for page in _batches(_storable(ids), _PAGE):
+            answer = await session.call(self.host.get, ids=page, include=["documents", "metadatas"])
+            for id, text, metadata in zip(
+                answer["ids"], answer["documents"], answer["metadatas"], strict=True
+            ):
+                found[id] = to_record(id, text, metadata)
+        return [found.get(id) for id in ids]
+
+    async def count(self, session: RetryingSession, documents: bool) -> int:
+        """Count records, or documents by reading the name of each record's."""
+        if documents:
+            return len(await self._documents(session))
+        return int(await session.call(self.host.count))
+
+    async def document_page(self, session: RetryingSession, after: Any) -> tuple[list[str], Any]:
+        """Return the next documents' ids; all are read first, as pages shift when rows go."""
+        documents, last = after or (await self._documents(session), None)
+        page = documents.page(last, _PAGE)
+        return page, (documents, page[-1]) if len(page) == _PAGE else None
+
+    async def _documents(self, session: RetryingSession) -> IdSet:
+        seen = IdSet()
+        offset = 0
+        while True:
+            answer = await session.call(
+                self.host.get, limit=_PAGE, offset=offset, include=["metadatas"]
+            )
+            seen.add(map(document_of, answer["ids"], answer["metadatas"]))
+            if len(answer["ids"]) < _PAGE:
+                return seen
+            offset += _PAGE
+
+    async def _metadatas(
+        self, session: RetryingSession, ids: Sequence[str]
+    ) -> dict[str, Mapping[str, Any] | None]:
+        """Return the stored metadata of those ids that are there."""
+        found: dict[str, Mapping[str, Any] | None] = {}
+        for page in _batches(_storable(ids), _PAGE):
+            answer = await session.call(self.host.get, ids=page, include=["metadatas"])
+            found.update(zip(answer["ids"], answer["metadatas"], strict=True))
+        return found
+
+    async def _ids_of_documents(
+        self, session: RetryingSession, documents: Sequence[str]
+    ) -> list[str]:
+        found: list[str] = []
+        for page in _batches(_storable(documents, empty=True), _PAGE):
+            answer = await session.call(
+                self.host.get, where={DOCUMENT_ID: {"$in": page}}, include=[]
+            )
+            found.extend(answer["ids"])
+        return found
+
+    # -- searching ------------------------------------------------------------------------------
+
+    async def search(
+        self,
+        session: RetryingSession,
+        vector: NDArray[np.float32],
+        *,
+        k: int,
+        filter: Mapping[str, Scalar],
+        exact: bool,
+        options: SearchOptions,
+    ) -> list[Match]:
+        """Return the best ``min(k, matching)`` rows; compared here if the index gives fewer."""
+        if k > _PAGE and not (k := min(k, await self.count(session, False))):
+            return []  # a host's number has 32 bits, and it would make room for so many
+        conditions, rest = native_filter(filter)
+        if options.where:
+            conditions.append(options.where)
+        chosen = {"where": all_of(conditions), "where_document": options.where_document or None}
+        if not exact and not rest:
+            scores = await self._query(session, vector, k, chosen)
+            if len(scores) < k:
+                exact = len(scores) < await self._matching(session, k, chosen)
+        if exact or rest:
+            scores = await self._read_all(session, vector, k, chosen, rest)
+        return await self._matches(session, scores)
+
+    async def _query(
+        self,
+        session: RetryingSession,
+        vector: NDArray[np.float32],
+        k: int,
+        chosen: Mapping[str, Any],
+    ) -> dict[str, float]:
+        """Ask the index."""
+        answer = await session.call(
+            self.host.query,
+            query_embeddings=[vector],
+            n_results=k,
+            include=["distances"],
+            **chosen,
+        )
+        distances = zip(answer["ids"][0], answer["distances"][0], strict=True)
+        return {id: 1.0 - float(distance) for id, distance in distances}
+
+    async def _matching(self, session: RetryingSession, k: int, chosen: Mapping[str, Any]) -> int:
+        """Count the rows that a search may find, up to k."""
+        if any(chosen.values()):
+            answer = await session.call(self.host.get, limit=k, include=[], **chosen)
+            return len(answer["ids"])
+        return min(k, await self.count(session, False))
+
+    async def _read_all(
+        self,
+        session: RetryingSession,
+        vector: NDArray[np.float32],
+        k: int,
+        chosen: Mapping[str, Any],
+        rest: Mapping[str, Scalar],
+    ) -> dict[str, float]:
+        """Read the vectors and compare each; Chroma has no exact search."""
+        best = TopK(vector, k)
+        offset = 0
+        include = ["embeddings", "metadatas"] if rest else ["embeddings"]
+        while True:
+            answer = await session.call(
+                self.host.get, limit=_VECTOR_PAGE, offset=offset, include=include, **chosen
+            )
+            await self.runtime.offload(_take, best, answer, rest)
+            if len(answer["ids"]) < _VECTOR_PAGE:
+                return best.scores()
+            offset += _VECTOR_PAGE
+
+    async def _matches(self, session: RetryingSession, scores: Mapping[str, float]) -> list[Match]:
+        records = await self.get(session, list(scores))
+        found = [
+            Match(
+                record.id,
+                record.text,
+                scores[record.id],
+                record.metadata,
+                record.document,
+                record.chunk,
+            )
+            for record in records
+            if record is not None  # deleted since it was found
+        ]
+        return sorted(found, key=lambda match: (-match.score, match.id))
+
+    # -- the host -------------------------------------------------------------------------------
+
+    def is_away(self, error: BaseException) -> bool:
+        """Tell whether a server could not be reached, or went away before it answered."""
+        unreached = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.TimeoutException)
+        return isinstance(error, unreached) or _status(error) in _AWAY
+
+    def explain(self, error: Exception) -> Exception:
+        """Say which server it is that does not answer."""
+        return StoreError(
+            f"The Chroma server at {address(self.client)} does not answer ({error}). Start it, or "
+            "look at its log; then run the same call again."
+        )
+
+    def is_collection_gone(self, error: BaseException) -> bool:
+        """Tell whether Chroma says, in one of its ways, that there is no such collection."""
+        if isinstance(error, NotFoundError):
+            return True
+        # Chroma looks for the collection first and then for its segments, and it went in between. In
+        # this process that is an InternalError, over HTTP a status that the client has no class for.
+        return isinstance(error, ChromaError) and bool(_WITHOUT_SEGMENT.search(str(error)))
+
+
+def address(client: Any) -> str:
+    """Return a client's host and port, without what else its URL may hold."""
+    settings = client.get_settings()
+    host, port = str(settings.chroma_server_host), settings.chroma_server_http_port
+    if "//" in host:
+        parts = urlsplit(host)
+        return f"{parts.hostname}:{parts.port or port}"
+    return f"{host}:{port}"
+
+
+def _status(error: BaseException) -> int | None:
+    # Chroma raises a bare Exception with the server's words, while it handles the one that knows.
+    cause = error.__context__
+    return cause.response.status_code if isinstance(cause, httpx.HTTPStatusError) else None
+
+
+def _distance(configuration: Mapping[str, Any]) -> str | None:
+    for index in ("hnsw", "spann"):
+        settings = configuration.get(index)
+        if settings and settings.get("space"):
+            return str(settings["space"])
+    return None
+
+
+def _dump_space(space: EmbeddingSpace) -> str:
+    return json.dumps(space.to_dict(), sort_keys=True, ensure_ascii=False)
+
+
+async def _size(session: RetryingSession, host: Any) -> int | None:
+    """Return the size of the vectors that are stored; None if there are none."""
+    answer = await session.call(host.get, limit=1, include=["embeddings"])
+    return len(answer["embeddings"][0]) if len(answer["ids"]) else None
+
+
+def upsert(host: Any, rows: Sequence[StoredRow]) -> Any:
+    """Send whole rows to a collection of Chroma's."""
+    uris = [row.uri for row in rows]
+    return host.upsert(
+        ids=[row.id for row in rows],
+        # Chroma checks a list of lists number by number, and a list of arrays one by one.
+        embeddings=np.array([row.vector for row in rows], dtype=np.float32),
+        documents=[row.text for row in rows],
+        metadatas=[row.metadata for row in rows],
+        **({"uris": uris} if any(uris) else {}),
+    )
+
+
+def update(host: Any, rows: Sequence[StoredRow]) -> Any:
+    """Send what is stored beside text and vector of rows that are there."""
+    return host.update(ids=[row.id for row in rows], metadatas=[row.metadata for row in rows])
+
+
+def _take(best: TopK, answer: Mapping[str, Any], rest: Mapping[str, Scalar]) -> None:
+    """Look at a page of vectors, those apart that Chroma could not leave out."""
+    ids, vectors = answer["ids"], np.asarray(answer["embeddings"])
+    if rest:
+        passing = [
+            position
+            for position, metadata in enumerate(answer["metadatas"])
+            if matches(to_metadata(metadata or {}), rest)
+        ]
+        ids, vectors = [ids[position] for position in passing], vectors[passing]
+    best.add(ids, vectors)
+
+
+def _stored(row: Row, before: Mapping[str, Mapping[str, Any] | None]) -> StoredRow:
+    return StoredRow(row.record.id, row.record.text, _replacing(row, before), row.vector)
+
+
+def _replacing(row: Row, before: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any]:
+    """Return a row's metadata; Chroma merges, so what is there no longer is said to be None."""
+    now = row_metadata(row)
+    stored = before.get(row.record.id) or {}
+    gone = {key: None for key in stored if key not in now}
+    if row.vector is None:  # the vector stays, and with it what is said of it
+        gone.pop(VECTOR_HEAD, None)
+    return {**gone, **now}
+
+
+def _storable(ids: Sequence[str], *, empty: bool = False) -> list[str]:
+    """Leave out what no row can have as its id: Chroma would refuse the whole call."""
+    return [
+        id
+        for id in dict.fromkeys(ids)
+        if (id or empty) and not any("\ud800" <= letter <= "\udfff" for letter in id)
+    ]
+
+
+def _batches(ids: Iterable[str], size: int) -> Iterator[list[str]]:
+    return _cut(ids, size, lambda id: 6 * len(id))
+
+
+def _cut(items: Iterable[Item], most: int, size_of: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Cut where a number of items or a request's bytes would be passed."""
+    page: list[Item] = []
+    size = 0
+    for item in items:
+        bytes_of_item = size_of(item)
+        if page and (len(page) >= most or size + bytes_of_item > _MAX_BYTES):
+            yield page
+            page, size = [], 0
+        page.append(item)
+        size += bytes_of_item
+    if page:
+        yield page
