@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 import runpy
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pages
 import pytest
 import services
+from chroma_server import close_connections
 from pages import PAGES, ROOT, Block, blocks, name_of
 
 # What a page needs that is not installed with every extra.
@@ -72,7 +71,7 @@ def test_what_needs_a_server_runs(
     code = "".join(block.code for block in found)
     if CHROMA in code:
         # First, so that it comes last: the database is deleted over one of the connections.
-        request.addfinalizer(close_connections_of_chroma)
+        request.addfinalizer(close_connections)
     replacements = {name: here(name, request) for name in SERVERS if name in code}
     run([block.where(replacements) for block in found])
 
@@ -90,20 +89,6 @@ def here(server: str, request: pytest.FixtureRequest) -> str:
     url = str(request.getfixturevalue("qdrant_url"))
     request.addfinalizer(qdrant_cleaner(url))
     return url
-
-
-def close_connections_of_chroma() -> None:
-    """Close what Chroma keeps open for every client of the process, even of loops that are gone."""
-    from chromadb.api.shared_system_client import SharedSystemClient
-
-    for system in SharedSystemClient._identifier_to_system.values():
-        for part in system._instances.values():
-            if hasattr(part, "_session"):
-                part._session.close()
-            getattr(part, "_clients", {}).clear()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 def qdrant_cleaner(url: str) -> Callable[[], None]:

@@ -38,7 +38,13 @@ DEFAULT_MODEL = "mixedbread-ai/mxbai-embed-large-v1"
 
 
 class EmbedderSettings(TypedDict, total=False):
-    """The arguments of ``Embedder``, which also pickling and copying carry."""
+    """The arguments of ``Embedder``, for a function that hands them on.
+
+        settings: EmbedderSettings = {"max_tokens": 128, "on_truncate": "ignore"}
+        quick = Embedder(**settings)
+
+    ``Embedder.settings()`` returns them; pickling and copying carry nothing else.
+    """
 
     model: str | os.PathLike[str]
     revision: str | None

@@ -182,7 +182,7 @@ class UnsupportedError(ToastrackError):
     """The host or the model cannot do what was asked.
 
         try:
-            store.check_index()
+            store.build_index()
         except UnsupportedError as error:
             print(error)
 

@@ -135,6 +135,7 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
 class AsyncChromaStore(AsyncBaseStore[RetryingSession, SearchOptions]):
     """``ChromaStore`` for asyncio, over ``await chromadb.AsyncHttpClient(...)``.
 
+        client = await chromadb.AsyncHttpClient(host="localhost", port=8000)
         async with AsyncChromaStore(client, "docs", embedder=Embedder()) as store:
             await store.upsert([Record("1", "Rye keeps longer than wheat.")])
             await store.search("which bread stays fresh?")

@@ -110,6 +110,7 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
 class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
     """The twin of ``QdrantStore``: the same arguments, and every call is awaited.
 
+        client = AsyncQdrantClient("localhost")
         async with AsyncQdrantStore(client, "docs", embedder=Embedder()) as store:
             await store.upsert([Record("1", "Rye keeps longer than wheat.")])
             await store.search("which bread stays fresh?")

@@ -169,6 +169,7 @@ class BaseStore(_Base[S, O]):
         """Delete records by id, or whole documents; return how many records went.
 
         Raises:
+            SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
             ValueError: Neither was given.
         """
@@ -181,6 +182,7 @@ class BaseStore(_Base[S, O]):
         """Return records in the order asked, None for an id that is not there.
 
         Raises:
+            SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
         """
         wanted = listed("ids", ids)
@@ -190,6 +192,7 @@ class BaseStore(_Base[S, O]):
         """Count the records, or the documents they belong to.
 
         Raises:
+            SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
         """
         return run_sync(
@@ -200,6 +203,7 @@ class BaseStore(_Base[S, O]):
         """Yield the id of every document, in pages, in no promised order.
 
         Raises:
+            SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
         """
         after = None
@@ -214,7 +218,12 @@ class BaseStore(_Base[S, O]):
     # -- the index ------------------------------------------------------------------------------
 
     def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
-        """Do nothing and return False: this host keeps its index by itself."""
+        """Do nothing and return False: this host keeps its index by itself.
+
+        Raises:
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: The collection is gone, or cannot be used as it is.
+        """
         return run_sync(
             self._flow.build_index(partial(self._backend.build_index, on_progress=on_progress))
         )
@@ -333,6 +342,7 @@ class AsyncBaseStore(_Base[S, O]):
         """Delete records by id, or whole documents; return how many records went.
 
         Raises:
+            SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
             ValueError: Neither was given.
         """
@@ -345,6 +355,7 @@ class AsyncBaseStore(_Base[S, O]):
         """Return records in the order asked, None for an id that is not there.
 
         Raises:
+            SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
         """
         wanted = listed("ids", ids)
@@ -354,6 +365,7 @@ class AsyncBaseStore(_Base[S, O]):
         """Count the records, or the documents they belong to.
 
         Raises:
+            SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
         """
         return await self._flow.perform(self._backend.count, documents, reads=True, retry="short")
@@ -362,6 +374,7 @@ class AsyncBaseStore(_Base[S, O]):
         """Yield the id of every document, in pages, in no promised order.
 
         Raises:
+            SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
         """
         after = None
@@ -375,7 +388,12 @@ class AsyncBaseStore(_Base[S, O]):
     # -- the index ------------------------------------------------------------------------------
 
     async def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
-        """Do nothing and return False: this host keeps its index by itself."""
+        """Do nothing and return False: this host keeps its index by itself.
+
+        Raises:
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: The collection is gone, or cannot be used as it is.
+        """
         return await self._flow.build_index(
             partial(self._backend.build_index, on_progress=on_progress)
         )

@@ -110,18 +110,20 @@ class StoreFlow(Generic[S, O]):
         backend = self.backend
         find = partial(backend.in_session, reads=False, retry="short")
         self._compared = False
-        is_there = await find(backend.find)
+        try:
+            is_there = await find(backend.find)
+        except Exception as error:
+            if not backend.is_collection_gone(error):
+                raise
+            is_there = False  # it went between two calls
         if not isinstance(self._embedder, Embedder):
             self._embedder = self._embedder(backend.space if is_there else None)
         embedder = self._embedder
         if not is_there:
-            where = f"{backend.kind.lower()} {backend.label!r}"
             if self._deleted:
-                raise StoreError(
-                    f"{where} was deleted while this store was open, and is not created again "
-                    "unasked. Call close() first: then the next call creates it."
-                )
+                raise self._was_deleted()
             if not self._create:
+                where = f"{backend.kind.lower()} {backend.label!r}"
                 raise StoreError(f"There is no {where}. Open it with create=True, or ingest first.")
             # Outside of a session: it may take a download.
             space = await self.runtime.offload(lambda: embedder.space)
@@ -136,14 +138,22 @@ class StoreFlow(Generic[S, O]):
         ours = await self.runtime.offload(lambda: embedder.space)
         if backend.space is None:
             record = partial(self._record, ours=ours)
-            await backend.in_session(record, reads=False, retry="short")
+            try:
+                await backend.in_session(record, reads=False, retry="short")
+            except Exception as error:
+                if not backend.is_collection_gone(error):
+                    raise
+                self._lose()
+                raise self._was_deleted() from error
         self._check(ours)
         self._compared = True
 
     async def _record(self, session: S, *, ours: EmbeddingSpace) -> None:
         """Write our space down where nobody's is, if nothing is stored or that was allowed."""
         backend = self.backend
-        await backend.find(session)  # somebody may have been faster
+        if not await backend.find(session):  # somebody may have been faster
+            self._lose()
+            raise self._was_deleted()
         self._check(ours)
         if backend.space is not None:
             return
@@ -152,6 +162,11 @@ class StoreFlow(Generic[S, O]):
                 raise missing_space(ours, where=f"{backend.kind} {backend.label!r}")
             await backend.check_adoptable(session)
         await backend.record_space(session, ours)
+        if backend.space is None:
+            raise StoreError(
+                f"{backend.kind} {backend.label!r} does not keep the embedding space that was just "
+                "recorded: somebody else writes what it says of itself. Run the same call again."
+            )
 
     def _check(self, ours: EmbeddingSpace) -> None:
         backend = self.backend
@@ -188,19 +203,33 @@ class StoreFlow(Generic[S, O]):
 
     async def run(self, body: Callable[[], Awaitable[T]], *, reads: bool = False) -> T:
         """Run a body on the open collection; what reads looks again, once, if it is gone."""
-        found = await self.open()
-        try:
-            return await body()
-        except Exception as error:
-            if not self.backend.is_collection_gone(error):
-                raise
-            self._deleted = True
-            if self._found == found:
-                self._found = 0
-            if not reads:
-                raise self._gone() from error
-        await self.open()
-        return await body()
+        for looked_again in (False, True):
+            found = await self.open()
+            try:
+                return await body()
+            except Exception as error:
+                if not self.backend.is_collection_gone(error):
+                    raise
+                if self._found == found:
+                    self._lose()
+                if not reads:
+                    raise self._gone() from error
+                if looked_again:  # it is found, and answers nothing: half of it is deleted
+                    raise self._was_deleted() from error
+        raise AssertionError("unreachable")
+
+    def _lose(self) -> None:
+        """Forget a collection that is gone: it is looked for again, and never created again."""
+        self._deleted = True
+        self._found = 0
+
+    def _was_deleted(self) -> StoreError:
+        """Return the error for a collection that was there before."""
+        return StoreError(
+            f"{self.backend.kind.lower()} {self.backend.label!r} was deleted while this store was "
+            "open, and is not created again unasked. Call close() first: then the next call "
+            "creates it."
+        )
 
     def _gone(self) -> StoreError:
         """Return the error for a write: what it was compared with is gone."""
