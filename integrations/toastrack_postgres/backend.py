@@ -508,8 +508,8 @@ class PostgresBackend(BackendBase):
             await connections.renew()
 
     def is_collection_gone(self, error: BaseException) -> bool:
-        """Tell whether Postgres says that there is no such table."""
-        return isinstance(error, errors.UndefinedTable)
+        """Tell whether Postgres says that there is no such table, and not one of a ``where=``."""
+        return isinstance(error, errors.UndefinedTable) and f'"{self.label}"' in str(error)
 
     def interrupt(self, thread: Thread) -> None:
         """Cancel what this thread asks of the server."""

@@ -27,8 +27,9 @@ from types import TracebackType
 from urllib.parse import quote
 
 import platformdirs
+from psycopg import pq
 
-from toastrack.errors import StoreError, needs_extra
+from toastrack.errors import StoreError
 from toastrack_postgres.embedded.programs import (
     ROOT_FOLDER,
     Programs,
@@ -36,9 +37,6 @@ from toastrack_postgres.embedded.programs import (
     make_root_folder,
     package_folder,
 )
-
-with needs_extra("embedded", "psycopg"):
-    from psycopg import pq
 
 if sys.platform != "win32":
     import fcntl

@@ -574,6 +574,17 @@ def test_a_table_that_was_dropped_and_made_again_is_read(
     assert store.get(["a", "b"]) == [None, B]
 
 
+def test_a_table_that_a_condition_names_and_is_not_there_is_the_callers_own_error(
+    other: Any, make: Make
+) -> None:
+    store = make(other)
+    store.upsert([A])
+    for _ in range(2):
+        with pytest.raises(psycopg.errors.UndefinedTable, match="nowhere"):
+            store.search("rye", where=sql.SQL("id in (select id from nowhere)"))
+    assert store.get(["a"]) == [A]
+
+
 def test_a_table_whose_creation_was_rolled_back_is_made_again(other: Any, make: Make) -> None:
     store = make(other)
     with other.transaction(force_rollback=True):
