@@ -111,12 +111,14 @@ def qdrant_cleaner(url: str) -> Callable[[], None]:
 
 
 def test_the_store_of_the_adapters_page_passes_the_contract(tmp_path: Path) -> None:
-    """Its blocks are a module of its own, and the command is the page's last one."""
+    """Its blocks are modules of their own, and the command is the page's last one."""
     found = blocks(ROOT / "docs" / "adapters.md")
-    code = "\n\n".join(block.code for block in found if block.is_python)
+    *store, kinds = [block.code for block in found if block.is_python]
     (command,) = [block.code.strip() for block in found if block.language == "bash"]
     name = command.rpartition(" ")[2]
-    (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")
+    (tmp_path / "memory_store.py").write_text("\n\n".join(store), encoding="utf-8")
+    imports = "from memory_store import AsyncMemoryStore, Memory, MemoryStore\n"
+    (tmp_path / f"{name}.py").write_text(imports + kinds, encoding="utf-8")
     result = subprocess.run(
         [sys.executable, "-m", *command.split(), "-q", "-p", "no:cacheprovider"],
         cwd=ROOT,

@@ -3,7 +3,6 @@
 from toastrack.errors import needs_extra
 
 with needs_extra("llama-index", "llama_index", "llama_index.core"):
-    from toastrack_llama_index.embedding import ToastrackEmbedding
-    from toastrack_llama_index.node_parser import ToastrackNodeParser
+    from toastrack_llama_index.embedding import ToastrackEmbedding, ToastrackNodeParser
 
 __all__ = ["ToastrackEmbedding", "ToastrackNodeParser"]

@@ -267,8 +267,6 @@ class PostgresBackend(BackendBase):
 
     async def compare(self, session: Session, rows: Sequence[Row]) -> dict[str, Status]:
         """Say how each row compares to what is stored under its id."""
-        if not rows:
-            return {}
         ids = [row.record.id for row in rows]
         stored = await session.execute(self._statements.stored_hashes, {"ids": ids})
         result: dict[str, Status] = {rows[position].record.id: "changed" for position, _ in stored}

@@ -270,11 +270,21 @@ elif "TOASTRACK_QDRANT_URL" not in os.environ:
     KINDS = [kind for kind in KINDS if kind.name not in ("qdrant-server", "qdrant-async-server")]
 
 
+def _kinds_of(module: str) -> list[Kind]:
+    try:
+        kinds: list[Kind] = import_module(module).KINDS
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise pytest.UsageError(
+            f"--kinds {module}: {error}. It is a module on the path (PYTHONPATH=.) with a list KINDS."
+        ) from error
+    return kinds
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test over every kind of store, or over those of another module."""
     if "kind" in metafunc.fixturenames:
         module = metafunc.config.getoption("kinds")
-        kinds: list[Kind] = import_module(module).KINDS if module else KINDS
+        kinds = _kinds_of(module) if module else KINDS
         metafunc.parametrize("kind", kinds, ids=[kind.name for kind in kinds])
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from at_once import at_once
 from awaited import Awaited
 
 from toastrack import Embedder, Record, Report
@@ -710,3 +711,13 @@ def test_documents_may_go_while_they_are_listed(
         assert filled.delete(documents=[document]) > 0
     assert filled.count() == 0
     assert list(filled.document_ids()) == []
+
+
+def test_two_writers_of_the_same_new_ids_leave_one_record_each(make_store: MakeStore) -> None:
+    stores = [make_store() for _ in range(3)]
+    stores[0].open()
+    records = [Record(f"r{number}", "rye", vector=[1.0] * 32) for number in range(20)]
+    at_once(*(lambda store=store: store.upsert(records) for store in stores))
+    assert stores[0].count() == len(records)
+    assert stores[0].get(["r0", "r19"]) == [records[0], records[19]]
+    assert len(stores[0].search([1.0] * 32, k=100)) == len(records)

@@ -212,15 +212,22 @@ class RetryingSession:
         self._pauses = pauses
 
     async def call(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
-        """Call the host's client."""
+        """Call the host's client, and await its answer if that is awaitable."""
+        return await self._repeat(self.runtime.call, function, *args, **options)
+
+    async def offload(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+        """Call a client that would hold up an event loop, off it."""
+        return await self._repeat(self.runtime.offload, function, *args, **options)
+
+    async def _repeat(self, call: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
         for seconds in self._pauses:
             try:
-                return await self.runtime.call(function, *args, **options)
+                return await call(*args, **options)
             except Exception as error:
                 if not self._is_away(error):
                     raise
             await self.runtime.sleep(seconds)
-        return await self.runtime.call(function, *args, **options)
+        return await call(*args, **options)
 
 
 class RetryingBackend(BackendBase):

@@ -17,7 +17,9 @@ class IdSet:
         )
 
     def add(self, ids: Iterable[str]) -> None:
-        """Take ids in, whether they came before or not."""
+        """Take ids in, whether they came before or not; ``TypeError`` for one str."""
+        if isinstance(ids, str):
+            raise TypeError(f"add takes ids and was given one: {ids!r:.40}. Write [id].")
         self._database.executemany(
             "insert or ignore into ids (id) values (?)", ((id,) for id in ids)
         )

@@ -139,6 +139,8 @@ class _Run:
         return rows_of(window.records, limit)
 
     async def _compare(self, rows: Sequence[Row]) -> Mapping[str, Status]:
+        if not rows:
+            return {}
         call = self._queue.submit(self._backend.compare, rows, reads=True)
         # Any other error is the host's, to which nothing more can be written.
         statuses: Mapping[str, Status] = await self._saving(self._queue.wait(call), RecordError)

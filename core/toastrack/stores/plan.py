@@ -38,7 +38,9 @@ class Row(NamedTuple):
 class WriteBatch:
     """What goes to the host in one transaction, where it has any.
 
-    Elsewhere in this order: rows, metadata_rows, and then what ``replaced`` leaves out goes.
+    Elsewhere in this order: rows, metadata_rows, and then what ``replaced`` leaves out goes. Each of
+    them may be empty, no id comes twice, and the rows are of one window: some hundred, or one long
+    document.
     """
 
     rows: list[Row] = field(default_factory=list)

@@ -97,8 +97,17 @@ class SyncRuntime:
     """Does everything on the thread that asks."""
 
     async def call(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
-        """Call the host's client."""
-        return function(*args, **options)
+        """Call the host's client; ``TypeError`` if it answers with something to be awaited."""
+        answer = function(*args, **options)
+        if inspect.isawaitable(answer):
+            if inspect.iscoroutine(answer):
+                answer.close()
+            raise TypeError(
+                f"{getattr(function, '__qualname__', function)} returned something to be awaited. A "
+                "synchronous store takes a synchronous client, and a body awaits runtime.offload "
+                "itself."
+            )
+        return answer
 
     async def offload(self, function: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> T:
         """Call a function."""
