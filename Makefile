@@ -5,6 +5,8 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q -c constraints.txt $(PIP_ARGS)
+# A worker a core, and not more than eight: each has torch (1 GB) and databases of its own.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-rest test-all test-containers bench images services services-down lint fix clean
@@ -16,10 +18,10 @@ demo: $(VENV)/demo  ## From a folder of files to answers, in a Postgres of its o
 	@$(BIN)/python examples/demo.py .demo
 
 test: $(VENV)/dev  ## Run the tests that a change should pass (minutes)
-	@$(BIN)/python -m pytest -m "not rest"
+	@$(PYTEST) -m "not rest"
 
 test-rest: $(VENV)/dev  ## Run those that it leaves out: more kinds of store, and more data
-	@$(BIN)/python -m pytest -m rest
+	@$(PYTEST) -m rest
 
 test-all: test test-rest  ## Run both, which is every test
 

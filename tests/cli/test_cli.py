@@ -266,15 +266,15 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_a_clean_state(
         psycopg.connect(server.conninfo) as locking,
     ):
         locking.execute("lock table docs in share mode")
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [program, *words], stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-        try:
-            wait_until_it_waits_for_a_lock(process, watching)
-            os.killpg(process.pid, signal.SIGINT)
-            _, err = process.communicate(timeout=SECONDS)
-        finally:
-            process.kill()
+        ) as process:
+            try:
+                wait_until_it_waits_for_a_lock(process, watching)
+                os.killpg(process.pid, signal.SIGINT)
+                _, err = process.communicate(timeout=SECONDS)
+            finally:
+                process.kill()
         assert process.returncode == 130
         assert "run the same command again" in err
         assert "Traceback" not in err
