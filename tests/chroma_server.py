@@ -15,7 +15,7 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-_SECONDS_TO_START = 30
+_SECONDS_TO_START = 120
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def running_chroma(folder: Path) -> Iterator[int]:
         yield port
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
 
 
 def start_chroma(

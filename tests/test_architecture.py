@@ -59,8 +59,9 @@ def imported(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def is_module(name: str) -> bool:
-    path = CORE.parent.joinpath(*name.split("."))
-    return name.startswith("toastrack.") and (path.is_dir() or path.with_suffix(".py").is_file())
+    roots = (CORE.parent, ROOT / "integrations")
+    paths = [root.joinpath(*name.split(".")) for root in roots]
+    return any(path.is_dir() or path.with_suffix(".py").is_file() for path in paths)
 
 
 def room_of(module: str) -> str:

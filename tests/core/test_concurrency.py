@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from models import WORDS, embed_in_another_process
+from programs import SECONDS
 
 from toastrack import Embedder
 from toastrack.engines.sentence_transformers import SentenceTransformersEngine
@@ -249,6 +250,6 @@ def test_other_processes_get_the_same_vectors(
     vectors = context.Queue()
     process = context.Process(target=embed_in_another_process, args=(tiny_folder, vectors))
     process.start()
-    found = vectors.get(timeout=300)
+    found = vectors.get(timeout=SECONDS)
     process.join()
     np.testing.assert_allclose(found, embedder.embed_queries(["bread", "rye"]), atol=1e-5)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from programs import run
 
 from toastrack import Embedder
 from toastrack.models import engine_choice as choice
@@ -37,11 +35,7 @@ def without(folder: Path, *missing: str, engine: str = "auto") -> str:
     if choice._has_gpu():
         pytest.skip("a GPU runs another engine")
     code = f"MISSING, FOLDER, ENGINE = {missing!r}, {str(folder)!r}, {engine!r}\n{WITHOUT}"
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, timeout=300
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
+    return run(code).strip()
 
 
 @pytest.mark.parametrize(

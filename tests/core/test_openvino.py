@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 from models import MXBAI_PROMPT, WORDS, embed_in_another_process, exported, save_tiny_bert
-from programs import run, run_warm
+from programs import SECONDS, run, run_warm
 from token_ids import read
 
 from toastrack import Embedder
@@ -410,7 +410,7 @@ def test_other_processes_get_the_same_vectors(openvino_folder: Path, method: str
     vectors = context.Queue()
     process = context.Process(target=embed_in_another_process, args=(openvino_folder, vectors))
     process.start()
-    found = vectors.get(timeout=300)
+    found = vectors.get(timeout=SECONDS)
     process.join()
     assert_close(found, Embedder(openvino_folder, device="cpu").embed_queries(["bread", "rye"]))
 

@@ -16,6 +16,7 @@ from threading import Barrier
 
 # ruff: noqa: E402
 import pytest
+from programs import SECONDS
 
 if sys.platform != "linux":
     pytest.skip("the tests look for servers in /proc", allow_module_level=True)
@@ -55,7 +56,7 @@ def postmaster(folder: Path) -> int:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + SECONDS
     while not condition():
         assert time.monotonic() < deadline, "timed out"
         time.sleep(0.005)
@@ -111,7 +112,7 @@ def spawn(folder: Path) -> Iterator[Callable[..., Process]]:
 
 def finish(process: Process) -> str:
     """Let a program end by itself and return what it wrote to stderr."""
-    return process.communicate(timeout=300)[1]
+    return process.communicate(timeout=SECONDS)[1]
 
 
 def test_data_survives_a_restart(folder: Path) -> None:
@@ -284,7 +285,7 @@ server.stop()
 print(os.path.exists(f"/proc/{{second}}"), flush=True)
 """
     process = spawn(code, expect="zombie")
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=SECONDS)
     assert (output, errors) == ("False\n", "")
 
 
