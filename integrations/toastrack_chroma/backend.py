@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from toastrack import EmbeddingSpace, Match, Record
 from toastrack.errors import RecordError, StoreError
 from toastrack.stores import (
     IdSet,
+    Look,
     RetryingBackend,
     RetryingSession,
     Row,
@@ -25,7 +26,10 @@ from toastrack.stores import (
     Status,
     TopK,
     WriteBatch,
+    WriteResult,
+    delete_documents,
     matches,
+    write_batch,
 )
 from toastrack_chroma.codec import (
     DOCUMENT_ID,
@@ -34,6 +38,7 @@ from toastrack_chroma.codec import (
     Metadata,
     check_record,
     document_of,
+    is_vector,
     row_metadata,
     same_rest,
     to_metadata,
@@ -246,29 +251,76 @@ class ChromaBackend(RetryingBackend):
     async def compare(self, session: RetryingSession, rows: Sequence[Row]) -> dict[str, Status]:
         """Say how each row compares to what is stored under its id."""
         stored = await self._metadatas(session, [row.record.id for row in rows])
-        result: dict[str, Status] = {}
-        for record, text_hash, _ in rows:
-            if record.id not in stored:
-                continue
-            metadata = stored[record.id] or {}
-            if metadata.get(TEXT_HASH) != text_hash.hex():
-                result[record.id] = "changed"
-            else:
-                result[record.id] = "unchanged" if same_rest(metadata, record) else "metadata"
-        return result
+        return {
+            row.record.id: _status_of(stored[row.record.id] or {}, row)
+            for row in rows
+            if row.record.id in stored
+        }
 
-    async def write(self, session: RetryingSession, batch: WriteBatch) -> tuple[int, int]:
+    async def write(self, session: RetryingSession, batch: WriteBatch) -> WriteResult:
         """Write new rows, then the others' metadata; what is stale goes last."""
-        changed = [*batch.rows, *batch.metadata_rows]
-        before = await self._metadatas(session, [row.record.id for row in changed])
-        new = [_stored(row, before) for row in batch.rows]
-        await self.send_to(session, self.host, upsert, new)
-        other = [_stored(row, before) for row in batch.metadata_rows]
-        await self.send_to(session, self.host, update, other)
-        kept = {id for ids in batch.replaced.values() for id in ids}
-        there = await self._ids_of_documents(session, list(batch.replaced))
-        deleted = await self._delete(session, [id for id in there if id not in kept])
-        return len(changed), deleted
+        return await write_batch(self, session, batch)
+
+    async def put(
+        self, session: RetryingSession, rows: Sequence[Row], metadata_rows: Sequence[Row]
+    ) -> None:
+        """Write whole rows; of the others with the vector that is stored, where the text is as it was.
+
+        Chroma cannot compare and set, so a row is always written as a whole: whoever comes last,
+        its text, hash, vector and metadata are of one version.
+        """
+        before = await self._metadatas(session, [row.record.id for row in rows])
+        await self.send_to(session, self.host, upsert, [_stored(row, before) for row in rows])
+        for page in _batches([row.record.id for row in metadata_rows], _VECTOR_PAGE):
+            include = ["metadatas", "embeddings"]
+            answer = await session.call(self.host.get, ids=page, include=include)
+            before = dict(zip(answer["ids"], answer["metadatas"], strict=True))
+            vectors = dict(zip(answer["ids"], answer["embeddings"], strict=True))
+            whole: list[StoredRow] = []
+            torn: list[StoredRow] = []
+            for row in metadata_rows:
+                id = row.record.id
+                if _has_text(before.get(id), row):
+                    good = is_vector(vectors[id], before[id])
+                    vector = np.asarray(vectors[id], dtype=np.float32) if good else None
+                    (whole if good else torn).append(_stored(row._replace(vector=vector), before))
+            await self.send_to(session, self.host, upsert, whole)
+            # What says that a vector is not the one that was written must stay.
+            await self.send_to(session, self.host, update, torn)
+
+    async def look(
+        self, session: RetryingSession, documents: Sequence[str], rows: Mapping[str, Row]
+    ) -> Look:
+        """Read what is stored of documents, and compare it with the rows they should have."""
+        statuses: dict[str, Status] = {}
+        stale: list[str] = []
+        for page in _batches(_storable(documents, empty=True), _PAGE):
+            answer = await session.call(
+                self.host.get, where={DOCUMENT_ID: {"$in": page}}, include=["metadatas"]
+            )
+            for id, metadata in zip(answer["ids"], answer["metadatas"], strict=True):
+                if id in rows:
+                    statuses[id] = _status_of(metadata or {}, rows[id])
+                else:
+                    stale.append(id)
+        return Look(statuses, stale)
+
+    async def remove(
+        self, session: RetryingSession, stale: Collection[str], documents: Sequence[str]
+    ) -> None:
+        """Delete rows that are still of one of these documents."""
+        for page in _batches(stale, _PAGE):
+            of_them = {DOCUMENT_ID: {"$in": _storable(documents, empty=True)}}
+            await session.call(self.host.delete, ids=page, where=of_them)
+
+    async def delete(
+        self, session: RetryingSession, ids: Sequence[str], documents: Sequence[str]
+    ) -> int:
+        """Delete records by id and whole documents; return how many records went."""
+        there = await self._metadatas(session, ids)
+        for page in _batches(there, _PAGE):
+            await session.call(self.host.delete, ids=page)
+        return len({*there, *await delete_documents(self, session, documents)})
 
     async def send_to(
         self,
@@ -300,19 +352,6 @@ class ChromaBackend(RetryingBackend):
         letters = sum(len(key) + len(str(value)) for key, value in (row.metadata or {}).items())
         letters += len(row.id) + len(row.text or "") + len(row.uri or "")
         return 22 * (self.dimensions or 0) + 6 * letters
-
-    async def delete(
-        self, session: RetryingSession, ids: Sequence[str], documents: Sequence[str]
-    ) -> int:
-        """Delete records by id and whole documents; return how many records went."""
-        there = await self._metadatas(session, ids)
-        of_documents = await self._ids_of_documents(session, documents)
-        return await self._delete(session, list(dict.fromkeys([*there, *of_documents])))
-
-    async def _delete(self, session: RetryingSession, ids: Sequence[str]) -> int:
-        for page in _batches(ids, _PAGE):
-            await session.call(self.host.delete, ids=page)
-        return len(ids)
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -359,17 +398,6 @@ class ChromaBackend(RetryingBackend):
         for page in _batches(_storable(ids), _PAGE):
             answer = await session.call(self.host.get, ids=page, include=["metadatas"])
             found.update(zip(answer["ids"], answer["metadatas"], strict=True))
-        return found
-
-    async def _ids_of_documents(
-        self, session: RetryingSession, documents: Sequence[str]
-    ) -> list[str]:
-        found: list[str] = []
-        for page in _batches(_storable(documents, empty=True), _PAGE):
-            answer = await session.call(
-                self.host.get, where={DOCUMENT_ID: {"$in": page}}, include=[]
-            )
-            found.extend(answer["ids"])
         return found
 
     # -- searching ------------------------------------------------------------------------------
@@ -547,6 +575,16 @@ def _take(best: TopK, answer: Mapping[str, Any], rest: Mapping[str, Scalar]) -> 
         ]
         ids, vectors = [ids[position] for position in passing], vectors[passing]
     best.add(ids, vectors)
+
+
+def _has_text(stored: Mapping[str, Any] | None, row: Row) -> bool:
+    return stored is not None and stored.get(TEXT_HASH) == row.text_hash.hex()
+
+
+def _status_of(stored: Metadata, row: Row) -> Status:
+    if not _has_text(stored, row):
+        return "changed"
+    return "unchanged" if same_rest(stored, row.record) else "metadata"
 
 
 def _stored(row: Row, before: Mapping[str, Mapping[str, Any] | None]) -> StoredRow:

@@ -114,7 +114,13 @@ def same_rest(stored: Metadata, record: Record) -> bool:
         stored.get(DOCUMENT_ID) == record.document
         and stored.get(CHUNK) == record.chunk
         and _canonical(to_metadata(stored)) == _canonical(record.metadata)
+        # Chroma merges the fields of two writers, and a filter would find those of the other one.
+        and _canonical(_fields_of(stored)) == _canonical(_fields_of(record.metadata))
     )
+
+
+def _fields_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in metadata.items() if is_flat(key, value)}
 
 
 def _canonical(metadata: Mapping[str, Any]) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
+from zlib import crc32
 
 import psycopg
 from psycopg import errors, sql
@@ -25,6 +26,7 @@ from toastrack.stores import (
     Scalar,
     Status,
     WriteBatch,
+    WriteResult,
 )
 from toastrack_postgres import index
 from toastrack_postgres import sql as statements
@@ -61,6 +63,8 @@ _FILTERED_EF_SEARCH = 400
 _PAGE = 10_000
 # Rows in one statement: enough to make it cheap, few enough that the server soon has work.
 _PART = 64
+# Advisory locks that all documents of a table share.
+_BUCKETS = 256
 
 
 @dataclass(frozen=True)
@@ -285,18 +289,30 @@ class PostgresBackend(BackendBase):
             result.update((same_text[position].id, "unchanged") for (position,) in same)
         return result
 
-    async def write(self, session: Session, batch: WriteBatch) -> tuple[int, int]:
-        """Write one batch; return how many rows were written and how many went."""
-        deleted = updated = 0
-        if batch.replaced or batch.metadata_rows:
-            written = [*batch.rows, *batch.metadata_rows]
+    async def write(self, session: Session, batch: WriteBatch) -> WriteResult:
+        """Write one batch, unless rows that it counts on are not as they were."""
+        deleted = 0
+        metadata_rows = list(batch.metadata_rows)
+        if batch.replaced or metadata_rows:
+            stored = [*metadata_rows, *batch.unchanged_rows]
+            await self._lock_documents(session, batch.replaced)
             await session.execute(
                 self._statements.lock,
                 {
-                    "ids": [row.record.id for row in written],
+                    "ids": [row.record.id for row in (*batch.rows, *stored)],
                     "documents": _storable(batch.replaced),
                 },
             )
+            # Locked, they stay as they are; since they were compared another writer may have come.
+            statuses = await self.compare(session, stored) if stored else {}
+            missed = [
+                row.record.id
+                for row in stored
+                if statuses.get(row.record.id, "changed") == "changed"
+            ]
+            if missed:
+                return WriteResult(0, 0, missed)
+            metadata_rows = [row for row in stored if statuses[row.record.id] == "metadata"]
         if batch.replaced:
             rows = await session.execute(
                 self._statements.delete_stale,
@@ -306,17 +322,16 @@ class PostgresBackend(BackendBase):
                 },
             )
             deleted = _affected(rows)
-        if batch.metadata_rows:
-            records = [row.record for row in batch.metadata_rows]
-            rows = await session.execute(
+        if metadata_rows:
+            records = [row.record for row in metadata_rows]
+            await session.execute(
                 self._statements.update_metadata,
                 {
                     "ids": [record.id for record in records],
-                    "hashes": [row.text_hash for row in batch.metadata_rows],
+                    "hashes": [row.text_hash for row in metadata_rows],
                     **_rest(records),
                 },
             )
-            updated = _affected(rows)
         if batch.rows:
             # Sorted as the statement does, or the parts of two writers could deadlock.
             sorted_rows = sorted(batch.rows, key=lambda row: row.record.id)
@@ -324,10 +339,21 @@ class PostgresBackend(BackendBase):
                 sorted_rows[start : start + _PART] for start in range(0, len(sorted_rows), _PART)
             )
             await session.execute_many(self._statements.upsert, map(self._upsert_parameters, parts))
-        return len(batch.rows) + updated, deleted
+        return WriteResult(len(batch.rows) + len(batch.metadata_rows), deleted)
+
+    async def _lock_documents(self, session: Session, documents: Iterable[str]) -> None:
+        """Let nobody else replace or delete one of these documents before the transaction ends.
+
+        By bucket, in order: a lock for each document would fill the server's table of locks.
+        """
+        buckets = sorted({crc32(document.encode()) % _BUCKETS for document in _storable(documents)})
+        if buckets:
+            values = {"oid": self._oid, "buckets": buckets}
+            await session.execute(statements.LOCK_BUCKETS, values)
 
     async def delete(self, session: Session, ids: Sequence[str], documents: Sequence[str]) -> int:
         """Delete rows by id and whole documents; return how many went."""
+        await self._lock_documents(session, documents)
         names = {"ids": _storable(ids), "documents": _storable(documents)}
         return _affected(await session.execute(self._statements.delete, names))
 
@@ -526,7 +552,7 @@ def _rest(records: Sequence[Record]) -> dict[str, list[Any]]:
     }
 
 
-def _storable(ids: Collection[str]) -> list[str]:
+def _storable(ids: Iterable[str]) -> list[str]:
     """Leave out ids that no row can have: Postgres would refuse the whole statement."""
     return [id for id in ids if "\0" not in id and not any("\ud800" <= c <= "\udfff" for c in id)]
 

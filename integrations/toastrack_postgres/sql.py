@@ -108,6 +108,12 @@ INDEX_PROGRESS = """
     where relid = %s and phase like 'building index%%'
 """
 
+# In the order given, so that two writers cannot wait for each other.
+LOCK_BUCKETS = """
+    select pg_advisory_xact_lock(hashtextextended('toastrack documents', %(oid)s) # bucket)
+    from unnest(%(buckets)s::bigint[]) bucket
+"""
+
 # Only one session at a time creates or records: "create ... if not exists" itself can race.
 CREATION_LOCK = "select pg_advisory_xact_lock(hashtextextended('toastrack', 0))"
 

@@ -18,6 +18,7 @@ from toastrack import EmbeddingSpace, Match, Record
 from toastrack.errors import StoreError
 from toastrack.stores import (
     IdSet,
+    Look,
     RetryingBackend,
     RetryingSession,
     Row,
@@ -25,7 +26,10 @@ from toastrack.stores import (
     Status,
     TopK,
     WriteBatch,
+    WriteResult,
+    delete_documents,
     matches,
+    write_batch,
 )
 from toastrack_qdrant.codec import (
     EXACT,
@@ -234,51 +238,72 @@ class QdrantBackend(RetryingBackend):
         ids = [row.record.id for row in rows]
         stored = await self._retrieve(session, ids, everything_but_text)
         result: dict[str, Status] = {}
-        for record, text_hash, _ in rows:
-            point = stored.get(point_id(record.id))
+        for row in rows:
+            point = stored.get(point_id(row.record.id))
             if point is None:
                 continue
-            values = point.payload or {}
-            if values.get("text_hash") != text_hash.hex():
-                result[record.id] = "changed"
-            else:
-                result[record.id] = "unchanged" if _same_rest(values, record) else "metadata"
+            result[row.record.id] = _status(point.payload or {}, row)
         return result
 
-    async def write(self, session: RetryingSession, batch: WriteBatch) -> tuple[int, int]:
+    async def write(self, session: RetryingSession, batch: WriteBatch) -> WriteResult:
         """Write new points, then the others' payloads; what is stale goes last."""
-        for points in batches(batch.rows, self._vector_name):
+        return await write_batch(self, session, batch)
+
+    async def put(
+        self, session: RetryingSession, rows: Sequence[Row], metadata_rows: Sequence[Row]
+    ) -> None:
+        """Write whole points; of the others the payload, where the text is as it was."""
+        for points in batches(rows, self._vector_name):
             await self._send(session, points, "upsert", self.label, points, wait=True)
-        for points in batches(batch.metadata_rows, self._vector_name):
+        for points in batches(metadata_rows, self._vector_name):
             changes = [
                 models.OverwritePayloadOperation(
                     overwrite_payload=models.SetPayload(
-                        payload=point.payload or {}, points=[point.id]
+                        payload=point.payload or {}, filter=_as_it_was(point)
                     )
                 )
                 for point in points
             ]
             await self._send(session, points, "batch_update_points", self.label, changes, wait=True)
-        deleted = 0
-        if batch.replaced:
-            kept = [point_id(id) for ids in batch.replaced.values() for id in ids]
-            stale = await self._point_ids(session, list(batch.replaced), without=kept)
-            deleted = await self._delete(session, stale)
-        return len(batch.rows) + len(batch.metadata_rows), deleted
+
+    async def look(
+        self, session: RetryingSession, documents: Sequence[str], rows: Mapping[str, Row]
+    ) -> Look:
+        """Read the payloads of documents, and compare them with the rows they should have."""
+        statuses: dict[str, Status] = {}
+        stale: list[str] = []
+        wanted = {point_id(id): row for id, row in rows.items()}
+
+        def compare(page: Sequence[models.Record]) -> None:
+            for point in page:
+                row = wanted.get(str(point.id))
+                if row is None:
+                    stale.append(str(point.id))
+                else:
+                    statuses[row.record.id] = _status(point.payload or {}, row)
+
+        everything_but_text = models.PayloadSelectorExclude(exclude=["text"])
+        for some in _cut([document for document in documents if _is_text(document)]):
+            await self._scroll(session, of_documents(some), everything_but_text, compare)
+        return Look(statuses, stale)
+
+    async def remove(
+        self, session: RetryingSession, stale: Collection[str], documents: Sequence[str]
+    ) -> None:
+        """Delete points that are still of one of these documents."""
+        for some in _cut(list(stale)):
+            selector = models.FilterSelector(filter=of_documents(documents, among=some))
+            await self._call(session, "delete", self.label, selector, wait=True)
 
     async def delete(
         self, session: RetryingSession, ids: Sequence[str], documents: Sequence[str]
     ) -> int:
         """Delete records by id and whole documents; return how many went."""
         doomed = set(await self._retrieve(session, ids, False))
-        doomed |= await self._point_ids(session, documents)
-        return await self._delete(session, doomed)
-
-    async def _delete(self, session: RetryingSession, points: Collection[str]) -> int:
-        for some in _cut(list(points)):
+        for some in _cut(list(doomed)):
             selector = models.PointIdsList(points=list(some))
             await self._call(session, "delete", self.label, selector, wait=True)
-        return len(points)
+        return len(doomed | await delete_documents(self, session, documents))
 
     async def _send(
         self,
@@ -421,24 +446,6 @@ class QdrantBackend(RetryingBackend):
         )
         return documents
 
-    async def _point_ids(
-        self,
-        session: RetryingSession,
-        documents: Sequence[str],
-        *,
-        without: Sequence[str] = (),
-    ) -> set[str]:
-        """Return the points of documents, but for some."""
-        found: set[str] = set()
-        for some in _cut([document for document in documents if _is_text(document)]):
-            await self._scroll(
-                session,
-                of_documents(some, without=without),
-                False,
-                lambda page: found.update(str(point.id) for point in page),
-            )
-        return found
-
     async def _retrieve(
         self, session: RetryingSession, ids: Sequence[str], selected: Any
     ) -> dict[str, models.Record]:
@@ -461,7 +468,7 @@ class QdrantBackend(RetryingBackend):
         self,
         session: RetryingSession,
         wanted: models.Filter | None,
-        selected: bool | list[str],
+        selected: Any,
         take: Callable[[Sequence[models.Record]], None],
         *,
         vectors: bool = False,
@@ -507,6 +514,23 @@ class QdrantBackend(RetryingBackend):
         if isinstance(error, RpcError):
             return bool(error.code() == StatusCode.NOT_FOUND)
         return isinstance(error, ValueError) and "not found" in str(error)
+
+
+def _as_it_was(point: models.PointStruct) -> models.Filter:
+    """Match a point while it has the text that it was compared with."""
+    text_hash = models.MatchValue(value=(point.payload or {})["text_hash"])
+    return models.Filter(
+        must=[
+            models.HasIdCondition(has_id=[point.id]),
+            models.FieldCondition(key="text_hash", match=text_hash),
+        ]
+    )
+
+
+def _status(values: Mapping[str, Any], row: Row) -> Status:
+    if values.get("text_hash") != row.text_hash.hex():
+        return "changed"
+    return "unchanged" if _same_rest(values, row.record) else "metadata"
 
 
 def _same_rest(values: Mapping[str, Any], record: Record) -> bool:

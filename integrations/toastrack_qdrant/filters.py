@@ -41,11 +41,13 @@ def both(one: models.Filter | None, other: models.Filter | None) -> models.Filte
     return models.Filter(must=[one, other])
 
 
-def of_documents(documents: Sequence[str], *, without: Sequence[str]) -> models.Filter:
-    """Return a filter for the points of documents, but for those of some ids."""
-    condition = models.FieldCondition(key="document_id", match=models.MatchAny(any=list(documents)))
-    spared: list[models.Condition] = [models.HasIdCondition(has_id=list(without))]
-    return models.Filter(must=[condition], must_not=spared if without else None)
+def of_documents(documents: Sequence[str], *, among: Sequence[str] | None = None) -> models.Filter:
+    """Return a filter for the points of documents, or for those of them with some ids."""
+    any_of_them = models.MatchAny(any=list(documents))
+    must: list[models.Condition] = [models.FieldCondition(key="document_id", match=any_of_them)]
+    if among is not None:
+        must.append(models.HasIdCondition(has_id=list(among)))
+    return models.Filter(must=must)
 
 
 def _test(value: Scalar) -> tuple[models.Match | None, models.Range | None] | None:

@@ -25,6 +25,7 @@ from toastrack.stores import (
     Status,
     Store,
     WriteBatch,
+    WriteResult,
 )
 
 WINDOW = 4
@@ -52,10 +53,10 @@ class Rows(RetryingBackend):
     async def compare(self, session: RetryingSession, rows: Sequence[Row]) -> dict[str, Status]:
         return {}
 
-    async def write(self, session: RetryingSession, batch: WriteBatch) -> tuple[int, int]:
+    async def write(self, session: RetryingSession, batch: WriteBatch) -> WriteResult:
         await self.runtime.offload(self.before_write)
         self.ids += [row.record.id for row in batch.rows]
-        return len(batch.rows), 0
+        return WriteResult(len(batch.rows), 0)
 
     def is_away(self, error: BaseException) -> bool:
         return False

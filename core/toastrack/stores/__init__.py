@@ -14,7 +14,7 @@ from toastrack.stores.backend import (
 from toastrack.stores.base import AsyncBaseStore, BaseStore
 from toastrack.stores.checks import text_hash
 from toastrack.stores.id_set import IdSet
-from toastrack.stores.plan import Row, Status, WriteBatch
+from toastrack.stores.plan import Row, Status, WriteBatch, WriteResult
 from toastrack.stores.protocol import (
     AsyncOnWrite,
     AsyncStore,
@@ -26,6 +26,7 @@ from toastrack.stores.protocol import (
     Store,
 )
 from toastrack.stores.runtime import AsyncRuntime, Ended, Runtime, SyncRuntime, run_sync
+from toastrack.stores.settling import Look, delete_documents, write_batch
 from toastrack.stores.top_k import TopK
 from toastrack.utils import arrays
 
@@ -45,6 +46,7 @@ __all__ = [
     "Filter",
     "IdSet",
     "IngestStore",
+    "Look",
     "OnProgress",
     "OnWrite",
     "Retry",
@@ -58,9 +60,12 @@ __all__ = [
     "SyncRuntime",
     "TopK",
     "WriteBatch",
+    "WriteResult",
     "arrays",
+    "delete_documents",
     "matches",
     "open_store",
     "run_sync",
     "text_hash",
+    "write_batch",
 ]

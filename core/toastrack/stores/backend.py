@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from toastrack.filters import Scalar
 from toastrack.records import Match, Record
 from toastrack.space import EmbeddingSpace
-from toastrack.stores.plan import Row, Status, WriteBatch
+from toastrack.stores.plan import Row, Status, WriteBatch, WriteResult
 from toastrack.stores.protocol import OnProgress
 from toastrack.stores.runtime import Runtime
 from toastrack.utils import arrays
@@ -91,8 +91,11 @@ class Backend(Protocol[S, O_contra]):
         """
         ...
 
-    async def write(self, session: S, batch: WriteBatch) -> tuple[int, int]:
-        """Write one batch; return how many rows were written and how many went."""
+    async def write(self, session: S, batch: WriteBatch) -> WriteResult:
+        """Write one batch, or say which of its rows without a vector are not as they were.
+
+        Rows were compared in an earlier session, and another writer may have come since.
+        """
         ...
 
     async def delete(self, session: S, ids: Sequence[str], documents: Sequence[str]) -> int:

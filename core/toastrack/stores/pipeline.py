@@ -7,7 +7,7 @@ is asked in a queue of its own, one call after another; nothing runs more than a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from toastrack.batching.truncation import TruncationCounter
@@ -15,10 +15,20 @@ from toastrack.embedder import Embedder
 from toastrack.errors import RecordError
 from toastrack.records import Report
 from toastrack.stores.backend import Backend
-from toastrack.stores.plan import Row, Status, WindowPlan, WriteBatch, rows_of
+from toastrack.stores.plan import (
+    Row,
+    Status,
+    WindowPlan,
+    WriteBatch,
+    WriteResult,
+    rows_of,
+    with_vectors,
+)
 from toastrack.stores.runtime import Runtime
+from toastrack.stores.settling import TRIES, another_writer, pause
 from toastrack.stores.windows import Window
 from toastrack.stores.write_queue import Call, WriteQueue
+from toastrack.utils import arrays
 
 T = TypeVar("T")
 
@@ -121,13 +131,13 @@ class _Run:
     async def _start(self, window: Window, limit: int) -> WindowPlan:
         """Ask what is stored of a window, and hand the engine what of it needs a vector."""
         if self._embedding is not None and _share(window, self._embedding.window):
-            await self._finish()
+            await self._settle()
         rows = await self._saving(self._runtime.offload(self._checked_rows, window, limit))
         leaves = self._embedding is not None and bool(self._embedding.window.exact)
         statuses = await self._compare(rows)
         if leaves and "metadata" in statuses.values():
             # A record that comes from another document may be one of those that go with it.
-            await self._finish()
+            await self._settle()
             statuses = await self._compare(rows)
         return await self._saving(
             self._runtime.offload(WindowPlan, window, rows, statuses, self.stream)
@@ -164,12 +174,47 @@ class _Run:
     async def _collect(self) -> None:
         """Wait for the oldest write and tell of it."""
         call, batch = self._writing.popleft()
-        written, deleted = await self._queue.wait(call)
-        self.report.written += written
-        self.report.deleted += deleted
+        result: WriteResult = await self._queue.wait(call)
+        self.report.deleted += result.deleted
+        for attempt in range(TRIES):
+            if not result.missed:
+                break
+            await self._runtime.sleep(pause(attempt))
+            batch = await self._with_vectors(batch, result.missed)
+            call = self._queue.submit(self._backend.write, batch)
+            result = await self._queue.wait(call)
+            self.report.deleted += result.deleted
+        if result.missed:
+            raise another_writer(next(iter(result.missed)), batch.documents)
+        self.report.written += result.written
         self._count()
         if self._on_write is not None:
             await self._runtime.call(self._on_write, self.report, batch.documents)
+
+    async def _with_vectors(self, batch: WriteBatch, missed: Collection[str]) -> WriteBatch:
+        """Embed what was taken for stored already, and another writer changed or deleted."""
+        rows = [*batch.metadata_rows, *batch.unchanged_rows]
+        made = [row for row in rows if row.record.id in missed]
+        self.report.unchanged -= sum(row.record.id in missed for row in batch.unchanged_rows)
+        to_embed = [row for row in made if row.record.vector is None]
+        vectors: dict[str, Any] = await self._runtime.offload(self._embed, to_embed)
+        self.report.embedded += len(to_embed)
+        return with_vectors(
+            batch,
+            [row._replace(vector=vectors.get(row.record.id, row.record.vector)) for row in made],
+        )
+
+    def _embed(self, rows: Sequence[Row]) -> dict[str, arrays.FloatVector]:
+        stream = self._embedder._stream("document", self.truncation)
+        parts = stream.add(
+            [row.record.text for row in rows],
+            lambda position: f"Record {rows[position].record.id!r}",
+        )
+        return {
+            rows[position].record.id: vector
+            for positions, vectors in parts
+            for position, vector in zip(positions, vectors, strict=True)
+        }
 
     async def _settle(self) -> None:
         """Write all that is under way."""

@@ -7,8 +7,8 @@ host's own words, sync or async.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from toastrack.batching.encoder import EncodingStream
@@ -47,10 +47,27 @@ class WriteBatch:
     """Inserted, or updated as a whole."""
     metadata_rows: list[Row] = field(default_factory=list)
     """Stored already with their vector, which is None here; everything else is updated."""
+    unchanged_rows: list[Row] = field(default_factory=list)
+    """Of documents that are replaced: stored already to the letter, when they were compared."""
     replaced: dict[str, list[str]] = field(default_factory=dict)
     """Document id -> the record ids it consists of now; its other records are deleted."""
     documents: list[str] = field(default_factory=list)
     """The documents that are complete once this is written."""
+
+
+class WriteResult(NamedTuple):
+    """What a write did."""
+
+    written: int
+    """Rows that were inserted or updated."""
+    deleted: int
+    """Rows of replaced documents that went."""
+    missed: Collection[str] = ()
+    """Ids of rows without a vector that are not stored any more, or with another text.
+
+    Another writer was there since they were compared. The batch is written again with their vectors;
+    a host with transactions has written nothing of it.
+    """
 
 
 def rows_of(records: Iterable[Record], max_tokens: int) -> list[Row]:
@@ -120,6 +137,8 @@ class WindowPlan:
                 part.rows.append(row)
             elif into == "metadata":
                 part.metadata_rows.append(row)
+            elif document in exact:
+                part.unchanged_rows.append(row)
             rows[document] -= 1
             if not rows[document]:
                 finish(document)
@@ -129,6 +148,7 @@ class WindowPlan:
                 done = held.pop(document)
                 pending.rows.extend(done.rows)
                 pending.metadata_rows.extend(done.metadata_rows)
+                pending.unchanged_rows.extend(done.unchanged_rows)
                 pending.replaced.update(done.replaced)
             pending.documents.append(document)
 
@@ -155,3 +175,18 @@ class WindowPlan:
                 pending, last_flush = WriteBatch(), monotonic()
         if pending.documents:
             yield pending
+
+
+def with_vectors(batch: WriteBatch, made: Sequence[Row]) -> WriteBatch:
+    """Return a batch in which some rows have their vector now."""
+    ids = {row.record.id for row in made}
+
+    def others(rows: Sequence[Row]) -> list[Row]:
+        return [row for row in rows if row.record.id not in ids]
+
+    return replace(
+        batch,
+        rows=[*batch.rows, *made],
+        metadata_rows=others(batch.metadata_rows),
+        unchanged_rows=others(batch.unchanged_rows),
+    )

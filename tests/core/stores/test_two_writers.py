@@ -1,0 +1,182 @@
+"""Whatever the order of their host calls, two writers end as if one had come after the other."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pytest
+from interleaving import RUNTIME, Body, Orders, finish, run
+
+from toastrack import Embedder, Record
+from toastrack.stores.flow import StoreFlow
+from toastrack.stores.windows import IterableReader, document_windows, record_windows
+
+SEED = 20_26
+MakeFlow = Callable[[Embedder], Any]
+
+
+def record(id: str, text: str = "rye", document: str = "d", **metadata: Any) -> Record:
+    return Record(id, text, metadata, document_id=document)
+
+
+def replace(*records: Record) -> Body:
+    documents = [("d", list(records))]
+    return lambda flow: flow.write(IterableReader(document_windows, documents), None)
+
+
+def upsert(*records: Record) -> Body:
+    return lambda flow: flow.write(IterableReader(record_windows, records), None)
+
+
+def delete(ids: list[str], documents: list[str]) -> Body:
+    return lambda flow: flow.perform(flow.backend.delete, ids, documents)
+
+
+BEFORE = [record("a", n=1), record("b", n=1), record("e", document="other")]
+
+CALLS: dict[str, Body] = {
+    "replace keeps a": replace(record("a", n=1), record("c", "salt")),
+    "replace keeps b": replace(record("b", n=1), record("c", "wheat", m=2)),
+    "replace changes a": replace(record("a", "salt", n=2)),
+    "replace describes both": replace(record("a", n=3), record("b", n=3)),
+    "replace takes e": replace(record("e"), record("b", n=1)),
+    "replace by nothing": replace(),
+    "upsert text of a": upsert(record("a", "wheat", n=1)),
+    "upsert metadata of a": upsert(record("a", m=5)),
+    "upsert moves a": upsert(record("a", document="other", n=1)),
+    "upsert new": upsert(record("f", "wheat")),
+    "delete a": delete(["a"], []),
+    "delete the document": delete([], ["d"]),
+    "delete both documents": delete([], ["d", "other"]),
+}
+
+
+@contextmanager
+def qdrant() -> Iterator[tuple[MakeFlow, Callable[[Any], Any]]]:
+    qdrant_client = pytest.importorskip(
+        "qdrant_client", reason="the extra 'qdrant' is not installed"
+    )
+    from toastrack_qdrant.backend import QdrantBackend
+
+    client = qdrant_client.QdrantClient(":memory:")
+
+    def make(embedder: Embedder) -> Any:
+        backend = QdrantBackend(client, uuid4().hex, create=True)
+        backend.runtime = RUNTIME
+        flow = StoreFlow(backend, "store", embedder=embedder, create=True, adopt=False)
+        finish(flow.ready())
+        backend.host.local = False  # its calls are made one at a time here
+        return flow
+
+    def state(flow: Any) -> Any:
+        points, _ = client.scroll(flow.backend.label, limit=100, with_vectors=True)
+        return {point.payload["id"]: (point.payload, rounded(point.vector)) for point in points}
+
+    yield make, state
+    client.close()
+
+
+@contextmanager
+def chroma() -> Iterator[tuple[MakeFlow, Callable[[Any], Any]]]:
+    chromadb = pytest.importorskip("chromadb", reason="the extra 'chroma' is not installed")
+    from chroma_server import close_client
+
+    from toastrack_chroma.backend import ChromaBackend
+    from toastrack_chroma.codec import RESERVED
+
+    client = chromadb.EphemeralClient()
+
+    def make(embedder: Embedder) -> Any:
+        backend = ChromaBackend(client, f"t{uuid4().hex}", function=lambda space: None)
+        backend.runtime = RUNTIME
+        flow = StoreFlow(backend, "store", embedder=embedder, create=True, adopt=False)
+        finish(flow.ready())
+        return flow
+
+    def state(flow: Any) -> Any:
+        include = ["documents", "metadatas", "embeddings"]
+        found = client.get_collection(flow.backend.label).get(include=include)
+        # Fields of the user's own are merged with another writer's until somebody writes again;
+        # what counts is the JSON beside them.
+        ours = [
+            {key: value for key, value in metadata.items() if key.startswith(RESERVED)}
+            for metadata in found["metadatas"]
+        ]
+        rows = zip(found["ids"], found["documents"], ours, found["embeddings"], strict=True)
+        return {id: ({**own, "text": text}, rounded(vector)) for id, text, own, vector in rows}
+
+    yield make, state
+    close_client(client)
+
+
+def rounded(vector: Any) -> list[float]:
+    return [round(number, 3) + 0.0 for number in np.asarray(vector).tolist()]
+
+
+@pytest.fixture(scope="module", params=[qdrant, chroma], ids=["qdrant", "chroma"])
+def host(request: pytest.FixtureRequest) -> Iterator[tuple[MakeFlow, Callable[[Any], Any]]]:
+    with request.param() as host:
+        yield host
+
+
+# Chroma takes some ten times as long for a call.
+SOME = {qdrant: 24, chroma: 4}
+
+
+def pairs() -> Iterator[Any]:
+    for one, other in itertools.combinations_with_replacement(CALLS, 2):
+        yield pytest.param(one, other, id=f"{one}, {other}")
+
+
+@pytest.mark.parametrize(
+    "most",
+    [
+        pytest.param(None, id="some orders"),
+        pytest.param(400, id="many orders", marks=pytest.mark.rest),
+    ],
+)
+@pytest.mark.parametrize(("one", "other"), list(pairs()))
+def test_two_calls_at_once_end_as_one_after_the_other(
+    host: tuple[MakeFlow, Callable[[Any], Any]],
+    embedder: Embedder,
+    one: str,
+    other: str,
+    most: int | None,
+    request: pytest.FixtureRequest,
+) -> None:
+    make, state = host
+
+    def filled() -> Any:
+        flow = make(embedder)
+        finish(upsert(*BEFORE)(flow))
+        return flow
+
+    allowed = []
+    for order in ([one, other], [other, one]):
+        flow = filled()
+        for name in order:
+            finish(CALLS[name](flow))
+        allowed.append(comparable(state(flow)))
+
+    orders = Orders(most or SOME[request.node.callspec.params["host"]], SEED)
+    gave_up = 0
+    for number, choose in enumerate(orders):
+        flow = filled()
+        random.seed(SEED)  # of the pauses
+        if run([CALLS[one](flow), CALLS[other](flow)], choose):
+            gave_up += 1  # what raised promises nothing
+            continue
+        found = comparable(state(flow))
+        assert found in allowed, f"order {number} of seed {SEED}: {found}"
+    assert gave_up <= 1 + orders.tried // 20
+
+
+def comparable(state: Any) -> str:
+    return json.dumps(state, sort_keys=True)
