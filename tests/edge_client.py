@@ -107,13 +107,19 @@ class EdgeClient(_Client):  # type: ignore[misc]
         for operation in update_operations:
             change = operation.overwrite_payload
             self._shards[collection_name].update(
-                edge.UpdateOperation.overwrite_payload(change.points, _sent(change.payload))
+                edge.UpdateOperation.overwrite_payload_by_filter(
+                    translated(change.filter), _sent(change.payload)
+                )
             )
 
     def delete(
         self, collection_name: str, points_selector: Any, wait: bool = True, **kwargs: Any
     ) -> Any:
-        operation = edge.UpdateOperation.delete_points(points_selector.points)
+        if isinstance(points_selector, models.FilterSelector):
+            wanted = translated(points_selector.filter)
+            operation = edge.UpdateOperation.delete_points_by_filter(wanted)
+        else:
+            operation = edge.UpdateOperation.delete_points(points_selector.points)
         self._shards[collection_name].update(operation)
 
     def retrieve(

@@ -105,7 +105,7 @@ class Orders:
         self._most = most
         self._random = random.Random(seed)
         self.tried = 0
-        self.all = False
+        self.random = 0
 
     def __iter__(self) -> Iterator[Callable[[int], int]]:
         """Yield what chooses each step of one run."""
@@ -124,10 +124,10 @@ class Orders:
             while taken and taken[-1][0] == taken[-1][1] - 1:
                 taken.pop()
             if not taken:
-                self.all = True
                 return
             way = [*(choice for choice, _ in taken[:-1]), taken[-1][0] + 1]
         # The first half differ near their ends only.
         while self.tried < self._most:
             self.tried += 1
+            self.random += 1
             yield lambda number: self._random.randrange(number)

@@ -171,11 +171,11 @@ def test_two_calls_at_once_end_as_one_after_the_other(
         flow = filled()
         random.seed(SEED)  # of the pauses
         if run([CALLS[one](flow), CALLS[other](flow)], choose):
-            gave_up += 1  # what raised promises nothing
+            gave_up += orders.random > 0  # what raised promises nothing
             continue
         found = comparable(state(flow))
         assert found in allowed, f"order {number} of seed {SEED}: {found}"
-    assert gave_up <= 1 + orders.tried // 20
+    assert gave_up <= 1 + orders.random // 20  # of all orders, some let neither come to an end
 
 
 def comparable(state: Any) -> str:
