@@ -411,11 +411,13 @@ def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
         assert query(server, "select 1") == [(1,)]
 
 
-def test_any_name_works(tmp_path: Path) -> None:
-    folder = tmp_path / "a 'b' \"$(c)`50%20+&=#?@:\\ö"
-    with EmbeddedPostgres(folder) as server:
-        assert query(server, "select 1") == [(1,)]
-    assert not living(folder)
+def test_any_name_works() -> None:
+    # Where pytest puts its folders, little is left of what a socket's path may have.
+    with tempfile.TemporaryDirectory() as short:
+        folder = Path(short) / "a 'b' \"$(c)`50%20+&=#?@:\\ö"
+        with EmbeddedPostgres(folder) as server:
+            assert query(server, "select 1") == [(1,)]
+        assert not living(folder)
 
 
 @pytest.mark.parametrize("name", ["a,b", "a\nb"])
