@@ -64,6 +64,8 @@ class Adapter:
     """Whether the host has asynchronous calls."""
     copies: bool = True
     """Whether what the user holds can be pickled and copied."""
+    blocking: tuple[str, ...] = ()
+    """Code of the host that works where it is called, so that no event loop may call it."""
 
 
 class _Core:
@@ -312,7 +314,12 @@ ADAPTERS = [
     Adapter("chroma", _chroma, copies=False),
     Adapter("chroma-function", _chroma_function, asynchronous=False),
     Adapter("postgres", _postgres, copies=False),
-    Adapter("qdrant", _qdrant, copies=False),
+    Adapter(
+        "qdrant",
+        _qdrant,
+        copies=False,
+        blocking=("qdrant_client.local.distances", "qdrant_client.local.local_collection.upsert"),
+    ),
     Adapter("langchain", _langchain),
     Adapter("llama-index", _llama_index),
 ]

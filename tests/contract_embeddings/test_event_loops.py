@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from models import MXBAI_PROMPT, save_tiny_bert
+from threads_seen import calls_seen, of
 
 from toastrack import Embedder
 from toastrack.engines.sentence_transformers import SentenceTransformersEngine
@@ -23,6 +24,8 @@ pytestmark = pytest.mark.usefixtures("asynchronous")
 
 # Longer than any machine needs to get through one step of the loop.
 PATIENCE = 30
+# What loads and runs a model.
+MODEL = ("torch", "tokenizers", "openvino", "toastrack.engines")
 
 
 @pytest.mark.parametrize(
@@ -61,28 +64,23 @@ def test_the_event_loop_runs_while_the_model_does(
     asyncio.run(main())
 
 
-def test_the_model_is_loaded_off_the_event_loop(
-    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_neither_model_nor_blocking_client_runs_on_the_loops_thread(
+    adapter: Adapter, build: Build, tmp_path: Path
 ) -> None:
     folder = save_tiny_bert(tmp_path / "m", seed=11, prompts={"query": MXBAI_PROMPT})
-    threads = []
-    load = SentenceTransformersEngine.__init__
-
-    def noted(self: SentenceTransformersEngine, *args: Any, **options: Any) -> None:
-        threads.append(threading.get_ident())
-        load(self, *args, **options)
-
-    monkeypatch.setattr(SentenceTransformersEngine, "__init__", noted)
     face = build(model=folder, device="cpu")
-    assert not threads
 
     async def main() -> int:
         await face.aquery("bread")
+        await face.adocuments(["bread", "rye"])
         return threading.get_ident()
 
-    loop_thread = asyncio.run(main())
-    assert len(threads) == 1
-    assert loop_thread not in threads
+    with calls_seen() as seen:
+        on_the_loop = seen.pop(asyncio.run(main()))
+    elsewhere = set().union(*seen.values())
+    for places in (MODEL, adapter.blocking):
+        assert of(places, on_the_loop) == set()
+        assert of(places, elsewhere) or not places
 
 
 def test_three_event_loops_in_a_row(

@@ -49,26 +49,31 @@ def test_eight_threads_get_the_right_vectors(embedder: Embedder) -> None:
         assert max(pool.map(work, range(8))) <= 1e-5
 
 
-def test_no_call_tokenises_on_the_event_loop(
+def test_no_call_tokenises_or_runs_the_model_on_the_loops_thread(
     embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedder.load()
-    threads: set[threading.Thread] = set()
-    prepare = SentenceTransformersEngine.prepare
+    threads: dict[str, set[int]] = {"prepare": set(), "run": set()}
 
-    def watched(self: SentenceTransformersEngine, *args: Any) -> Any:
-        threads.add(threading.current_thread())
-        return prepare(self, *args)
+    def watch(name: str) -> None:
+        done = getattr(SentenceTransformersEngine, name)
 
-    monkeypatch.setattr(SentenceTransformersEngine, "prepare", watched)
+        def watched(self: SentenceTransformersEngine, *args: Any, **options: Any) -> Any:
+            threads[name].add(threading.get_ident())
+            return done(self, *args, **options)
+
+        monkeypatch.setattr(SentenceTransformersEngine, name, watched)
+
+    for name in threads:
+        watch(name)
 
     async def main() -> None:
         await embedder.aembed_query("rye")
         await embedder.aembed_documents(texts(300))
 
     asyncio.run(main())
-    assert len(threads) == 2
-    assert threading.current_thread() not in threads
+    assert all(threads.values())
+    assert threading.get_ident() not in threads["prepare"] | threads["run"]
 
 
 def test_async_equals_sync(embedder: Embedder) -> None:
@@ -217,21 +222,6 @@ def test_a_cancelled_call_does_not_hold_up_others(embedder: Embedder) -> None:
         return await embedder.aembed_query("bread")
 
     np.testing.assert_allclose(asyncio.run(run()), embedder.embed_query("bread"), atol=1e-5)
-
-
-def test_a_ticker_never_waits_while_documents_embed(minilm_folder: Path) -> None:
-    """Bounded generously here: the figure is measured in the benchmarks, not in a test."""
-    embedder = Embedder(minilm_folder, device="cpu", on_truncate="ignore").load()
-
-    async def run() -> int:
-        ticks = 0
-        job = asyncio.create_task(embedder.aembed_documents(texts(256)))
-        while not job.done():
-            ticks += 1
-            await asyncio.sleep(0.001)
-        return ticks
-
-    assert asyncio.run(run()) > 20
 
 
 def test_the_worker_goes_with_its_last_embedder(other_folder: Path) -> None:
