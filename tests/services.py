@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+BUILD = Path(__file__).parent.parent / "docker" / "build"
+BUILT_OF = "toastrack.built-of"
+_OURS = "toastrack/"
 _LABEL = "toastrack.tests"
 _SECONDS_TO_LIVE = 3_600
 _SECONDS_TO_START = 60
@@ -120,12 +125,17 @@ class Running:
         return text
 
 
+def labels(name: str) -> dict[str, str]:
+    """Return what tells that a container is this process' own."""
+    return {_LABEL: name, f"{_LABEL}.process": str(os.getpid())}
+
+
 @contextmanager
 def running(name: str) -> Iterator[Running]:
     """Run a service on a free port of loopback; skip, saying why, where that cannot be."""
     service = SERVICES[name]
-    client = _client()
-    image = _image(client, service)
+    client = connected()
+    image = image_of(client, service)
     config = image.attrs["Config"]
     container = client.containers.run(
         image,
@@ -133,8 +143,8 @@ def running(name: str) -> Iterator[Running]:
         entrypoint=["timeout", "-k", "60", str(_SECONDS_TO_LIVE), *(config["Entrypoint"] or [])],
         command=config["Cmd"],
         environment=service.environment,
-        ports={f"{service.port}/tcp": ("127.0.0.1", _free_port())},
-        labels={_LABEL: name, f"{_LABEL}.process": str(os.getpid())},
+        ports={f"{service.port}/tcp": ("127.0.0.1", free_port())},
+        labels=labels(name),
         shm_size="512m",
         healthcheck=_health(service),
         detach=True,
@@ -148,7 +158,8 @@ def running(name: str) -> Iterator[Running]:
         client.close()
 
 
-def _client() -> Any:
+def connected() -> Any:
+    """Return a client of the engine, swept of what killed runs left."""
     docker: Any = pytest.importorskip("docker", reason="the package 'docker' is not installed")
     from docker.errors import DockerException
 
@@ -179,21 +190,38 @@ def _is_left(container: Any) -> bool:
     return False
 
 
-def _image(client: Any, service: Service) -> Any:
+def image_of(client: Any, service: Service) -> Any:
+    """Return a service's image; skip, saying why, where there is none to be had."""
     from docker.errors import APIError, ImageNotFound
 
     try:
-        return client.images.get(service.image)
+        image = client.images.get(service.image)
     except ImageNotFound:
         if not service.can_pull:
             pytest.skip(f"there is no image {service.image}: run docker/build")
+    else:
+        _check_ours(service.image, image)
+        return image
     try:
         return client.images.pull(service.image)
     except APIError as error:
         pytest.skip(f"{service.image} cannot be pulled: {error.explanation or error}")
 
 
-def _free_port() -> int:
+def _check_ours(name: str, image: Any) -> None:
+    if not name.startswith(_OURS):
+        return
+    if image.labels.get(BUILT_OF) != digest(name.removeprefix(_OURS)):
+        pytest.fail(f"{name} was built of other files than docker/ has now: run docker/build")
+
+
+def digest(*names: str, script: Path = BUILD) -> str:
+    """Return what ``docker/build`` would build an image of."""
+    words = [str(script), "--digest", *names]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def free_port() -> int:
     """Return a port that is kept over restarts, unlike one that Docker chooses."""
     import socket
 
