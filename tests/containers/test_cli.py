@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-
-
-def toastrack(*arguments: str) -> str:
-    program = Path(sys.executable).with_name("toastrack")
-    result = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+from programs import toastrack
 
 
 @pytest.fixture(params=["postgres", "chroma", "qdrant"])
