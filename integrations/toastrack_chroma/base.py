@@ -6,8 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from chromadb.errors import NotFoundError
-
 from toastrack.filters import Filter, checked_filter
 from toastrack.records import Match, Record
 from toastrack.stores.base_store import BaseStore
@@ -15,7 +13,7 @@ from toastrack.stores.steps import Steps
 from toastrack_chroma.codec import check_record
 from toastrack_chroma.collection import ChromaCollection, Where
 from toastrack_chroma.opening import Settings, check_collection, open_collection_steps
-from toastrack_chroma.server import guarded
+from toastrack_chroma.server import guarded, is_gone
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +43,7 @@ class ChromaBase(BaseStore[ChromaCollection]):
         return guarded(self._client, steps, patient=patient)
 
     def _is_lost(self, error: BaseException) -> bool:
-        return isinstance(error, NotFoundError)
+        return is_gone(error)
 
 
 def find(

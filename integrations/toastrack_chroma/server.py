@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
+from chromadb.errors import ChromaError, NotFoundError
 
 from toastrack.errors import StoreError
 from toastrack.stores.retrying import retried
@@ -16,6 +18,7 @@ T = TypeVar("T")
 # What a proxy or a server that is starting or too busy says.
 _AWAY = (429, 502, 503, 504)
 _TOO_LARGE = 413
+_WITHOUT_SEGMENT = re.compile(r"\[Missing \w+ segment\]")
 
 
 def guarded(client: Any, steps: Steps[T], *, patient: bool) -> Steps[T]:
@@ -42,6 +45,15 @@ def is_away(error: BaseException) -> bool:
 def is_too_large(error: BaseException) -> bool:
     """Tell whether a server, or what stands before it, takes no request of this size."""
     return _status(error) == _TOO_LARGE
+
+
+def is_gone(error: BaseException) -> bool:
+    """Tell whether an error says that a collection is not there."""
+    if isinstance(error, NotFoundError):
+        return True
+    # Chroma looks for the collection first and then for its segments, and it went in between. In
+    # this process that is an InternalError, over HTTP a status that the client has no class for.
+    return isinstance(error, ChromaError) and bool(_WITHOUT_SEGMENT.search(str(error)))
 
 
 def _status(error: BaseException) -> int | None:

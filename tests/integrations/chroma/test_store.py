@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from copy import deepcopy
 from pathlib import Path
 from random import Random
@@ -21,6 +23,7 @@ import chromadb
 from chroma_server import close_client, start_chroma
 from chromadb.api.types import EmbeddingFunction
 from chromadb.config import Settings
+from chromadb.errors import InternalError, NotFoundError
 from chromadb.utils.embedding_functions import known_embedding_functions
 
 from toastrack import Embedder, Record, ingest
@@ -32,7 +35,7 @@ from toastrack_chroma import (
     open_collection,
 )
 from toastrack_chroma.codec import MAX_FIELDS
-from toastrack_chroma.server import address
+from toastrack_chroma.server import address, is_gone
 
 A = Record("a", "rye bread keeps fresh", {"lang": "en", "n": 1})
 B = Record("b", "salt is in the dough", {"lang": "de", "n": 2})
@@ -492,6 +495,58 @@ def test_deleted_in_the_middle_of_an_ingest(client: Any, embedder: Embedder) -> 
 
     with pytest.raises(StoreError, match="deleted"):
         ingest(records(), store)
+
+
+@pytest.mark.parametrize("segment", ["METADATA", "VECTOR"])
+@pytest.mark.parametrize("kind", ["persistent", "own_client"])
+def test_deleted_in_the_middle_of_a_call(
+    request: pytest.FixtureRequest,
+    embedder: Embedder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    segment: str,
+) -> None:
+    """Chroma finds the collection still there, and its segments gone."""
+    client = request.getfixturevalue(kind)
+    said: list[str] = []
+
+    def between(name: str) -> None:
+        call = getattr(chromadb.Collection, name)
+
+        def torn(self: Any, *args: Any, **options: Any) -> Any:
+            with closing(sqlite3.connect(tmp_path / "chroma" / "chroma.sqlite3")) as base, base:
+                words = "delete from segments where collection = ? and scope = ?"
+                assert base.execute(words, (str(self.id), segment)).rowcount == 1
+            try:
+                return call(self, *args, **options)
+            except Exception as error:
+                said.append(str(error))
+                client.delete_collection(self.name)
+                raise
+
+        monkeypatch.setattr(chromadb.Collection, name, torn)
+
+    calls: dict[str, Callable[[ChromaStore], Any]] = {
+        "count": lambda store: store.count(),
+        "query": lambda store: store.search("rye"),
+        "get": lambda store: store.get(["a"]),
+        "upsert": lambda store: store.upsert([B]),
+    }
+    for name, call in calls.items():
+        store = ChromaStore(client, f"docs_{name}", embedder=embedder)
+        store.upsert([A])
+        with monkeypatch.context() as monkeypatch:
+            between(name)
+            with pytest.raises(StoreError, match="deleted"):
+                call(store)
+    assert [f"Missing {segment.lower()} segment" in message for message in said] == [True] * 4
+
+
+def test_other_errors_do_not_count_as_deleted() -> None:
+    assert is_gone(NotFoundError("Collection [docs] does not exist."))
+    for error in (InternalError("Error in compaction"), ValueError("[Missing metadata segment]")):
+        assert not is_gone(error)
 
 
 # -- a server that goes and comes ---------------------------------------------------------------
