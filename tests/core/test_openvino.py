@@ -17,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -335,6 +335,25 @@ def test_bfloat16_where_the_processor_has_none_is_refused(monkeypatch: pytest.Mo
     assert pick_precision("auto") == pick_precision("float32") == "float32"
     with pytest.raises(ModelError, match=r"precision='bfloat16'.*float32"):
         pick_precision("bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("version", "refused"),
+    [
+        ("2024.6.0-17404-4c0f47d2335-releases/2024/6", True),
+        ("2025.2.0-19140-c01cd93e24d-releases/2025/2", True),
+        ("2025.3.0-19807-44526285f24-releases/2025/3", False),
+        ("2026.0.0.dev20251101", False),
+    ],
+)
+def test_a_release_that_gives_zeros_is_refused(
+    openvino_folder: Path, monkeypatch: pytest.MonkeyPatch, version: str, refused: bool
+) -> None:
+    monkeypatch.setattr("openvino.__version__", version)
+    monkeypatch.setattr("toastrack.engines.openvino._shared", [])
+    expected = r"openvino 202\d\.\d\.0 is installed.* needs 2025\.3 or later.*pip install"
+    with pytest.raises(ModelError, match=expected) if refused else nullcontext():
+        exact(openvino_folder).embed_query("bread")
 
 
 # -- one model for everybody ----------------------------------------------------------------

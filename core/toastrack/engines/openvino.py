@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
-from toastrack.errors import ModelError, needs_extra
+from toastrack.errors import INSTALL_COMMAND, ModelError, needs_extra
 from toastrack.models.config import ModelConfig, read_json
 from toastrack.models.openvino_files import run_file, why_not
 from toastrack.models.tokenizer import Tokenizer, Tokens
@@ -28,6 +29,7 @@ _MOST_BATCH_TOKENS = 4_096
 
 _INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
 _HIDDEN = ("last_hidden_state", "token_embeddings")
+_RELEASE = (2025, 3)
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
@@ -125,7 +127,19 @@ def import_openvino() -> Any:
             sys.modules[telemetry] = before
         elif sys.modules.get(telemetry, before) is None:
             sys.modules.pop(telemetry, None)
+    _check_release(openvino.__version__)
     return openvino
+
+
+def _check_release(version: str) -> None:
+    """Refuse what gives vectors of zeros in bfloat16, and says nothing of it."""
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers and (int(numbers[1]), int(numbers[2])) < _RELEASE:
+        raise ModelError(
+            f"openvino {version.partition('-')[0]} is installed, which gives vectors of zeros in "
+            f"bfloat16; toastrack needs {_RELEASE[0]}.{_RELEASE[1]} or later. "
+            f"Run: {INSTALL_COMMAND.format(extra='openvino')}"
+        )
 
 
 _shared: list[openvino.Core] = []
