@@ -4,10 +4,12 @@ PYTHON ?= python3
 PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
+UV ?= $(BIN)/uv
 PIP := $(BIN)/python -m pip install -q -c constraints.txt $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-containers bench images services services-down lint fix clean
+.PHONY: help demo test test-containers test-lowest bench images services services-down lint fix clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -20,6 +22,10 @@ test: $(VENV)/dev  ## Run the test suite
 
 test-containers: $(VENV)/dev  ## Run the store tests against databases in containers
 	@TOASTRACK_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/containers tests/contract
+
+test-lowest: $(LOWEST)/models/made $(LOWEST)/tools  ## Run what needs no torch on the oldest versions that the extras allow
+	@# typer 0.19 warns of what it calls in the newest click, which is what is installed beside it.
+	@.ci/torch-free $(LOWEST)/bin/python $(LOWEST)/models -W default::DeprecationWarning:typer
 
 bench: $(VENV)/bench  ## Measure against peers (or PARTS="latency memory", BENCH_ARGS="--repeats 1")
 	@$(BIN)/python benchmarks/bench.py $(PARTS) $(BENCH_ARGS)
@@ -40,7 +46,7 @@ fix: $(VENV)/dev  ## Repair what the style check can repair
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 clean:  ## Remove the virtual environment, the demo's database and caches
-	rm -rf $(VENV) .demo build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) .demo build dist .mypy_cache .pytest_cache .ruff_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -60,6 +66,23 @@ $(VENV)/dev: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing the library, all its extras and the test tools into $(VENV)/ once (about"
 	@echo "0.5 GB, and 3 GB more where torch's CUDA build is the default)."
 	@$(PIP) -e '.[all]' --group dev
+	@touch $@
+
+# All extras but local, each requirement at its lowest; the tools of tests do not raise one.
+$(LOWEST)/tools: pyproject.toml | $(VENV)/dev
+	@echo "Installing the oldest versions that the extras allow into $(LOWEST)/ once (about 0.9 GB)."
+	@$(UV) venv -q --clear --python $(BIN)/python $(LOWEST)
+	@# Copied, as nltk refuses a file that is linked into a cache.
+	@$(UV) pip install -q --python $(LOWEST) --link-mode copy --resolution lowest-direct \
+	  -e '.[openvino,embedded,qdrant,fastembed,chroma,langchain,llama-index,parquet]'
+	@$(UV) pip freeze -q --python $(LOWEST) --exclude-editable > $(LOWEST)/lowest.txt
+	@$(UV) pip install -q --python $(LOWEST) --link-mode copy --override $(LOWEST)/lowest.txt \
+	  --group lowest
+	@touch $@
+
+$(LOWEST)/models/made: $(LOWEST)/tools tests/models.py | $(VENV)/dev
+	@rm -rf $(@D)
+	@HF_HUB_OFFLINE=1 $(BIN)/python tests/models.py $(@D)
 	@touch $@
 
 $(VENV)/bench: $(BIN)/python pyproject.toml constraints.txt

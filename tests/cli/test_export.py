@@ -18,9 +18,10 @@ from toastrack import Embedder, cli
 from toastrack.errors import ModelError
 from toastrack.export import export
 
-pytestmark = pytest.mark.skipif(
-    find_spec("openvino") is None, reason="the extra 'openvino' is not installed"
-)
+pytestmark = [
+    pytest.mark.skipif(find_spec(package) is None, reason=f"the extra {extra!r} is not installed")
+    for package, extra in (("openvino", "openvino"), ("sentence_transformers", "local"))
+]
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -348,14 +348,13 @@ class Runs(list[int]):
 @pytest.fixture
 def runs(loaded: Embedder, monkeypatch: pytest.MonkeyPatch) -> Runs:
     """Notes every run of the model, which runs as ever."""
-    from toastrack.engines.sentence_transformers import SentenceTransformersEngine
-
     seen = Runs()
-    run = SentenceTransformersEngine.run
+    engine = type(loaded._engine())
+    run = engine.run
 
-    def noted(self: SentenceTransformersEngine, batch: Sequence[Any], *, prompt: str) -> Any:
+    def noted(self: Any, batch: Sequence[Any], *, prompt: str) -> Any:
         seen.append(len(batch))
         return run(self, batch, prompt=prompt)
 
-    monkeypatch.setattr(SentenceTransformersEngine, "run", noted)
+    monkeypatch.setattr(engine, "run", noted)
     return seen

@@ -202,7 +202,7 @@ def test_new_weights_behind_the_same_name_are_embedded_anew(
 ) -> None:
     folder = shutil.copytree(tiny_folder, tmp_path / "m")
     _, before = counted.run(of(folder))
-    shutil.copyfile(other_folder / "model.safetensors", folder / "model.safetensors")
+    shutil.copytree(other_folder, folder, dirs_exist_ok=True)
     texts, after = counted.run(of(folder))
     assert texts == 3
     assert before != after
