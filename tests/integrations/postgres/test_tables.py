@@ -582,7 +582,7 @@ def test_a_dump_brings_the_space_along(
     words = [restore, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--dbname={new_database}"]
     subprocess.run(words, input=script, capture_output=True, check=True)
 
-    restored = make(connection=new_database, create=False)
+    restored = make(connection=new_database, create=False).open()
     assert restored.space == store.space == embedder.space
     assert restored.upsert([A, B]).unchanged == 2
     assert restored.search("rye") == expected
