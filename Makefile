@@ -5,6 +5,7 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
+MODELS := .test-models
 UV ?= $(BIN)/uv
 PIP := $(BIN)/python -m pip install -q -c constraints.txt $(PIP_ARGS)
 # A worker a core, and not more than eight: each has torch (1 GB) and databases of its own.
@@ -27,13 +28,14 @@ test-rest: $(VENV)/dev  ## Run those that it leaves out: more kinds of store, an
 
 test-all: test test-rest  ## Run both, which is every test
 
-test-containers: $(VENV)/dev  ## Run the store tests against databases in containers
+test-containers: $(VENV)/dev $(MODELS)/made  ## Run the store tests against databases in containers, and others on Python 3.13
 	@TOASTRACK_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/containers tests/contract \
 	  tests/test_docs.py::test_what_needs_a_server_runs
+	@PYTHON=$(BIN)/python .ci/trixie $(MODELS)
 
-test-lowest: $(LOWEST)/models/made $(LOWEST)/tools  ## Run what needs no torch on the oldest versions that the extras allow
+test-lowest: $(LOWEST)/tools $(MODELS)/made  ## Run what needs no torch on the oldest versions that the extras allow
 	@# typer 0.19 warns of what it calls in the newest click, which is what is installed beside it.
-	@.ci/torch-free $(LOWEST)/bin/python $(LOWEST)/models -W default::DeprecationWarning:typer
+	@.ci/torch-free $(LOWEST)/bin/python $(MODELS) -W default::DeprecationWarning:typer
 
 bench: $(VENV)/bench  ## Measure against peers (or PARTS="latency memory", BENCH_ARGS="--repeats 1")
 	@$(BIN)/python benchmarks/bench.py $(PARTS) $(BENCH_ARGS)
@@ -57,7 +59,7 @@ fix: $(VENV)/dev  ## Repair what the style check can repair
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 clean:  ## Remove the virtual environment, the demo's database and caches
-	rm -rf $(VENV) $(LOWEST) .demo build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) $(MODELS) .demo build dist .mypy_cache .pytest_cache .ruff_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -91,7 +93,8 @@ $(LOWEST)/tools: pyproject.toml | $(VENV)/dev
 	  --group lowest
 	@touch $@
 
-$(LOWEST)/models/made: $(LOWEST)/tools tests/models.py | $(VENV)/dev
+# Tiny models, and a real one, that OpenVINO reads.
+$(MODELS)/made: tests/models.py core/toastrack/export.py | $(VENV)/dev
 	@rm -rf $(@D)
 	@HF_HUB_OFFLINE=1 $(BIN)/python tests/models.py $(@D)
 	@touch $@

@@ -10,9 +10,9 @@ from contextlib import (
     nullcontext,
     suppress,
 )
-from threading import Thread, current_thread
+from threading import Lock, Thread, current_thread
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import psycopg
 
@@ -25,6 +25,16 @@ LendAnother = Callable[[float], AbstractAsyncContextManager[AnyConnection]]
 
 _SECONDS_TO_CANCEL = 3.0
 
+# Two threads or tasks on one connection would end each other's transactions, and several stores may
+# be over it.
+_locks: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+_locks_lock = Lock()
+
+
+def _lock_of(connection: Any, runtime: Runtime) -> Any:
+    with _locks_lock:
+        return _locks.setdefault(connection, runtime.lock())
+
 
 class Connections:
     """Lends a connection to one operation at a time, and closes what was made here.
@@ -36,8 +46,7 @@ class Connections:
         self._runtime = runtime
         self._given = given
         self.is_callers = isinstance(given, (psycopg.Connection, psycopg.AsyncConnection))
-        # Two threads or tasks on one connection would end each other's transactions.
-        self._using = runtime.lock()
+        self._using = _lock_of(given, runtime) if self.is_callers else runtime.lock()
         self._own: dict[asyncio.AbstractEventLoop | None, Any] = {}
         self._connected = False
         self._in_use: dict[Thread, AnyConnection] = {}

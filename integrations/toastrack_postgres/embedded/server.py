@@ -373,12 +373,36 @@ def _works_in(pid: int, data: os.stat_result) -> bool:
     if sys.platform == "linux":
         process = Path(f"/proc/{pid}")
         with suppress(OSError):
-            if os.path.samestat((process / "cwd").stat(), data):
-                return (process / "comm").read_text() in ("postgres\n", "pg_ctl\n")
+            if (process / "comm").read_text() in ("postgres\n", "pg_ctl\n"):
+                return _folder_of(process) == (data.st_dev, data.st_ino)
         return False
     command = ["ps", "-o", "stat=", "-o", "comm=", "-p", str(pid)]
     status = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return "postgres" in status and not status.lstrip().startswith("Z")
+
+
+def _folder_of(process: Path) -> tuple[int, int]:
+    """Return device and inode of the folder that a process works in."""
+    try:
+        found = (process / "cwd").stat()
+        return found.st_dev, found.st_ino
+    except PermissionError:
+        owner = process.stat()
+        if os.geteuid() != 0 or owner.st_uid == 0:
+            raise
+    # In a container root may not look into the processes of other accounts; the account may.
+    answer = subprocess.run(
+        ["stat", "-L", "-c", "%d %i", str(process / "cwd")],
+        capture_output=True,
+        text=True,
+        check=False,
+        user=owner.st_uid,
+        group=owner.st_gid,
+        extra_groups=[],
+    ).stdout.split()
+    if len(answer) != 2:
+        raise ProcessLookupError(f"{process} has ended")
+    return int(answer[0]), int(answer[1])
 
 
 def _stop_all() -> None:

@@ -37,6 +37,9 @@ from toastrack_chroma import (
 )
 from toastrack_chroma.codec import MAX_FIELDS
 
+# One worker of pytest-xdist runs them all, on one server.
+with_own_server = pytest.mark.xdist_group("Chroma that goes and comes")
+
 A = Record("a", "rye bread keeps fresh", {"lang": "en", "n": 1})
 B = Record("b", "salt is in the dough", {"lang": "de", "n": 2})
 COSINE = {"hnsw": {"space": "cosine"}}
@@ -553,6 +556,7 @@ def test_deleted_in_the_middle_of_an_ingest(client: Any, embedder: Embedder) -> 
         ingest(records(), store)
 
 
+@with_own_server
 @pytest.mark.parametrize("segment", ["METADATA", "VECTOR"])
 @pytest.mark.parametrize("kind", ["persistent", "own_client"])
 def test_deleted_in_the_middle_of_a_call(
@@ -565,13 +569,15 @@ def test_deleted_in_the_middle_of_a_call(
 ) -> None:
     """Chroma finds the collection still there, and its segments gone."""
     client = request.getfixturevalue(kind)
+    own = kind == "own_client"
+    folder = request.getfixturevalue("own_server").folder if own else tmp_path / "chroma"
     said: list[str] = []
 
     def between(name: str) -> None:
         call = getattr(chromadb.Collection, name)
 
         def torn(self: Any, *args: Any, **options: Any) -> Any:
-            with closing(sqlite3.connect(tmp_path / "chroma" / "chroma.sqlite3")) as base, base:
+            with closing(sqlite3.connect(folder / "chroma.sqlite3")) as base, base:
                 words = "delete from segments where collection = ? and scope = ?"
                 assert base.execute(words, (str(self.id), segment)).rowcount == 1
             try:
@@ -623,10 +629,6 @@ class Server:
 
     def start(self) -> None:
         self.process, _ = start_chroma(self.folder, self.port)
-
-
-# One worker of pytest-xdist runs them all, on one server.
-with_own_server = pytest.mark.xdist_group("Chroma that goes and comes")
 
 
 @pytest.fixture(scope="module")

