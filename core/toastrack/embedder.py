@@ -174,7 +174,7 @@ class Embedder:
 
     @classmethod
     def from_space(cls, space: EmbeddingSpace, *, device: str | None = None) -> Embedder:
-        """Return the embedder that a recorded space names, with the same prompts and size.
+        """Return the embedder that a recorded space names, with the same prompts, size and limit.
 
             same = Embedder.from_space(store.space)
             assert same.space == store.space
@@ -189,6 +189,7 @@ class Embedder:
             query_prompt=space.query_prompt,
             document_prompt=space.document_prompt,
             dimensions=space.dimensions,
+            max_tokens=space.max_tokens,
         )
 
     # -- what is embedded -------------------------------------------------------------------
@@ -359,6 +360,7 @@ class Embedder:
 
         Raises:
             ModelError: The model cannot be found or read.
+            ValueError: ``dimensions=`` or ``max_tokens=`` is over the model's.
         """
         return self._model.space
 

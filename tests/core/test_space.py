@@ -158,6 +158,26 @@ def test_an_embedder_made_from_a_space_has_that_space(tiny_folder: Path) -> None
     assert Embedder.from_space(space).space == space
 
 
+@pytest.mark.parametrize("limit", [None, 16])
+def test_the_limit_is_recorded_and_used_but_not_compared(
+    tiny_folder: Path, limit: int | None
+) -> None:
+    embedder = Embedder(tiny_folder, max_tokens=limit)
+    recorded = EmbeddingSpace.from_dict(json.loads(json.dumps(embedder.space.to_dict())))
+    assert recorded.max_tokens == embedder.max_tokens == (limit or 64)
+    assert Embedder.from_space(recorded).max_tokens == embedder.max_tokens
+    assert recorded == Embedder(tiny_folder, max_tokens=8).space
+    assert recorded.digest == Embedder(tiny_folder, max_tokens=8).space.digest
+
+
+def test_a_space_that_recorded_no_limit_leaves_it_to_the_model(tiny_folder: Path) -> None:
+    values = Embedder(tiny_folder, max_tokens=16).space.to_dict()
+    del values["max_tokens"]
+    recorded = EmbeddingSpace.from_dict(values)
+    assert recorded.max_tokens is None
+    assert Embedder.from_space(recorded).max_tokens == 64
+
+
 def test_the_space_of_a_model_that_is_not_here_is_not_known() -> None:
     assert Embedder("no-such/model")._known_space is None
 

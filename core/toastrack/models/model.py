@@ -75,6 +75,12 @@ class Model:
             raise ValueError(f"max_tokens={self._max_tokens} is over the {limit} of {self.name!r}.")
         return self._max_tokens
 
+    def _known_limit(self) -> int | None:
+        """Return the limit, or None for a model that names none and still has an identity."""
+        if self._max_tokens is None and self.config.max_tokens is None:
+            return None
+        return self.max_tokens
+
     @property
     def dimensions(self) -> int:
         """The size of every vector."""
@@ -107,6 +113,7 @@ class Model:
                     dimensions=self.dimensions,
                     model=self.name,
                     revision=self.files.commit(),
+                    max_tokens=self._known_limit(),
                 )
         return self._space
 
