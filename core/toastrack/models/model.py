@@ -5,9 +5,10 @@ from __future__ import annotations
 from threading import RLock
 
 from toastrack.errors import ModelError
-from toastrack.models.config import PROMPTS_FILE, ModelConfig, read_json
+from toastrack.models.config import PROMPTS_FILE, ModelConfig
 from toastrack.models.engine_choice import EngineName
 from toastrack.models.files import ModelFiles
+from toastrack.models.json_files import read_json
 from toastrack.models.prompts import Prompts, Role, known_prompts, resolve_prompts, saved_prompts
 from toastrack.models.tokenizer import Tokenizer
 from toastrack.space import EmbeddingSpace

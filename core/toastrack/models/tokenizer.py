@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from toastrack.errors import ModelError, needs_extra
+from toastrack.errors import ModelError, ToastrackError, needs_extra
 from toastrack.models.prompts import add_prompt
 from toastrack.utils.text import check_unicode
 
@@ -88,26 +89,21 @@ class Tokenizer:
             import tokenizers
         path = folder / "tokenizer.json"
         if path.is_file():
-            try:
+            with _faults(f"{str(path)!r} is not a tokenizer"):
                 backend = tokenizers.Tokenizer.from_file(str(path))
-            except Exception as error:  # the library raises nothing more special
-                raise ModelError(
-                    f"{str(path)!r} is not a tokenizer: {error}. Get the model anew."
-                ) from None
-            if lower_case:
-                own = [backend.normalizer] if backend.normalizer else []
-                backend.normalizer = tokenizers.normalizers.Sequence(
-                    [tokenizers.normalizers.Lowercase(), *own]
-                )
-            return cls(backend, extra=extra)
+                if lower_case:
+                    own = [backend.normalizer] if backend.normalizer else []
+                    backend.normalizer = tokenizers.normalizers.Sequence(
+                        [tokenizers.normalizers.Lowercase(), *own]
+                    )
+                return cls(backend, extra=extra)
         with needs_extra("local", "transformers"):
             from transformers import AutoTokenizer
-        try:
-            slow = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise ModelError(
-                f"{str(folder)!r} has no tokenizer that can be read: {error}"
-            ) from None
+        with _faults(f"{str(folder)!r} has no tokenizer that can be read"):
+            # Without its own answer transformers would ask on the terminal whether to run code.
+            slow = AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
         fast = getattr(slow, "backend_tokenizer", None)
         if fast is None:
             raise ModelError(f"{str(folder)!r} has no fast tokenizer: tokenizer.json is missing.")
@@ -197,12 +193,44 @@ def encode_batch(
     tokenizer: tokenizers.Tokenizer, texts: Sequence[str]
 ) -> list[tokenizers.Encoding]:
     """Encode texts; a text that is not valid Unicode is named by its position."""
+    with _faults("A text cannot be read by the model's tokenizer.json", reading=True):
+        try:
+            return list(tokenizer.encode_batch_fast(list(texts)))
+        except (UnicodeEncodeError, TypeError):
+            for position, text in enumerate(texts):
+                check_unicode(text, f"text {position}")
+            raise
+
+
+def check_token_ids(highest: int, known: int, folder: Path) -> None:
+    """Refuse the number of a token that the model has no vector for.
+
+    OpenVINO reads past the end of its table, and a GPU is of no use to the process afterwards.
+    """
+    if highest >= known:
+        raise ModelError(
+            f"The tokenizer of {str(folder)!r} gives token {highest:,} to a model that knows "
+            f"{known:,}. Its files belong to two models; get the model anew."
+        )
+
+
+@contextmanager
+def _faults(what: str, *, reading: bool = False) -> Iterator[None]:
+    """Say which file is at fault for what the library raises.
+
+    While a text is read, only what has no kind of its own is the file's fault.
+    """
     try:
-        return list(tokenizer.encode_batch_fast(list(texts)))
-    except (UnicodeEncodeError, TypeError):
-        for position, text in enumerate(texts):
-            check_unicode(text, f"text {position}")
-        raise
+        yield
+    except Exception as error:
+        if isinstance(error, ToastrackError) or (reading and type(error) is not Exception):
+            raise
+        raise ModelError(f"{what}: {error}. Get the model anew.") from None
+    except BaseException as error:
+        # Rust's way to say that something was taken for granted; no subclass of Exception.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ModelError(f"{what}: {error}. Get the model anew.") from None
 
 
 def _copy(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
