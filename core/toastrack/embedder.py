@@ -15,7 +15,7 @@ from toastrack.batching.engine_pool import Precision, shared_worker
 from toastrack.batching.truncation import OnTruncate, TruncationCounter
 from toastrack.batching.worker import EngineWorker
 from toastrack.engines.base import Engine
-from toastrack.errors import ModelError, UnsupportedError
+from toastrack.errors import GuessWarning, ModelError, UnsupportedError
 from toastrack.models.config import ModelConfig
 from toastrack.models.engine_choice import EngineName
 from toastrack.models.files import looks_like_path, model_name
@@ -33,6 +33,7 @@ from toastrack.utils.arguments import (
     checked_texts,
 )
 from toastrack.utils.forks import after_fork
+from toastrack.utils.warn import warn_once
 
 DEFAULT_MODEL = "mixedbread-ai/mxbai-embed-large-v1"
 
@@ -257,6 +258,7 @@ class Embedder:
             MissingExtraError: What runs the model is not installed.
             UnsupportedError: This version has no such engine.
         """
+        self._say_guesses()
         self._worker()
         return self
 
@@ -300,6 +302,7 @@ class Embedder:
         import asyncio
 
         await asyncio.to_thread(self._worker)
+        self._say_guesses()
         return self
 
     # -- what is known ----------------------------------------------------------------------
@@ -361,7 +364,11 @@ class Embedder:
         Raises:
             ModelError: The model cannot be found or read.
             ValueError: ``dimensions=`` or ``max_tokens=`` is over the model's.
+
+        Warns:
+            GuessWarning: A file of the model's is missing that says how it wants to be run.
         """
+        self._say_guesses()
         return self._model.space
 
     @property
@@ -439,6 +446,7 @@ class Embedder:
     def _embed(self, texts: Sequence[str], role: Role) -> arrays.FloatMatrix:
         if not texts:
             return self._nothing()
+        self._say_guesses()
         truncation = TruncationCounter(self.on_truncate)
         vectors = self._encoder(role).encode(texts, truncation)
         truncation.warn()
@@ -452,10 +460,16 @@ class Embedder:
         encoder = self._encoders.get(role)
         if encoder is None:
             encoder = await asyncio.to_thread(self._encoder, role)
+            self._say_guesses()
         truncation = TruncationCounter(self.on_truncate)
         vectors = await encoder.aencode(texts, truncation)
         truncation.warn()
         return vectors
+
+    def _say_guesses(self) -> None:
+        if self.engine != "hosted":
+            for guess in self._model.guesses:
+                warn_once(self.model, guess, GuessWarning)
 
     def _nothing(self) -> arrays.FloatMatrix:
         """Return no vectors, of the right size; that takes no engine."""
@@ -468,7 +482,14 @@ class Embedder:
         if encoder is None:
             # What is wrong with the settings is said before the weights are loaded.
             prompt, limit, size = self.prompts.of(role), self.max_tokens, self.dimensions
-            encoder = RoleEncoder(self._worker(), role, prompt=prompt, limit=limit, size=size)
+            given = self._query_prompt if role == "query" else self._document_prompt
+            try:
+                encoder = RoleEncoder(self._worker(), role, prompt=prompt, limit=limit, size=size)
+            except ValueError as error:
+                if given is None and self._max_tokens is None:
+                    # Nobody but the model's own files said so.
+                    raise ModelError(f"{self.model!r} cannot be run as it says: {error}") from None
+                raise
             self._encoders[role] = encoder
         return encoder
 
@@ -486,7 +507,8 @@ class Embedder:
             raise UnsupportedError(
                 f"engine={self.engine!r} is not part of this version. Leave it at 'auto'."
             )
-        space, config = self.space, self._model.config
+        _ = self._model.guesses  # a guess that is known to be wrong is an error
+        space, config = self._model.space, self._model.config
         worker = shared_worker(
             self._model.files.folder(),
             identity=f"{space.weights} {space.tokenizer} {space.pooling} {config.run_digest()}",

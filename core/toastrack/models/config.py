@@ -145,6 +145,19 @@ class ModelConfig:
         modes = [mode for path, config in self._poolings for mode in _pooling_modes(config, path)]
         return modes or ["mean"]
 
+    def named_pooling(self) -> str | None:
+        """Return the pooling that the transformer's own configuration speaks for; None if none."""
+        classifies = text(self._transformer, "classifier_pooling", self.folder / CONFIG_FILE)
+        if classifies is not None:
+            return classifies
+        made_for = self._transformer.get("architectures")
+        if isinstance(made_for, list) and any(
+            str(name).endswith("ForCausalLM") for name in made_for
+        ):
+            # Its last token is the only one that has read all the others.
+            return "lasttoken"
+        return None
+
     def pools_prompt(self) -> bool:
         """Tell whether the tokens of the prompt are pooled with those of the text."""
         return all(
