@@ -431,6 +431,8 @@ class Embedder:
         limit = self.max_tokens if max_tokens is None else max_tokens
         if limit > self.max_tokens:
             raise ValueError(f"max_tokens={limit} is over this embedder's {self.max_tokens}.")
+        if max_tokens is None:
+            self._check_room(self.tokenizer, "document")
         return self.tokenizer.split(
             text, max_tokens=limit, overlap=overlap, prompt=self.document_prompt
         )
@@ -482,16 +484,23 @@ class Embedder:
         if encoder is None:
             # What is wrong with the settings is said before the weights are loaded.
             prompt, limit, size = self.prompts.of(role), self.max_tokens, self.dimensions
-            given = self._query_prompt if role == "query" else self._document_prompt
-            try:
-                encoder = RoleEncoder(self._worker(), role, prompt=prompt, limit=limit, size=size)
-            except ValueError as error:
-                if given is None and self._max_tokens is None:
-                    # Nobody but the model's own files said so.
-                    raise ModelError(f"{self.model!r} cannot be run as it says: {error}") from None
-                raise
+            worker = self._worker()
+            self._check_room(worker.engine.tokenizer, role)
+            encoder = RoleEncoder(worker, role, prompt=prompt, limit=limit, size=size)
             self._encoders[role] = encoder
         return encoder
+
+    def _check_room(self, tokenizer: Tokenizer, role: Role) -> None:
+        """Raise ``ModelError`` if no text fits by what the model's own files say."""
+        given = self._query_prompt if role == "query" else self._document_prompt
+        if given is None and self._max_tokens is None:
+            used, limit = tokenizer.count(self.prompts.of(role)), self.max_tokens
+            if used >= limit:
+                raise ModelError(
+                    f"{self.model!r} says that it reads {limit} tokens, and the prompt and the "
+                    f"special tokens of a {role} take {used}. Its files belong to two models; get "
+                    "the model anew."
+                )
 
     def _worker(self) -> EngineWorker:
         with self._lock:

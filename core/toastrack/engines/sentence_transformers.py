@@ -37,7 +37,7 @@ class SentenceTransformersEngine:
         self._folder = folder
         self.inputs, self._pad = _text_inputs(self._model, folder)
         with faults(folder, "its tokenizer cannot be used"):
-            self.tokenizer = Tokenizer(self._model.tokenizer.backend_tokenizer)
+            self.tokenizer = Tokenizer(self._model.tokenizer.backend_tokenizer, source=folder)
         self.batch_tokens = _CPU_BATCH_TOKENS if device == "cpu" else _GPU_BATCH_TOKENS
         self._tokens = int(self.transformer.get_input_embeddings().weight.shape[0])
         self._leaves_prompt_out = any(

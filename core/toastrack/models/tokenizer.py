@@ -27,6 +27,8 @@ class Tokens:
     uncut: int
 
 
+_FILE = Path("tokenizer.json")
+
 # Splitters that are kept; with one limit there is one, and rarely one for a token less.
 _SPLITTERS = 4
 # Texts whose ids are kept from a split: two windows of a store, and some.
@@ -63,11 +65,14 @@ class _Split:
 class Tokenizer:
     """Wraps a ``tokenizers.Tokenizer``; never changes the one it was given.
 
-    Limits and counts include the special tokens that the model adds. ``extra`` brings the packages
-    it needs.
+    Limits and counts include the special tokens that the model adds. ``source`` is what errors
+    name, and ``extra`` brings the packages it needs.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, *, extra: str = "local") -> None:
+    def __init__(
+        self, backend: tokenizers.Tokenizer, *, source: Path = _FILE, extra: str = "local"
+    ) -> None:
+        self._source = source
         self._extra = extra
         self._uncut = _copy(backend)
         self._uncut.no_truncation()
@@ -96,7 +101,7 @@ class Tokenizer:
                     backend.normalizer = tokenizers.normalizers.Sequence(
                         [tokenizers.normalizers.Lowercase(), *own]
                     )
-                return cls(backend, extra=extra)
+                return cls(backend, source=path, extra=extra)
         with needs_extra("local", "transformers"):
             from transformers import AutoTokenizer
         with _faults(f"{str(folder)!r} has no tokenizer that can be read"):
@@ -107,13 +112,13 @@ class Tokenizer:
         fast = getattr(slow, "backend_tokenizer", None)
         if fast is None:
             raise ModelError(f"{str(folder)!r} has no fast tokenizer: tokenizer.json is missing.")
-        return cls(fast)
+        return cls(fast, source=folder)
 
     def encode(self, texts: Sequence[str], max_tokens: int) -> list[Tokens]:
         """Turn texts into ids, cut at ``max_tokens``."""
         split = self._split.take(texts, max_tokens)
         cutting = self._cut_at(max_tokens)
-        encodings = iter(encode_batch(cutting, [text for text in texts if text not in split]))
+        encodings = iter(self._encode(cutting, [text for text in texts if text not in split]))
         result = []
         for text in texts:
             if text in split:
@@ -127,11 +132,11 @@ class Tokenizer:
 
     def count(self, text: str) -> int:
         """Count the tokens of a text, specials included, nothing cut."""
-        return len(encode_batch(self._uncut, [text])[0].ids)
+        return len(self._encode(self._uncut, [text])[0].ids)
 
     def ids(self, text: str) -> list[int]:
         """Return the ids of a text, specials included, nothing cut."""
-        return list(self._uncut.encode(text).ids)
+        return list(self._encode(self._uncut, [text])[0].ids)
 
     def split(self, text: str, *, max_tokens: int, overlap: int, prompt: str) -> list[str]:
         """Split a text into chunks that each fit ``max_tokens`` with specials and prompt.
@@ -151,13 +156,13 @@ class Tokenizer:
         if not text.strip():
             return [text]
         whole = add_prompt(prompt, text)
-        if len(ids := encode_batch(self._uncut, [whole])[0].ids) <= max_tokens:
+        if len(ids := self._encode(self._uncut, [whole])[0].ids) <= max_tokens:
             self._split.keep(whole, ids)
             return [text]
         while room > overlap:
             chunks = self._splitter(room, overlap).chunks(text)
             prompted = [add_prompt(prompt, chunk) for chunk in chunks]
-            found = [encoding.ids for encoding in encode_batch(self._uncut, prompted)]
+            found = [encoding.ids for encoding in self._encode(self._uncut, prompted)]
             longest = max(map(len, found))
             if longest <= max_tokens:
                 for chunk, ids in zip(prompted, found, strict=True):
@@ -166,6 +171,18 @@ class Tokenizer:
             # Prompt and text can merge into other tokens than both alone: ask for less.
             room -= longest - max_tokens
         raise ValueError(f"max_tokens={max_tokens} is too small to split this text.")
+
+    def _encode(
+        self, tokenizer: tokenizers.Tokenizer, texts: Sequence[str]
+    ) -> list[tokenizers.Encoding]:
+        """Encode texts; a text that is not valid Unicode is named by its position."""
+        with _faults(f"{str(self._source)!r} cannot read a text", reading=True):
+            try:
+                return list(tokenizer.encode_batch_fast(list(texts)))
+            except (UnicodeEncodeError, TypeError):
+                for position, text in enumerate(texts):
+                    check_unicode(text, f"text {position}")
+                raise
 
     def _splitter(self, room: int, overlap: int) -> TextSplitter:
         # Each holds a tokenizer of its own; to make one takes as long as to split ten long texts.
@@ -187,19 +204,6 @@ class Tokenizer:
             cutting.enable_truncation(max_tokens)
             self._cutting[max_tokens] = cutting
         return cutting
-
-
-def encode_batch(
-    tokenizer: tokenizers.Tokenizer, texts: Sequence[str]
-) -> list[tokenizers.Encoding]:
-    """Encode texts; a text that is not valid Unicode is named by its position."""
-    with _faults("A text cannot be read by the model's tokenizer.json", reading=True):
-        try:
-            return list(tokenizer.encode_batch_fast(list(texts)))
-        except (UnicodeEncodeError, TypeError):
-            for position, text in enumerate(texts):
-                check_unicode(text, f"text {position}")
-            raise
 
 
 def check_token_ids(highest: int, known: int, folder: Path) -> None:
