@@ -518,10 +518,13 @@ class Embedder:
             )
         _ = self._model.guesses  # a guess that is known to be wrong is an error
         space, config = self._model.space, self._model.config
+        files = self._model.files
         worker = shared_worker(
-            self._model.files.folder(),
-            identity=f"{space.weights} {space.tokenizer} {space.pooling} {config.run_digest()}",
-            engine=self._model.files.engine,
+            files.folder(),
+            identity=" ".join(
+                (files.running_digest(), space.tokenizer, space.pooling, config.run_digest())
+            ),
+            engine=files.engine,
             device=self.device,
             precision=self.precision,
         )

@@ -259,6 +259,12 @@ def test_a_setting_that_would_run_something_else_is_refused(
         torch_embedder(copied).embed_query("bread")
 
 
+def test_code_on_the_hub_is_not_fetched(copied: Path) -> None:
+    update(copied / "config.json", {"attn_implementation": "owner/kernel"})
+    with pytest.raises(ModelError, match=r"config\.json' names code on the hub, 'owner/kernel'"):
+        torch_embedder(copied).embed_query("bread")
+
+
 def test_the_links_of_the_hubs_cache_are_followed(
     embedder: Embedder, tiny_folder: Path, tmp_path: Path
 ) -> None:

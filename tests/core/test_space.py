@@ -425,9 +425,12 @@ def test_a_damaged_cache_is_no_problem(cache: Path, tmp_path: Path, content: str
     assert file_digest(path) == hashlib.sha256(b"rye").hexdigest()
 
 
-def test_a_file_in_the_hubs_cache_is_known_by_its_blobs_name_and_not_read(
-    cache: Path, tmp_path: Path
+@pytest.mark.parametrize("is_hubs", [True, False])
+def test_only_a_file_in_the_hubs_cache_is_known_by_its_blobs_name_and_not_read(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_hubs: bool
 ) -> None:
+    hub = tmp_path if is_hubs else tmp_path / "elsewhere"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
     name = "53aa5117" + "0" * 56
     blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "commit"
     blobs.mkdir()
@@ -438,7 +441,8 @@ def test_a_file_in_the_hubs_cache_is_known_by_its_blobs_name_and_not_read(
         link.symlink_to(blobs / name)
     except OSError as error:
         pytest.skip(f"this system makes no symbolic links: {error}")
-    assert weights_digest([link]) == file_digest(link) == name
+    expected = name if is_hubs else sha256(blobs / name)
+    assert weights_digest([link]) == file_digest(link) == expected
 
 
 def test_a_small_file_of_the_hubs_cache_is_read(cache: Path, tmp_path: Path) -> None:

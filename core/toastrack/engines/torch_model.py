@@ -111,7 +111,7 @@ def check_sizes(folder: Path) -> None:
 
     stored = sum(_numbers(path) for path in weight_files(folder))
     path = folder / CONFIG_FILE
-    _check_counts(read_json(path), path)
+    _check_values(read_json(path), path)
     try:
         config = AutoConfig.from_pretrained(str(folder), **_HERE)
     except Exception as error:
@@ -129,10 +129,15 @@ def check_sizes(folder: Path) -> None:
         )
 
 
-def _check_counts(values: dict[str, Any], path: Path) -> None:
+def _check_values(values: dict[str, Any], path: Path) -> None:
     for name, value in values.items():
         if isinstance(value, dict):
-            _check_counts(value, path)
+            _check_values(value, path)
+        elif name.endswith("_implementation") and isinstance(value, str) and "/" in value:
+            raise ModelError(
+                f"{str(path)!r} names code on the hub, {value!r:.80}, and toastrack runs none that "
+                "comes with a model. Delete that line."
+            )
         elif isinstance(value, (int, float)) and value > _MOST_PARTS and _COUNTS.search(name):
             raise broken(path, f"{name[:80]} is {value!r:.80}")
 

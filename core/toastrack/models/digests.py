@@ -42,12 +42,15 @@ def joint_digest(digests: Mapping[str, str]) -> str:
 def file_digest(path: Path) -> str:
     """Return the sha256 of a file; free for a file in the hub's cache, else remembered.
 
-    The hub names a large file's blob by its sha256. Any other file's digest is kept in the
-    user's cache folder and holds as long as the file's size and modification time do.
+    The hub's client names a large file's blob by its sha256. Any other file's digest is kept in
+    the user's cache folder and holds as long as the file's size and modification time do.
     """
     blob = path.resolve()
     if blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
-        return blob.name
+        # Anybody can call a file so; only what the client itself put there is what its name says.
+        cache = _hub_cache()
+        if cache is not None and blob.is_relative_to(cache):
+            return blob.name
     status = blob.stat()
     key = f"{blob}|{status.st_size}|{status.st_mtime_ns}"
     with _lock:
@@ -61,6 +64,15 @@ def file_digest(path: Path) -> str:
             remembered[key] = digest.hexdigest()
             _write_cache(remembered)
         return remembered[key]
+
+
+def _hub_cache() -> Path | None:
+    """Where the hub's client keeps what it fetched; None if it is not installed."""
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        return None
+    return Path(constants.HF_HUB_CACHE).expanduser().resolve()
 
 
 def cached_hub_digest(model: str, commit: str) -> str | None:

@@ -224,6 +224,15 @@ class ModelFiles:
                 ) from None
         return digest
 
+    def running_digest(self) -> str:
+        """Return the sha256 of the file that the engine reads, which may be made of the weights."""
+        folder = self.folder()
+        path = run_file(folder) if self._engine == "openvino" else None
+        if path is None:
+            return self.weights()
+        files = (path.with_name(name) for name in parts(path.name))
+        return weights_digest([file for file in files if file.is_file()])
+
     def _download(self) -> Path:
         with needs_extra(self.extra, "huggingface_hub"):
             from huggingface_hub import hf_hub_download, snapshot_download
