@@ -15,7 +15,7 @@ from toastrack.batching.engine_pool import Precision, shared_worker
 from toastrack.batching.truncation import OnTruncate, TruncationCounter
 from toastrack.batching.worker import EngineWorker
 from toastrack.engines.base import Engine
-from toastrack.errors import ModelError, UnsupportedError
+from toastrack.errors import GuessWarning, ModelError, UnsupportedError
 from toastrack.models.config import ModelConfig
 from toastrack.models.engine_choice import EngineName
 from toastrack.models.files import looks_like_path, model_name
@@ -33,6 +33,7 @@ from toastrack.utils.arguments import (
     checked_texts,
 )
 from toastrack.utils.forks import after_fork
+from toastrack.utils.warn import warn_once
 
 DEFAULT_MODEL = "mixedbread-ai/mxbai-embed-large-v1"
 
@@ -174,7 +175,7 @@ class Embedder:
 
     @classmethod
     def from_space(cls, space: EmbeddingSpace, *, device: str | None = None) -> Embedder:
-        """Return the embedder that a recorded space names, with the same prompts and size.
+        """Return the embedder that a recorded space names, with the same prompts, size and limit.
 
             same = Embedder.from_space(store.space)
             assert same.space == store.space
@@ -189,6 +190,7 @@ class Embedder:
             query_prompt=space.query_prompt,
             document_prompt=space.document_prompt,
             dimensions=space.dimensions,
+            max_tokens=space.max_tokens,
         )
 
     # -- what is embedded -------------------------------------------------------------------
@@ -256,6 +258,7 @@ class Embedder:
             MissingExtraError: What runs the model is not installed.
             UnsupportedError: This version has no such engine.
         """
+        self._say_guesses()
         self._worker()
         return self
 
@@ -299,6 +302,7 @@ class Embedder:
         import asyncio
 
         await asyncio.to_thread(self._worker)
+        self._say_guesses()
         return self
 
     # -- what is known ----------------------------------------------------------------------
@@ -359,7 +363,12 @@ class Embedder:
 
         Raises:
             ModelError: The model cannot be found or read.
+            ValueError: ``dimensions=`` or ``max_tokens=`` is over the model's.
+
+        Warns:
+            GuessWarning: A file of the model's is missing that says how it wants to be run.
         """
+        self._say_guesses()
         return self._model.space
 
     @property
@@ -422,6 +431,8 @@ class Embedder:
         limit = self.max_tokens if max_tokens is None else max_tokens
         if limit > self.max_tokens:
             raise ValueError(f"max_tokens={limit} is over this embedder's {self.max_tokens}.")
+        if max_tokens is None:
+            self._check_room(self.tokenizer, "document")
         return self.tokenizer.split(
             text, max_tokens=limit, overlap=overlap, prompt=self.document_prompt
         )
@@ -437,6 +448,7 @@ class Embedder:
     def _embed(self, texts: Sequence[str], role: Role) -> arrays.FloatMatrix:
         if not texts:
             return self._nothing()
+        self._say_guesses()
         truncation = TruncationCounter(self.on_truncate)
         vectors = self._encoder(role).encode(texts, truncation)
         truncation.warn()
@@ -450,10 +462,16 @@ class Embedder:
         encoder = self._encoders.get(role)
         if encoder is None:
             encoder = await asyncio.to_thread(self._encoder, role)
+            self._say_guesses()
         truncation = TruncationCounter(self.on_truncate)
         vectors = await encoder.aencode(texts, truncation)
         truncation.warn()
         return vectors
+
+    def _say_guesses(self) -> None:
+        if self.engine != "hosted":
+            for guess in self._model.guesses:
+                warn_once(self.model, guess, GuessWarning)
 
     def _nothing(self) -> arrays.FloatMatrix:
         """Return no vectors, of the right size; that takes no engine."""
@@ -466,9 +484,23 @@ class Embedder:
         if encoder is None:
             # What is wrong with the settings is said before the weights are loaded.
             prompt, limit, size = self.prompts.of(role), self.max_tokens, self.dimensions
-            encoder = RoleEncoder(self._worker(), role, prompt=prompt, limit=limit, size=size)
+            worker = self._worker()
+            self._check_room(worker.engine.tokenizer, role)
+            encoder = RoleEncoder(worker, role, prompt=prompt, limit=limit, size=size)
             self._encoders[role] = encoder
         return encoder
+
+    def _check_room(self, tokenizer: Tokenizer, role: Role) -> None:
+        """Raise ``ModelError`` if no text fits by what the model's own files say."""
+        given = self._query_prompt if role == "query" else self._document_prompt
+        if given is None and self._max_tokens is None:
+            used, limit = tokenizer.count(self.prompts.of(role)), self.max_tokens
+            if used >= limit:
+                raise ModelError(
+                    f"{self.model!r} says that it reads {limit} tokens, and the prompt and the "
+                    f"special tokens of a {role} take {used}. Its files belong to two models; get "
+                    "the model anew."
+                )
 
     def _worker(self) -> EngineWorker:
         with self._lock:
@@ -484,11 +516,15 @@ class Embedder:
             raise UnsupportedError(
                 f"engine={self.engine!r} is not part of this version. Leave it at 'auto'."
             )
-        space, config = self.space, self._model.config
+        _ = self._model.guesses  # a guess that is known to be wrong is an error
+        space, config = self._model.space, self._model.config
+        files = self._model.files
         worker = shared_worker(
-            self._model.files.folder(),
-            identity=f"{space.weights} {space.tokenizer} {space.pooling} {config.run_digest()}",
-            engine=self._model.files.engine,
+            files.folder(),
+            identity=" ".join(
+                (files.running_digest(), space.tokenizer, space.pooling, config.run_digest())
+            ),
+            engine=files.engine,
             device=self.device,
             precision=self.precision,
         )

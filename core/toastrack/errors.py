@@ -12,6 +12,7 @@
     └── UnsupportedError                          the host or the model cannot do what was asked
 
     TruncationWarning (UserWarning)               texts were cut at the model's limit
+    GuessWarning (UserWarning)                    a model does not say how it wants to be run
 
 Errors of a host (psycopg, a database) pass through unless we can add the reader's next step.
 """
@@ -98,6 +99,20 @@ class TruncationWarning(UserWarning):
             embedder.embed_documents(["short"])
 
     One warning a call says how many texts were cut, and how many tokens the longest has.
+    """
+
+
+class GuessWarning(UserWarning):
+    """A model does not say how it wants to be run, and something was taken for it.
+
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", GuessWarning)
+            embedder.load()
+
+    There is no ``modules.json`` to say how it pools, or no prompt, and its family wants one. Said
+    once for each model; the message says what was taken.
     """
 
 

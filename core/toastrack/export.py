@@ -16,7 +16,8 @@ from typing import Any
 from toastrack.embedder import Embedder
 from toastrack.engines.openvino import import_openvino
 from toastrack.errors import ModelError
-from toastrack.models.config import PROMPTS_FILE, read_json
+from toastrack.models.config import PROMPTS_FILE
+from toastrack.models.json_files import read_json
 from toastrack.models.openvino_files import NOTE_FILE, RUN_FILES, why_not, write_note
 from toastrack.models.prompts import saved_prompts
 

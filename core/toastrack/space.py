@@ -27,6 +27,8 @@ class EmbeddingSpace:
         dimensions: How many numbers a vector has.
         model: The model's name, for people; never compared.
         revision: The hub's commit, for people; never compared.
+        max_tokens: How many tokens of a text are read, for ``Embedder.from_space``; never compared,
+            and None where it was not recorded.
     """
 
     weights: str
@@ -37,6 +39,7 @@ class EmbeddingSpace:
     dimensions: int
     model: str = field(default="", compare=False)
     revision: str | None = field(default=None, compare=False)
+    max_tokens: int | None = field(default=None, compare=False)
 
     @property
     def digest(self) -> str:

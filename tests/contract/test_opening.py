@@ -133,6 +133,17 @@ def test_the_space_is_recorded(make_store: MakeStore, embedder: Embedder) -> Non
     assert make_store(Embedder.from_space(again.space)).open().upsert([A]).unchanged == 1
 
 
+def test_what_was_stored_under_another_limit_is_unchanged_for_the_recorded_embedder(
+    make_store: MakeStore, tiny_folder: Path
+) -> None:
+    settings: dict[str, Any] = {"device": "cpu", "on_truncate": "ignore"}
+    long = Record("long", "rye bread " * 30)
+    assert make_store(Embedder(tiny_folder, max_tokens=16, **settings)).upsert([long]).embedded == 1
+    again = Embedder.from_space(make_store().open().space, device="cpu")
+    assert again.max_tokens == 16
+    assert make_store(again, create=False).upsert([long]).unchanged == 1
+
+
 def test_the_same_space_by_another_name(
     make_store: MakeStore, embedder: Embedder, tmp_path: Path
 ) -> None:

@@ -232,6 +232,17 @@ def test_shards_that_are_not_fetched_are_named_as_if_they_were(
     assert not [name for name in sent if name.endswith(".safetensors")]
 
 
+def test_of_one_file_and_shards_on_the_hub_the_one_file_names_the_space(
+    machine: Machine, repository: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(repository, tmp_path / "both")
+    (folder / "old.safetensors").write_bytes(b"left from an earlier version")
+    index = {"weight_map": {"a": "old.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    with hub(folder) as (endpoint, _):
+        assert machine.ask(endpoint) == f"32 openvino {space_of(repository)}"
+
+
 def test_a_model_without_safetensors_has_no_identity_and_is_refused(
     machine: Machine, repository: Path, tmp_path: Path
 ) -> None:

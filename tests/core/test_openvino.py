@@ -287,6 +287,18 @@ def test_a_note_that_names_no_digest_is_refused(copied: Path, digest: Any) -> No
         Embedder(copied, device="cpu").embed_query("bread")
 
 
+def test_two_files_that_say_they_hold_the_same_weights_do_not_share_an_engine(
+    copied: Path, openvino_folder: Path, other_folder: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(copied / "openvino")
+    other = exported(other_folder, tmp_path / "other")
+    shutil.copytree(other / "openvino", copied / "openvino")
+    first, second = exact(openvino_folder), exact(copied)
+    assert second.space == first.space
+    assert second.load()._engine() is not first.load()._engine()
+    assert_close(second.embed_query("bread"), exact(other).embed_query("bread"))
+
+
 # -- what cannot be run ---------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Which prompt wins, and that the table of known models says what their authors say."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -11,7 +12,9 @@ import pytest
 from models import MXBAI_PROMPT
 
 from toastrack import Embedder
-from toastrack.models.prompts import KNOWN, Prompts, add_prompt, known_prompts, saved_prompts
+from toastrack.errors import GuessWarning, ModelError
+from toastrack.models.known_models import KNOWN, family, known_copy, known_model
+from toastrack.models.prompts import Prompts, add_prompt, saved_prompts
 
 MXBAI = "mixedbread-ai/mxbai-embed-large-v1"
 WEB_SEARCH = (
@@ -178,7 +181,7 @@ def test_a_model_that_arrives_later_is_asked_again(
     ],
 )
 def test_the_table_knows_what_the_authors_ask_for(model: str, query: str, document: str) -> None:
-    known = known_prompts(model)
+    known = known_model(model)
     assert known is not None
     assert (known.query, known.document) == (query, document)
 
@@ -199,12 +202,12 @@ def test_every_entry_of_the_table_names_its_source() -> None:
     ],
 )
 def test_the_table_is_silent_about_other_models(model: str) -> None:
-    assert known_prompts(model) is None
+    assert known_model(model) is None
 
 
 @pytest.mark.parametrize("model", [MXBAI.upper(), "baai/BGE-large-EN-v1.5"])
 def test_the_case_of_a_name_does_not_matter(model: str) -> None:
-    known = known_prompts(model)
+    known = known_model(model)
     assert known is not None
     assert known.query == MXBAI_PROMPT
 
@@ -228,14 +231,153 @@ print(json.dumps([prompt, sorted({{"torch", "transformers"}} & set(sys.modules))
     assert json.loads(result.stdout) == [MXBAI_PROMPT, []]
 
 
-@pytest.mark.parametrize("spelling", ["absolute", "relative"])
-def test_a_folder_that_is_named_like_a_known_model_is_not_that_model(
-    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str
+# -- a copy of a well-known model ---------------------------------------------------------------
+
+
+def renamed(folder: Path, target: Path, **config: object) -> Path:
+    """A copy without prompts, and with other values in its config.json."""
+    resaved(folder, target, None)
+    path = target / "config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(content | config), encoding="utf-8")
+    return target
+
+
+@pytest.mark.parametrize(
+    ("name", "query", "document"),
+    [
+        ("mxbai-embed-large-v1", MXBAI_PROMPT, ""),
+        ("mixedbread-ai/mxbai-embed-large-v1", MXBAI_PROMPT, ""),
+        ("BAAI_bge-base-en-v1.5", MXBAI_PROMPT, ""),
+        ("intfloat--e5-base-v2", "query: ", "passage: "),
+        ("models--intfloat--e5-base-v2/snapshots/0123abc", "query: ", "passage: "),
+        ("nomic-embed-text-v1.5", "search_query: ", "search_document: "),
+        ("snowflake-arctic-embed-m", MXBAI_PROMPT, ""),
+    ],
+)
+@pytest.mark.parametrize("spelling", ["absolute", "relative", "in config.json"])
+def test_a_copy_of_a_known_model_is_known_by_its_folder_or_its_configuration(
+    tiny_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    query: str,
+    document: str,
+    spelling: str,
 ) -> None:
-    folder = resaved(tiny_folder, tmp_path / MXBAI, None)
+    if spelling == "in config.json":
+        folder = renamed(tiny_folder, tmp_path / "m", _name_or_path=f"/root/.cache/{name}/")
+    else:
+        folder = renamed(tiny_folder, tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    embedder = Embedder(folder if spelling == "absolute" else MXBAI)
-    assert embedder.query_prompt == ""
+    prompts = Embedder(f"./{name}" if spelling == "relative" else folder).prompts
+    assert (prompts.query, prompts.document) == (query, document)
+    assert prompts.query_source.startswith("known by ")
+    assert "https://" in prompts.query_source
+
+
+def test_what_a_copy_was_saved_with_goes_before_its_name(tiny_folder: Path, tmp_path: Path) -> None:
+    prompts = {"query": "ask: ", "document": "tell: "}
+    folder = resaved(tiny_folder, tmp_path / "e5-base-v2", prompts)
+    assert Embedder(folder).query_prompt == "ask: "
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/models/tiny", "/BAAI/bge/x", "/e5-base-v2/mine", "/x/bge-large-en-mine", "/", "", "."],
+)
+def test_a_folder_that_is_called_otherwise_is_no_known_model(path: str) -> None:
+    assert known_copy(path) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("owner/e5-baking", "e5"),
+        ("/models/my-bge-small-en-v1.5-tuned/final", "bge"),
+        ("owner/snowflake-arctic-embed-l-tuned", "arctic"),
+        ("owner/mxbai-embed-large-v1-de", "mxbai"),
+        ("sentence-transformers/all-MiniLM-L6-v2", None),
+        ("owner/fe5x", None),
+        ("/home/e5/a/b/models/tiny", None),
+    ],
+)
+def test_a_family_is_known_by_a_part_of_the_name(name: str, expected: str | None) -> None:
+    assert family(name) == expected
+
+
+# -- what has to be guessed, once ---------------------------------------------------------------
+
+
+async def awaited(embedder: Embedder, how: str) -> None:
+    await (embedder.aload() if how == "async load" else embedder.aembed_query("bread"))
+
+
+def asked(embedder: Embedder, how: str) -> None:
+    if how.startswith("async"):
+        asyncio.run(awaited(embedder, how))
+    elif how == "query":
+        embedder.embed_query("bread")
+    elif how == "documents":
+        embedder.embed_documents(["bread"])
+    elif how == "space":
+        _ = embedder.space
+    else:
+        embedder.load()
+
+
+HOW = ["query", "documents", "space", "load", "async", "async load"]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_family_that_wants_a_prompt_and_has_none_is_said_once(
+    tiny_folder: Path, tmp_path: Path, how: str
+) -> None:
+    folder = renamed(tiny_folder, tmp_path / "my-e5-base")
+    with pytest.warns(GuessWarning, match=r"my-e5-base' names no prompt.* e5 .*query_prompt=") as w:
+        asked(Embedder(folder, device="cpu"), how)
+    assert [warning.filename for warning in w] == [__file__]
+    # The next one says nothing, and a warning is an error here.
+    asked(Embedder(folder, device="cpu"), how)
+
+
+@pytest.mark.parametrize("prompt", ["", "query: "])
+def test_who_says_which_prompt_it_is_hears_nothing(
+    tiny_folder: Path, tmp_path: Path, prompt: str
+) -> None:
+    folder = renamed(tiny_folder, tmp_path / "my-e5-base")
+    assert Embedder(folder, device="cpu", query_prompt=prompt).embed_query("bread").shape == (32,)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_folder_that_does_not_say_how_it_pools_is_said_once(
+    tiny_folder: Path, tmp_path: Path, how: str
+) -> None:
+    folder = renamed(tiny_folder, tmp_path / "m")
+    (folder / "modules.json").unlink()
+    with pytest.warns(GuessWarning, match=r"m' has no modules\.json.* their mean is taken\.") as w:
+        asked(Embedder(folder, device="cpu"), how)
+    assert [warning.filename for warning in w] == [__file__]
+    asked(Embedder(folder, device="cpu"), how)
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize(
+    ("name", "config", "pooling"),
+    [
+        ("bge-base-en-v1.5", {}, "cls"),
+        ("m", {"_name_or_path": "mixedbread-ai/mxbai-embed-large-v1"}, "cls"),
+        ("m", {"classifier_pooling": "cls"}, "cls"),
+        ("m", {"architectures": ["MistralForCausalLM"]}, "lasttoken"),
+    ],
+)
+def test_a_mean_that_is_known_to_be_wrong_is_not_taken(
+    tiny_folder: Path, tmp_path: Path, how: str, name: str, config: dict[str, object], pooling: str
+) -> None:
+    folder = renamed(tiny_folder, tmp_path / name, **config)
+    (folder / "modules.json").unlink()
+    with pytest.raises(ModelError, match=rf"no modules\.json.* made for the pooling '{pooling}'"):
+        asked(Embedder(folder, device="cpu"), how)
 
 
 @pytest.mark.parametrize(

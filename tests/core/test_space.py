@@ -15,7 +15,7 @@ import pytest
 from models import MXBAI_PROMPT, save_tiny_bert
 
 from toastrack import Embedder, EmbeddingSpace
-from toastrack.errors import SpaceMismatchError
+from toastrack.errors import GuessWarning, SpaceMismatchError
 from toastrack.models.digests import file_digest, weights_digest
 from toastrack.stores.space_check import check_same_space, missing_space
 
@@ -158,6 +158,26 @@ def test_an_embedder_made_from_a_space_has_that_space(tiny_folder: Path) -> None
     assert Embedder.from_space(space).space == space
 
 
+@pytest.mark.parametrize("limit", [None, 16])
+def test_the_limit_is_recorded_and_used_but_not_compared(
+    tiny_folder: Path, limit: int | None
+) -> None:
+    embedder = Embedder(tiny_folder, max_tokens=limit)
+    recorded = EmbeddingSpace.from_dict(json.loads(json.dumps(embedder.space.to_dict())))
+    assert recorded.max_tokens == embedder.max_tokens == (limit or 64)
+    assert Embedder.from_space(recorded).max_tokens == embedder.max_tokens
+    assert recorded == Embedder(tiny_folder, max_tokens=8).space
+    assert recorded.digest == Embedder(tiny_folder, max_tokens=8).space.digest
+
+
+def test_a_space_that_recorded_no_limit_leaves_it_to_the_model(tiny_folder: Path) -> None:
+    values = Embedder(tiny_folder, max_tokens=16).space.to_dict()
+    del values["max_tokens"]
+    recorded = EmbeddingSpace.from_dict(values)
+    assert recorded.max_tokens is None
+    assert Embedder.from_space(recorded).max_tokens == 64
+
+
 def test_the_space_of_a_model_that_is_not_here_is_not_known() -> None:
     assert Embedder("no-such/model")._known_space is None
 
@@ -272,7 +292,8 @@ def test_a_model_without_modules_pools_as_sentence_transformers_would(copied: Pa
     set_pooling(copied, POOLING_6 | {"pooling_mode": "mean"})
     mean = Embedder(copied).space
     (copied / "modules.json").unlink()
-    assert Embedder(copied).space == mean
+    with pytest.warns(GuessWarning, match=r"no modules\.json"):
+        assert Embedder(copied).space == mean
 
 
 def test_a_module_that_only_normalises_is_not_part_of_the_space(
@@ -404,9 +425,12 @@ def test_a_damaged_cache_is_no_problem(cache: Path, tmp_path: Path, content: str
     assert file_digest(path) == hashlib.sha256(b"rye").hexdigest()
 
 
-def test_a_file_in_the_hubs_cache_is_known_by_its_blobs_name_and_not_read(
-    cache: Path, tmp_path: Path
+@pytest.mark.parametrize("is_hubs", [True, False])
+def test_only_a_file_in_the_hubs_cache_is_known_by_its_blobs_name_and_not_read(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_hubs: bool
 ) -> None:
+    hub = tmp_path if is_hubs else tmp_path / "elsewhere"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
     name = "53aa5117" + "0" * 56
     blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "commit"
     blobs.mkdir()
@@ -417,7 +441,8 @@ def test_a_file_in_the_hubs_cache_is_known_by_its_blobs_name_and_not_read(
         link.symlink_to(blobs / name)
     except OSError as error:
         pytest.skip(f"this system makes no symbolic links: {error}")
-    assert weights_digest([link]) == file_digest(link) == name
+    expected = name if is_hubs else sha256(blobs / name)
+    assert weights_digest([link]) == file_digest(link) == expected
 
 
 def test_a_small_file_of_the_hubs_cache_is_read(cache: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -282,14 +283,14 @@ def test_what_was_split_is_not_tokenised_again(
     expected = Embedder(embedder.model, device="cpu").embed_documents(whole)
 
     seen: list[str] = []
-    encode = tokens.encode_batch
+    encode = Tokenizer._encode
 
-    def watched(tokenizer: object, batch: Sequence[str]) -> object:
+    def watched(self: Tokenizer, tokenizer: Any, batch: Sequence[str]) -> object:
         seen.extend(batch)
-        return encode(tokenizer, batch)  # type: ignore[arg-type]
+        return encode(self, tokenizer, batch)
 
     chunks = [chunk for text in texts for chunk in embedder.split(text)]
-    monkeypatch.setattr(tokens, "encode_batch", watched)
+    monkeypatch.setattr(Tokenizer, "_encode", watched)
     vectors = embedder.embed_documents(["rye", *chunks, "wheat"])
     assert seen == ["rye", "wheat"]
     assert np.abs(vectors[1:-1] - expected).max() < 1e-5

@@ -34,7 +34,7 @@ def shared_worker(
 ) -> EngineWorker:
     """Return the worker of the engine for these weights, loading them at most once.
 
-    ``identity`` is the digest of weights, tokenizer and pooling, so that two names of one model
+    ``identity`` is the digest of the file that runs, tokenizer and pooling, so that two names of one model
     share an engine and one name with new weights does not.
     """
     where, how, load = _SPECS[engine](folder, device, precision)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 from toastrack.errors import TruncationError, TruncationWarning
+from toastrack.utils.warn import warn_at_caller
 
 OnTruncate = Literal["warn", "error", "ignore"]
 
@@ -54,20 +54,4 @@ class TruncationCounter:
                 f"has {self.longest}. What lies behind the limit cannot be found. Split them "
                 "with embedder.split(text)."
             )
-            _warn_at_caller(message)
-
-
-def _warn_at_caller(message: str) -> None:
-    """Point the warning at the first line outside of toastrack and its adapters."""
-    import sys
-
-    level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
-        frame = frame.f_back
-        level += 1
-    warnings.warn(message, TruncationWarning, stacklevel=level)
-
-
-def _is_ours(module: str) -> bool:
-    package = module.partition(".")[0]
-    return package == "toastrack" or package.startswith("toastrack_")
+            warn_at_caller(message, TruncationWarning)

@@ -10,9 +10,9 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 from toastrack.errors import INSTALL_COMMAND, ModelError, needs_extra
-from toastrack.models.config import ModelConfig, read_json
+from toastrack.models.config import ModelConfig
 from toastrack.models.openvino_files import run_file, why_not
-from toastrack.models.tokenizer import Tokenizer, Tokens
+from toastrack.models.tokenizer import Tokenizer, Tokens, check_token_ids
 from toastrack.utils import arrays
 from toastrack.utils.forks import after_fork
 
@@ -48,13 +48,15 @@ class OpenVinoEngine:
         )
         self._poolings = config.poolings()
         self._pools_prompt = config.pools_prompt()
-        self._pad = read_json(folder / "config.json").get("pad_token_id") or 0
+        self._pad = config.pad_token_id
+        self._tokens = config.vocabulary
+        self._folder = folder
         compiled = _compile(path, precision)
         self._inputs, self._hidden = _ports(compiled, path)
         self._request = compiled.create_infer_request()
         self.batch_tokens = _batch_tokens(compiled.get_property("INFERENCE_NUM_THREADS"))
         self._label = f"{self.name} on cpu in {precision}"
-        probe = self.run(self.prepare(["probe"], 8), prompt="")
+        probe = self.run(self.prepare(["probe", "a longer probe"], 8), prompt="")
         self.dimensions = int(probe.shape[1])
 
     def __str__(self) -> str:
@@ -73,6 +75,8 @@ class OpenVinoEngine:
         for row, tokens in enumerate(batch):
             ids[row, : len(tokens.ids)] = tokens.ids
             mask[row, : len(tokens.ids)] = 1
+        if self._tokens is not None:
+            check_token_ids(int(ids.max()), self._tokens, self._folder)
         features = {"input_ids": ids, "attention_mask": mask}
         if "token_type_ids" in self._inputs:
             features["token_type_ids"] = np.zeros(shape, np.int64)

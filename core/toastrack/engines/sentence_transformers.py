@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from toastrack.errors import ModelError, needs_extra
-from toastrack.models.digests import weight_files
-from toastrack.models.tokenizer import Tokenizer, Tokens
+from toastrack.models.tokenizer import Tokenizer, Tokens, check_token_ids
 from toastrack.utils import arrays
 
 # Small batches stay in the processor's cache; a GPU wants its units filled.
@@ -24,37 +24,29 @@ class SentenceTransformersEngine:
 
     def __init__(self, folder: Path, *, device: str, precision: str) -> None:
         with needs_extra("local", "sentence_transformers"):
-            import sentence_transformers
+            import_module("sentence_transformers")
         import torch
-        from safetensors import SafetensorError
+
+        from toastrack.engines.torch_model import faults, load_model
 
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
-        try:
-            with _quiet_loading():
-                # Weights saved as fp16 (mxbai's are) would run as fp16 on a CPU: slow and inexact.
-                model = sentence_transformers.SentenceTransformer(
-                    str(folder),
-                    device=device,
-                    local_files_only=True,
-                    model_kwargs={"use_safetensors": True, "torch_dtype": dtype},
-                )
-        except SafetensorError as error:
-            damaged = " or ".join(repr(str(path)) for path in _damaged(folder)) or repr(str(folder))
-            raise ModelError(
-                f"{damaged} is damaged or was not copied whole ({error}). Delete it and get the "
-                "model anew."
-            ) from None
-        self._model = model.to(dtype).eval()
+        with _quiet_loading():
+            self._model = load_model(folder, device=device, dtype=dtype).to(dtype).eval()
         self._torch = torch
         self._device = torch.device(device)
+        self._folder = folder
         self.inputs, self._pad = _text_inputs(self._model, folder)
-        self.tokenizer = Tokenizer(self._model.tokenizer.backend_tokenizer)
+        with faults(folder, "its tokenizer cannot be used"):
+            self.tokenizer = Tokenizer(self._model.tokenizer.backend_tokenizer, source=folder)
         self.batch_tokens = _CPU_BATCH_TOKENS if device == "cpu" else _GPU_BATCH_TOKENS
+        self._tokens = int(self.transformer.get_input_embeddings().weight.shape[0])
         self._leaves_prompt_out = any(
             getattr(module, "include_prompt", True) is False for module in self._model
         )
         self._label = f"{self.name} on {device} in {precision}"
-        probe = self.run(self.prepare(["probe"], 8), prompt="")
+        # Texts of two lengths, so that the padding is tried, too.
+        with faults(folder, "no text can be embedded"):
+            probe = self.run(self.prepare(["probe", "a longer probe"], 8), prompt="")
         self.dimensions = int(probe.shape[1])
 
     def __str__(self) -> str:
@@ -80,6 +72,7 @@ class SentenceTransformersEngine:
             columns = slice(longest - size, None) if self._pad["left"] else slice(size)
             ids[row, columns] = torch.tensor(tokens.ids, dtype=torch.long)
             mask[row, columns] = 1
+        check_token_ids(int(ids.max()), self._tokens, self._folder)
         features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         if "token_type_ids" in self.inputs:
             features["token_type_ids"] = torch.zeros_like(ids)
@@ -91,20 +84,6 @@ class SentenceTransformersEngine:
             vectors = self._model(features)["sentence_embedding"]
         result: arrays.FloatMatrix = vectors.float().cpu().numpy()
         return result
-
-
-def _damaged(folder: Path) -> list[Path]:
-    """Return the weight files that cannot be read."""
-    from safetensors import SafetensorError, safe_open
-
-    damaged = []
-    for path in weight_files(folder):
-        try:
-            with safe_open(path, framework="pt"):
-                pass
-        except SafetensorError:
-            damaged.append(path)
-    return damaged
 
 
 def pick_device(device: str | None) -> str:

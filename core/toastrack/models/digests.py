@@ -1,4 +1,4 @@
-"""Which files hold a model's own weights, and their sha256, taken once and remembered."""
+"""The sha256 of a model's files, taken once and remembered."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
-from toastrack.errors import ModelError
-from toastrack.models.config import read_modules
 from toastrack.utils.forks import after_fork
 
 _CHUNK = 1 << 20
@@ -29,7 +27,7 @@ after_fork(_start_anew)
 
 def weights_digest(files: Sequence[Path]) -> str:
     """Return the sha256 of the weights: of the file, or of the list of digests of several."""
-    root = files[0].parent
+    root = Path(os.path.commonpath([path.parent for path in files]))
     return joint_digest({path.relative_to(root).as_posix(): file_digest(path) for path in files})
 
 
@@ -44,12 +42,15 @@ def joint_digest(digests: Mapping[str, str]) -> str:
 def file_digest(path: Path) -> str:
     """Return the sha256 of a file; free for a file in the hub's cache, else remembered.
 
-    The hub names a large file's blob by its sha256. Any other file's digest is kept in the
-    user's cache folder and holds as long as the file's size and modification time do.
+    The hub's client names a large file's blob by its sha256. Any other file's digest is kept in
+    the user's cache folder and holds as long as the file's size and modification time do.
     """
     blob = path.resolve()
     if blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
-        return blob.name
+        # Anybody can call a file so; only what the client itself put there is what its name says.
+        cache = _hub_cache()
+        if cache is not None and blob.is_relative_to(cache):
+            return blob.name
     status = blob.stat()
     key = f"{blob}|{status.st_size}|{status.st_mtime_ns}"
     with _lock:
@@ -63,6 +64,15 @@ def file_digest(path: Path) -> str:
             remembered[key] = digest.hexdigest()
             _write_cache(remembered)
         return remembered[key]
+
+
+def _hub_cache() -> Path | None:
+    """Where the hub's client keeps what it fetched; None if it is not installed."""
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        return None
+    return Path(constants.HF_HUB_CACHE).expanduser().resolve()
 
 
 def cached_hub_digest(model: str, commit: str) -> str | None:
@@ -121,32 +131,3 @@ def _write(path: Path, text: str) -> None:
         partial = path.with_name(f"{path.name}.{os.getpid()}")
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Return the weight files of the model itself, sorted; empty if any listed shard is missing.
-
-    The weights of further modules (``2_Dense/model.safetensors``) are part of the list.
-    """
-    main = [folder / name for name in main_weight_names(folder)]
-    if not all(path.is_file() for path in main):
-        return []
-    for module in read_modules(folder):
-        further = folder / module["path"]
-        if module["path"] and further.is_dir():
-            found = sorted(further.glob("*.safetensors"))
-            if not found and any(further.glob("*.bin")):
-                raise ModelError(
-                    f"{str(further)!r} holds its weights as a pickle, and toastrack does not load "
-                    "pickles. Save the model again with sentence-transformers 6."
-                )
-            main += found
-    return main
-
-
-def main_weight_names(folder: Path) -> list[str]:
-    """Return what the files of the transformer's weights are called, whether they are there or not."""
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return ["model.safetensors"]
-    return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))

@@ -7,18 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from toastrack.errors import MissingExtraError, ModelError, needs_extra
-from toastrack.models.config import PROMPTS_FILE, read_modules
+from toastrack.models.config import PROMPTS_FILE
 from toastrack.models.digests import (
     cache_hub_digest,
     cached_hub_digest,
     file_digest,
     joint_digest,
-    main_weight_names,
-    weight_files,
     weights_digest,
 )
 from toastrack.models.engine_choice import EngineKind, EngineName, engines_to_try, is_installed
 from toastrack.models.hub import check_reachable, hub_errors
+from toastrack.models.modules import MODULES_FILE, read_modules
 from toastrack.models.openvino_files import (
     RUN_FILES,
     noted_weights,
@@ -27,12 +26,13 @@ from toastrack.models.openvino_files import (
     run_file_name,
     why_not,
 )
+from toastrack.models.weights import main_weight_names, weight_files
 
 # Everything the tokenizer and the identity of a model need; no pickles.
 _SMALL = ["*.json", "*.txt", "*.model"]
 _WEIGHTS = ["*.safetensors"]
 _SMALL_FILES = [
-    "modules.json",
+    MODULES_FILE,
     PROMPTS_FILE,
     "sentence_bert_config.json",
     "tokenizer_config.json",
@@ -153,9 +153,9 @@ class ModelFiles:
             all(found is not None for found in known)  # there, or known not to exist
             and (snapshot / "config.json").is_file()
             and all(
-                (snapshot / module["path"] / "config.json").is_file()
+                (snapshot / module.path / "config.json").is_file()
                 for module in read_modules(snapshot)
-                if not module["type"].endswith("Normalize")
+                if module.kind != "Normalize"
             )
         )
 
@@ -223,6 +223,15 @@ class ModelFiles:
                     f"their sha256: {error}"
                 ) from None
         return digest
+
+    def running_digest(self) -> str:
+        """Return the sha256 of the file that the engine reads, which may be made of the weights."""
+        folder = self.folder()
+        path = run_file(folder) if self._engine == "openvino" else None
+        if path is None:
+            return self.weights()
+        files = (path.with_name(name) for name in parts(path.name))
+        return weights_digest([file for file in files if file.is_file()])
 
     def _download(self) -> Path:
         with needs_extra(self.extra, "huggingface_hub"):
@@ -294,7 +303,7 @@ class ModelFiles:
         from huggingface_hub import hf_hub_download
 
         digests = {}
-        for name in main_weight_names(folder):
+        for name in main_weight_names(folder, files):
             if name not in files:
                 raise ModelError(
                     f"{self.model!r} has no {name} on the hub, so nothing says which weights its "

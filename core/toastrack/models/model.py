@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from threading import RLock
 
 from toastrack.errors import ModelError
-from toastrack.models.config import PROMPTS_FILE, ModelConfig, read_json
+from toastrack.models.config import CONFIG_FILE, PROMPTS_FILE, ModelConfig
 from toastrack.models.engine_choice import EngineName
 from toastrack.models.files import ModelFiles
-from toastrack.models.prompts import Prompts, Role, known_prompts, resolve_prompts, saved_prompts
+from toastrack.models.json_files import read_json
+from toastrack.models.known_models import KnownModel, family, known_copy, known_model
+from toastrack.models.modules import MODULES_FILE
+from toastrack.models.prompts import Prompts, Role, resolve_prompts, saved_prompts
 from toastrack.models.tokenizer import Tokenizer
 from toastrack.space import EmbeddingSpace
 
@@ -42,6 +46,7 @@ class Model:
         self._prompts: Prompts | None = None
         self._tokenizer: Tokenizer | None = None
         self._space: EmbeddingSpace | None = None
+        self._guesses: list[str] | None = None
 
     @property
     def config(self) -> ModelConfig:
@@ -75,6 +80,12 @@ class Model:
             raise ValueError(f"max_tokens={self._max_tokens} is over the {limit} of {self.name!r}.")
         return self._max_tokens
 
+    def _known_limit(self) -> int | None:
+        """Return the limit, or None for a model that names none and still has an identity."""
+        if self._max_tokens is None and self.config.max_tokens is None:
+            return None
+        return self.max_tokens
+
     @property
     def dimensions(self) -> int:
         """The size of every vector."""
@@ -107,6 +118,7 @@ class Model:
                     dimensions=self.dimensions,
                     model=self.name,
                     revision=self.files.commit(),
+                    max_tokens=self._known_limit(),
                 )
         return self._space
 
@@ -131,16 +143,71 @@ class Model:
         saved = None
         if self._query_prompt is None or self._document_prompt is None:
             saved = self._saved_prompts()
+        known, known_by = self._known() if saved is None else (None, "")
         return resolve_prompts(
-            # A folder may be named like a well-known model and be another.
-            "" if self.files.is_local else self.name,
             query=self._query_prompt,
             document=self._document_prompt,
             saved=saved,
+            known=known,
+            known_by=known_by,
         )
 
     def _saved_prompts(self) -> dict[Role, str] | None:
-        if self.files.cached_folder() is None and known_prompts(self.name):
+        if self.files.cached_folder() is None and known_model(self.name):
             return None  # what the table says needs no network
         path = self.files.small_file(PROMPTS_FILE)
         return None if path is None else saved_prompts(read_json(path))
+
+    def _known(self) -> tuple[KnownModel | None, str]:
+        """Return the entry of a well-known model, and what it is known by."""
+        if not self.files.is_local:
+            return known_model(self.name), "known model"
+        entry = known_copy(self._original())
+        if entry is not None:
+            return entry, f"known by _name_or_path in {CONFIG_FILE}"
+        return known_copy(self.name), "known by its folder's name"
+
+    def _original(self) -> str:
+        """The name or path that transformers wrote into a model when it was saved; "" if none."""
+        folder = self.files.cached_folder()
+        name = None if folder is None else read_json(folder / CONFIG_FILE).get("_name_or_path")
+        return name if isinstance(name, str) else ""
+
+    # -- what has to be guessed ---------------------------------------------------------------
+
+    @property
+    def guesses(self) -> list[str]:
+        """What had to be guessed because no file of the model says it.
+
+        Raises ``ModelError`` where the guess is known to be wrong.
+        """
+        if self._guesses is None:
+            with self._lock:
+                self._guesses = list(self._guess())
+        return self._guesses
+
+    def _guess(self) -> Iterator[str]:
+        prompts = self.prompts
+        unsaid = (prompts.query_source, prompts.document_source)
+        kind = family(self.name) or family(self._original())
+        if kind is not None and all(source.startswith("none") for source in unsaid):
+            yield (
+                f"{self.name!r} names no prompt, and models of the {kind} family want one, so none "
+                "was taken. Say which it was trained with: Embedder(..., query_prompt='...'), or "
+                "query_prompt='' for none."
+            )
+        folder = self.files.folder()
+        if not (folder / MODULES_FILE).is_file():
+            known, _ = self._known()
+            pooling = ModelConfig(folder).named_pooling() or (known.pooling if known else "mean")
+            if pooling != "mean":
+                raise ModelError(
+                    f"{str(folder)!r} has no {MODULES_FILE}, so the mean of its tokens would be "
+                    f"taken, and the model is made for the pooling {pooling!r}. Get the whole "
+                    "model, or save it again with SentenceTransformer.save()."
+                )
+            yield (
+                f"{str(folder)!r} has no {MODULES_FILE} to say how the vectors of its tokens become "
+                "one, so their mean is taken. If that is right, save it with "
+                "SentenceTransformer.save(); if not, get the whole model."
+            )

@@ -8,7 +8,8 @@ from collections.abc import Container
 from pathlib import Path
 
 from toastrack.errors import ModelError
-from toastrack.models.config import ModelConfig, read_json
+from toastrack.models.config import ModelConfig
+from toastrack.models.json_files import read_json
 
 # Where sentence-transformers and optimum put them; OpenVINO's own form loads faster.
 # https://sbert.net/docs/sentence_transformer/usage/efficiency.html

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from toastrack.errors import ModelError, needs_extra
+from toastrack.errors import ModelError, ToastrackError, needs_extra
 from toastrack.models.prompts import add_prompt
 from toastrack.utils.text import check_unicode
 
@@ -25,6 +26,8 @@ class Tokens:
     ids: Sequence[int]
     uncut: int
 
+
+_FILE = Path("tokenizer.json")
 
 # Splitters that are kept; with one limit there is one, and rarely one for a token less.
 _SPLITTERS = 4
@@ -62,11 +65,14 @@ class _Split:
 class Tokenizer:
     """Wraps a ``tokenizers.Tokenizer``; never changes the one it was given.
 
-    Limits and counts include the special tokens that the model adds. ``extra`` brings the packages
-    it needs.
+    Limits and counts include the special tokens that the model adds. ``source`` is what errors
+    name, and ``extra`` brings the packages it needs.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, *, extra: str = "local") -> None:
+    def __init__(
+        self, backend: tokenizers.Tokenizer, *, source: Path = _FILE, extra: str = "local"
+    ) -> None:
+        self._source = source
         self._extra = extra
         self._uncut = _copy(backend)
         self._uncut.no_truncation()
@@ -88,36 +94,31 @@ class Tokenizer:
             import tokenizers
         path = folder / "tokenizer.json"
         if path.is_file():
-            try:
+            with _faults(f"{str(path)!r} is not a tokenizer"):
                 backend = tokenizers.Tokenizer.from_file(str(path))
-            except Exception as error:  # the library raises nothing more special
-                raise ModelError(
-                    f"{str(path)!r} is not a tokenizer: {error}. Get the model anew."
-                ) from None
-            if lower_case:
-                own = [backend.normalizer] if backend.normalizer else []
-                backend.normalizer = tokenizers.normalizers.Sequence(
-                    [tokenizers.normalizers.Lowercase(), *own]
-                )
-            return cls(backend, extra=extra)
+                if lower_case:
+                    own = [backend.normalizer] if backend.normalizer else []
+                    backend.normalizer = tokenizers.normalizers.Sequence(
+                        [tokenizers.normalizers.Lowercase(), *own]
+                    )
+                return cls(backend, source=path, extra=extra)
         with needs_extra("local", "transformers"):
             from transformers import AutoTokenizer
-        try:
-            slow = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise ModelError(
-                f"{str(folder)!r} has no tokenizer that can be read: {error}"
-            ) from None
+        with _faults(f"{str(folder)!r} has no tokenizer that can be read"):
+            # Without its own answer transformers would ask on the terminal whether to run code.
+            slow = AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
         fast = getattr(slow, "backend_tokenizer", None)
         if fast is None:
             raise ModelError(f"{str(folder)!r} has no fast tokenizer: tokenizer.json is missing.")
-        return cls(fast)
+        return cls(fast, source=folder)
 
     def encode(self, texts: Sequence[str], max_tokens: int) -> list[Tokens]:
         """Turn texts into ids, cut at ``max_tokens``."""
         split = self._split.take(texts, max_tokens)
         cutting = self._cut_at(max_tokens)
-        encodings = iter(encode_batch(cutting, [text for text in texts if text not in split]))
+        encodings = iter(self._encode(cutting, [text for text in texts if text not in split]))
         result = []
         for text in texts:
             if text in split:
@@ -131,11 +132,11 @@ class Tokenizer:
 
     def count(self, text: str) -> int:
         """Count the tokens of a text, specials included, nothing cut."""
-        return len(encode_batch(self._uncut, [text])[0].ids)
+        return len(self._encode(self._uncut, [text])[0].ids)
 
     def ids(self, text: str) -> list[int]:
         """Return the ids of a text, specials included, nothing cut."""
-        return list(self._uncut.encode(text).ids)
+        return list(self._encode(self._uncut, [text])[0].ids)
 
     def split(self, text: str, *, max_tokens: int, overlap: int, prompt: str) -> list[str]:
         """Split a text into chunks that each fit ``max_tokens`` with specials and prompt.
@@ -155,13 +156,13 @@ class Tokenizer:
         if not text.strip():
             return [text]
         whole = add_prompt(prompt, text)
-        if len(ids := encode_batch(self._uncut, [whole])[0].ids) <= max_tokens:
+        if len(ids := self._encode(self._uncut, [whole])[0].ids) <= max_tokens:
             self._split.keep(whole, ids)
             return [text]
         while room > overlap:
             chunks = self._splitter(room, overlap).chunks(text)
             prompted = [add_prompt(prompt, chunk) for chunk in chunks]
-            found = [encoding.ids for encoding in encode_batch(self._uncut, prompted)]
+            found = [encoding.ids for encoding in self._encode(self._uncut, prompted)]
             longest = max(map(len, found))
             if longest <= max_tokens:
                 for chunk, ids in zip(prompted, found, strict=True):
@@ -170,6 +171,18 @@ class Tokenizer:
             # Prompt and text can merge into other tokens than both alone: ask for less.
             room -= longest - max_tokens
         raise ValueError(f"max_tokens={max_tokens} is too small to split this text.")
+
+    def _encode(
+        self, tokenizer: tokenizers.Tokenizer, texts: Sequence[str]
+    ) -> list[tokenizers.Encoding]:
+        """Encode texts; a text that is not valid Unicode is named by its position."""
+        with _faults(f"{str(self._source)!r} cannot read a text", reading=True):
+            try:
+                return list(tokenizer.encode_batch_fast(list(texts)))
+            except (UnicodeEncodeError, TypeError):
+                for position, text in enumerate(texts):
+                    check_unicode(text, f"text {position}")
+                raise
 
     def _splitter(self, room: int, overlap: int) -> TextSplitter:
         # Each holds a tokenizer of its own; to make one takes as long as to split ten long texts.
@@ -193,16 +206,35 @@ class Tokenizer:
         return cutting
 
 
-def encode_batch(
-    tokenizer: tokenizers.Tokenizer, texts: Sequence[str]
-) -> list[tokenizers.Encoding]:
-    """Encode texts; a text that is not valid Unicode is named by its position."""
+def check_token_ids(highest: int, known: int, folder: Path) -> None:
+    """Refuse the number of a token that the model has no vector for.
+
+    OpenVINO reads past the end of its table, and a GPU is of no use to the process afterwards.
+    """
+    if highest >= known:
+        raise ModelError(
+            f"The tokenizer of {str(folder)!r} gives token {highest:,} to a model that knows "
+            f"{known:,}. Its files belong to two models; get the model anew."
+        )
+
+
+@contextmanager
+def _faults(what: str, *, reading: bool = False) -> Iterator[None]:
+    """Say which file is at fault for what the library raises.
+
+    While a text is read, only what has no kind of its own is the file's fault.
+    """
     try:
-        return list(tokenizer.encode_batch_fast(list(texts)))
-    except (UnicodeEncodeError, TypeError):
-        for position, text in enumerate(texts):
-            check_unicode(text, f"text {position}")
-        raise
+        yield
+    except Exception as error:
+        if isinstance(error, ToastrackError) or (reading and type(error) is not Exception):
+            raise
+        raise ModelError(f"{what}: {error}. Get the model anew.") from None
+    except BaseException as error:
+        # Rust's way to say that something was taken for granted; no subclass of Exception.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ModelError(f"{what}: {error}. Get the model anew.") from None
 
 
 def _copy(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:

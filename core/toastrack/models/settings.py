@@ -1,0 +1,102 @@
+"""How a model wants its transformer run: the file that sentence-transformers writes beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toastrack.errors import ModelError
+from toastrack.models.json_files import broken, flag, read_json, whole
+
+# In the order in which sentence-transformers looks for them: load_config in
+# https://github.com/huggingface/sentence-transformers, base/modules/transformer.py
+_FILES = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+
+# What a transformer that reads texts does anyway, or what does not change its numbers.
+_HARMLESS: Mapping[str, tuple[object, ...]] = {
+    "transformer_task": (None, "feature-extraction"),
+    "module_output_name": (None, "token_embeddings"),
+    "processing_kwargs": (None, {}),
+    "query_length": (None,),
+    "document_length": (None,),
+    "query_expansion": (None,),
+    "tokenizer_name_or_path": (None,),
+}
+_ARGUMENTS = (
+    *("model_args", "tokenizer_args", "config_args"),
+    *("model_kwargs", "processor_kwargs", "config_kwargs"),
+)
+# Overruled by ours when the model is loaded, or without meaning for a folder.
+_OVERRULED = {
+    *("trust_remote_code", "torch_dtype", "dtype", "use_safetensors", "device_map"),
+    *("local_files_only", "revision", "code_revision", "token", "cache_dir", "subfolder"),
+}
+_UNDERSTOOD = {"max_seq_length", "do_lower_case", "modality_config", "unpad_inputs"}
+
+
+@dataclass(frozen=True)
+class TransformerSettings:
+    """The limit in tokens, None if there is none, and whether texts become lower case first."""
+
+    max_tokens: int | None
+    lower_case: bool
+
+
+def read_settings(folder: Path) -> TransformerSettings:
+    """Read the settings; refuse those that would make other vectors than the space names."""
+    path, values = _file(folder)
+    for name, value in values.items():
+        if name in _ARGUMENTS:
+            _check_arguments(name, value, path)
+        elif name in _HARMLESS:
+            if value not in _HARMLESS[name]:
+                raise _refusal(path, name, value)
+        elif name not in _UNDERSTOOD:
+            raise _refusal(path, name, value)
+    _check_modality(values.get("modality_config"), path)
+    return TransformerSettings(
+        whole(values, "max_seq_length", path), flag(values, "do_lower_case", path)
+    )
+
+
+def _file(folder: Path) -> tuple[Path, dict[str, Any]]:
+    for name in _FILES:
+        # An empty one is passed over there, too.
+        if values := read_json(folder / name):
+            return folder / name, values
+    return folder / _FILES[0], {}
+
+
+def _check_arguments(name: str, value: object, path: Path) -> None:
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        raise broken(path, f"{name} is {value!r:.80} and must be an object")
+    for key, setting in value.items():
+        if key == "attn_implementation" and setting in (None, "eager", "sdpa"):
+            continue
+        if key not in _OVERRULED:
+            raise _refusal(path, f"{name}.{key}", setting)
+
+
+def _check_modality(value: object, path: Path) -> None:
+    if value is None:
+        return
+    reads = value.get("text") if isinstance(value, dict) else None
+    if not isinstance(reads, dict):
+        raise _refusal(path, "modality_config", value)
+    known = {"method": "forward", "method_output_name": "last_hidden_state"}
+    if any(reads.get(name, usual) != usual for name, usual in known.items()):
+        raise _refusal(path, "modality_config", value)
+
+
+def _refusal(path: Path, name: str, value: object) -> ModelError:
+    return ModelError(
+        f"{str(path)!r} sets {name[:80]} to {value!r:.80}, and toastrack does not run a model that "
+        "way. Choose another model."
+    )
