@@ -219,7 +219,8 @@ def _selected(with_payload: Any) -> Any:
 
 
 def _record(point: Any) -> models.Record:
-    return models.Record(id=str(point.id), payload=point.payload, vector=point.vector)
+    id = point.id if isinstance(point.id, int) else str(point.id)
+    return models.Record(id=id, payload=point.payload, vector=point.vector)
 
 
 def _sent(payload: Any) -> Any:

@@ -7,7 +7,7 @@
     ├── SpaceMismatchError                        a collection was built in another embedding space
     ├── StoreError                                a table or collection cannot be used as it is
     ├── RecordError (ValueError)                  a record cannot be stored; names the record
-    ├── FilterError (ValueError)                  a filter is not a flat mapping of scalars
+    ├── FilterError (ValueError)                  a filter says what no store can compare
     ├── SourceError (ValueError)                  an input of ingest cannot be read; names file and line
     └── UnsupportedError                          the host or the model cannot do what was asked
 
@@ -170,12 +170,12 @@ class RecordError(ToastrackError, ValueError):
 
 
 class FilterError(ToastrackError, ValueError):
-    """A filter is not a flat mapping of field names to str, int, float or bool.
+    """A filter is no mapping of field names to values or operators.
 
         try:
             store.search("rye", filter={"flour": ["rye", "wheat"]})
         except FilterError as error:
-            print(error)
+            print(error)  # it is {"flour": {"$in": ["rye", "wheat"]}}
 
     The message names the field. For other conditions each store takes its host's own filter.
     """

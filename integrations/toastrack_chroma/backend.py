@@ -17,18 +17,21 @@ from chromadb.errors import ChromaError, NotFoundError
 from toastrack import EmbeddingSpace, Match, Record
 from toastrack.errors import RecordError, StoreError
 from toastrack.stores import (
+    Condition,
+    Filter,
     IdSet,
     Look,
     RetryingBackend,
     RetryingSession,
     Row,
-    Scalar,
     Status,
     TopK,
     WriteBatch,
     WriteResult,
     delete_documents,
     matches,
+    parsed,
+    widened,
     write_batch,
 )
 from toastrack_chroma.codec import (
@@ -44,12 +47,11 @@ from toastrack_chroma.codec import (
     to_metadata,
     to_record,
 )
-from toastrack_chroma.filters import all_of, native_filter
+from toastrack_chroma.filters import Where, all_of, broad
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Where = Mapping[str, Any]
 Item = TypeVar("Item")
 
 SPACE = "toastrack"
@@ -90,6 +92,15 @@ class StoredRow:
     vector: NDArray[np.float32] | None
     """None in a row whose stored vector stays."""
     uri: str | None = None
+
+
+@dataclass(frozen=True)
+class _Hit:
+    """A row that the index found."""
+
+    id: str
+    score: float
+    metadata: Mapping[str, Any]
 
 
 class ChromaBackend(RetryingBackend):
@@ -408,24 +419,92 @@ class ChromaBackend(RetryingBackend):
         vector: NDArray[np.float32],
         *,
         k: int,
-        filter: Mapping[str, Scalar],
+        filter: Filter,
         exact: bool,
         options: SearchOptions,
     ) -> list[Match]:
         """Return the best ``min(k, matching)`` rows; compared here if the index gives fewer."""
         if k > _PAGE and not (k := min(k, await self.count(session, False))):
             return []  # a host's number has 32 bits, and it would make room for so many
-        conditions, rest = native_filter(filter)
-        if options.where:
-            conditions.append(options.where)
+        condition = parsed(filter)
+        conditions = [where for where in (broad(condition), options.where) if where]
         chosen = {"where": all_of(conditions), "where_document": options.where_document or None}
-        if not exact and not rest:
-            scores = await self._query(session, vector, k, chosen)
-            if len(scores) < k:
-                exact = len(scores) < await self._matching(session, k, chosen)
-        if exact or rest:
-            scores = await self._read_all(session, vector, k, chosen, rest)
-        return await self._matches(session, scores)
+        if not filter:
+            scores = None if exact else await self._query(session, vector, k, chosen)
+            if scores is None or len(scores) < await self._there(session, k, chosen):
+                scores = await self._read_all(session, vector, k, chosen)
+            return await self._matches(session, scores, condition)
+        hits: list[_Hit] | None = None
+        if not exact:
+            hits = await widened(
+                lambda limit, _: self._hits(session, vector, limit, chosen),
+                lambda hit: matches(hit.metadata, condition),
+                k,
+                exact=False,
+                has_exact=False,
+                count=lambda: self.count(session, False),
+            )
+        if hits is not None:
+            scores = {hit.id: hit.score for hit in hits}
+        else:
+            ids = await self._matching(session, condition, chosen)
+            scores = await self._compare_with(session, vector, k, ids)
+        return await self._matches(session, scores, condition)
+
+    async def _hits(
+        self,
+        session: RetryingSession,
+        vector: NDArray[np.float32],
+        limit: int,
+        chosen: Mapping[str, Any],
+    ) -> list[_Hit]:
+        """Ask the index for rows with their metadata."""
+        answer = await session.call(
+            self.host.query,
+            query_embeddings=[vector],
+            n_results=limit,
+            include=["distances", "metadatas"],
+            **chosen,
+        )
+        return [
+            _Hit(id, 1.0 - float(distance), to_metadata(metadata or {}))
+            for id, distance, metadata in zip(
+                answer["ids"][0], answer["distances"][0], answer["metadatas"][0], strict=True
+            )
+        ]
+
+    async def _matching(
+        self, session: RetryingSession, condition: Condition, chosen: Mapping[str, Any]
+    ) -> list[str]:
+        """Find by their metadata alone the rows that match."""
+        found: list[str] = []
+        offset = 0
+        while True:
+            answer = await session.call(
+                self.host.get, limit=_PAGE, offset=offset, include=["metadatas"], **chosen
+            )
+            found += [
+                id
+                for id, metadata in zip(answer["ids"], answer["metadatas"], strict=True)
+                if matches(to_metadata(metadata or {}), condition)
+            ]
+            if len(answer["ids"]) < _PAGE:
+                return found
+            offset += _PAGE
+
+    async def _compare_with(
+        self,
+        session: RetryingSession,
+        vector: NDArray[np.float32],
+        k: int,
+        ids: Sequence[str],
+    ) -> dict[str, float]:
+        """Compare with the vectors of some rows; Chroma has no exact search."""
+        best = TopK(vector, k)
+        for page in _batches(ids, _VECTOR_PAGE):
+            answer = await session.call(self.host.get, ids=page, include=["embeddings"])
+            await self.runtime.offload(best.add, answer["ids"], np.asarray(answer["embeddings"]))
+        return best.scores()
 
     async def _query(
         self,
@@ -445,7 +524,7 @@ class ChromaBackend(RetryingBackend):
         distances = zip(answer["ids"][0], answer["distances"][0], strict=True)
         return {id: 1.0 - float(distance) for id, distance in distances}
 
-    async def _matching(self, session: RetryingSession, k: int, chosen: Mapping[str, Any]) -> int:
+    async def _there(self, session: RetryingSession, k: int, chosen: Mapping[str, Any]) -> int:
         """Count the rows that a search may find, up to k."""
         if any(chosen.values()):
             answer = await session.call(self.host.get, limit=k, include=[], **chosen)
@@ -458,22 +537,22 @@ class ChromaBackend(RetryingBackend):
         vector: NDArray[np.float32],
         k: int,
         chosen: Mapping[str, Any],
-        rest: Mapping[str, Scalar],
     ) -> dict[str, float]:
         """Read the vectors and compare each; Chroma has no exact search."""
         best = TopK(vector, k)
         offset = 0
-        include = ["embeddings", "metadatas"] if rest else ["embeddings"]
         while True:
             answer = await session.call(
-                self.host.get, limit=_VECTOR_PAGE, offset=offset, include=include, **chosen
+                self.host.get, limit=_VECTOR_PAGE, offset=offset, include=["embeddings"], **chosen
             )
-            await self.runtime.offload(_take, best, answer, rest)
+            await self.runtime.offload(best.add, answer["ids"], np.asarray(answer["embeddings"]))
             if len(answer["ids"]) < _VECTOR_PAGE:
                 return best.scores()
             offset += _VECTOR_PAGE
 
-    async def _matches(self, session: RetryingSession, scores: Mapping[str, float]) -> list[Match]:
+    async def _matches(
+        self, session: RetryingSession, scores: Mapping[str, float], condition: Condition
+    ) -> list[Match]:
         records = await self.get(session, list(scores))
         found = [
             Match(
@@ -485,7 +564,8 @@ class ChromaBackend(RetryingBackend):
                 record.chunk,
             )
             for record in records
-            if record is not None  # deleted since it was found
+            # Deleted or changed since it was found.
+            if record is not None and matches(record.metadata, condition)
         ]
         return sorted(found, key=lambda match: (-match.score, match.id))
 
@@ -562,19 +642,6 @@ def upsert(host: Any, rows: Sequence[StoredRow]) -> Any:
 def update(host: Any, rows: Sequence[StoredRow]) -> Any:
     """Send what is stored beside text and vector of rows that are there."""
     return host.update(ids=[row.id for row in rows], metadatas=[row.metadata for row in rows])
-
-
-def _take(best: TopK, answer: Mapping[str, Any], rest: Mapping[str, Scalar]) -> None:
-    """Look at a page of vectors, those apart that Chroma could not leave out."""
-    ids, vectors = answer["ids"], np.asarray(answer["embeddings"])
-    if rest:
-        passing = [
-            position
-            for position, metadata in enumerate(answer["metadatas"])
-            if matches(to_metadata(metadata or {}), rest)
-        ]
-        ids, vectors = [ids[position] for position in passing], vectors[passing]
-    best.add(ids, vectors)
 
 
 def _has_text(stored: Mapping[str, Any] | None, row: Row) -> bool:

@@ -25,6 +25,8 @@ DOCUMENT_ID = f"{RESERVED}document_id"
 CHUNK = f"{RESERVED}chunk"
 TEXT_HASH = f"{RESERVED}text_hash"
 VECTOR_HEAD = f"{RESERVED}vector_head"
+LARGE = f"{RESERVED}large"
+"""True where a field is a number that Chroma cannot hold, and ranges of its own do not find it."""
 
 # Numbers of Chroma's metadata are sqlite's: 64 bits.
 MAX_INT = 2**63 - 1
@@ -63,6 +65,8 @@ def row_metadata(row: Row) -> dict[str, str | int | float | bool]:
         # None would be looked for in order to delete it, which takes as long as to write it.
         flat[CHUNK] = record.chunk
     flat[TEXT_HASH] = row.text_hash.hex()
+    if any(isinstance(value, int) and abs(value) > MAX_INT for value in record.metadata.values()):
+        flat[LARGE] = True
     if row.vector is not None:
         flat[VECTOR_HEAD] = vector_head(row.vector)
     return flat

@@ -19,8 +19,9 @@ from toastrack.stores import (
     arrays,
     run_sync,
 )
-from toastrack_chroma.backend import ChromaBackend, SearchOptions, Where
+from toastrack_chroma.backend import ChromaBackend, SearchOptions
 from toastrack_chroma.embedding_function import ToastrackEmbeddingFunction
+from toastrack_chroma.filters import Where
 from toastrack_chroma.repair import audit, rebuild
 
 if TYPE_CHECKING:
@@ -90,13 +91,13 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
         Args:
             query: A text, embedded as a query, or a ready vector.
             k: How many at most.
-            filter: Metadata fields that must equal these values, e.g. ``{"lang": "en"}``.
+            filter: What the metadata must be, e.g. ``{"lang": "en", "year": {"$gte": 2020}}``.
             exact: Read every matching vector and compare it here, as Chroma has no exact search.
             where: A condition in Chroma's words, e.g. ``{"year": {"$gt": 2020}}``.
             where_document: A condition on the text, e.g. ``{"$contains": "rye"}``.
 
         Raises:
-            FilterError: The filter is not a flat mapping of scalars.
+            FilterError: The filter says what no store can compare; names the field.
             RecordError: The query is a vector of another size, or not finite, or zero.
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
@@ -182,7 +183,7 @@ class AsyncChromaStore(AsyncBaseStore[RetryingSession, SearchOptions]):
         """Return the best ``min(k, matching)`` records; see ``ChromaStore.search``.
 
         Raises:
-            FilterError: The filter is not a flat mapping of scalars.
+            FilterError: The filter says what no store can compare; names the field.
             RecordError: The query is a vector of another size, or not finite, or zero.
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.

@@ -19,14 +19,15 @@ from toastrack import EmbeddingSpace, Match, Record
 from toastrack.errors import StoreError
 from toastrack.stores import (
     BackendBase,
+    Filter,
     OnProgress,
     Retry,
     Row,
     Runtime,
-    Scalar,
     Status,
     WriteBatch,
     WriteResult,
+    parsed,
 )
 from toastrack_postgres import index
 from toastrack_postgres import sql as statements
@@ -38,6 +39,7 @@ from toastrack_postgres.codec import (
     dump_json,
 )
 from toastrack_postgres.connections import Connections
+from toastrack_postgres.filters import Where
 from toastrack_postgres.progress import reporting
 from toastrack_postgres.reconnecting import Outage
 from toastrack_postgres.session import Rows, Session, is_inside_transaction
@@ -378,7 +380,7 @@ class PostgresBackend(BackendBase):
         vector: NDArray[np.float32],
         *,
         k: int,
-        filter: Mapping[str, Scalar],
+        filter: Filter,
         exact: bool,
         options: SearchOptions,
     ) -> list[Match]:
@@ -389,11 +391,10 @@ class PostgresBackend(BackendBase):
             "toastrack_query": VectorParameter(vector, self._storage, self._vector_oid),
             "toastrack_k": k,
         }
-        if "\0" in "".join([*filter, *map(str, filter.values())]):
-            return []  # no row can hold it
         if filter:
-            conditions.append(sql.SQL("metadata @> %(toastrack_filter)s::jsonb"))
-            values["toastrack_filter"] = dump_json(filter)
+            passing = Where(parsed(filter))
+            conditions.append(passing.sql)
+            values.update(passing.values)
         if options.where is not None:
             conditions.append(sql.SQL("({})").format(options.where))
         rows: Rows = []

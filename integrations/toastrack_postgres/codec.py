@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import struct
 from collections.abc import Mapping, Sequence
@@ -32,8 +31,12 @@ VectorType = Literal["vector", "halfvec"]
 _FLOAT = {"vector": ">f4", "halfvec": ">f2"}
 
 # json.dumps would build an encoder for each row.
-_as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_EXPONENT = re.compile(r"\de\+?\d")
+as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_ODD_NUMBER = re.compile(r"\de[+-]?\d|-0\.0")
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9.]+(?:e[+-]?[0-9]+)?')
+
+# jsonb knows no -0.0. This is nearer to it than to any other float, so it is what is read again.
+MINUS_ZERO = f"-0.{'0' * 399}1"
 
 # btree refuses keys over a third of a page: 2,704 bytes, before compression.
 # https://www.postgresql.org/docs/current/btree.html
@@ -128,26 +131,34 @@ def dump_json(value: Mapping[str, Any]) -> str:
     jsonb keeps numbers as decimals and prints them without an exponent, so a float that Python
     writes as ``1e+23`` would come back as an int. Those are written out, with a ``.0``.
     """
-    text = _as_json(dict(value))
-    return _spelled_out(value) if _EXPONENT.search(text) else text
+    text = as_json(dict(value))
+    return _TOKEN.sub(_spelled_out, text) if _ODD_NUMBER.search(text) else text
 
 
-def _spelled_out(value: Any) -> str:
-    if isinstance(value, Mapping):
-        items = (
-            f"{json.dumps(key, ensure_ascii=False)}:{_spelled_out(v)}" for key, v in value.items()
-        )
-        return "{" + ",".join(items) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(_spelled_out, value)) + "]"
-    if isinstance(value, float) and abs(value) >= 1e16 and math.isfinite(value):
-        return f"{Decimal(repr(float(value))):f}.0"
-    return json.dumps(value, ensure_ascii=False)
+def _spelled_out(token: re.Match[str]) -> str:
+    written = token[0]
+    if written[0] == '"':
+        return written
+    if written == "-0.0":
+        return MINUS_ZERO
+    if "e" not in written:
+        return written
+    digits = f"{Decimal(written):f}"
+    return digits if "." in digits else f"{digits}.0"
 
 
 def _holds_nul(value: Any) -> bool:
-    if isinstance(value, str):
-        return "\0" in value
-    if isinstance(value, Mapping):
-        return "\0" in "".join(value) or any(map(_holds_nul, value.values()))
-    return isinstance(value, list) and any(map(_holds_nul, value))
+    # Not by recursion: what is nested deeper than Python calls itself can be stored all the same.
+    rest = [value]
+    while rest:
+        one = rest.pop()
+        if isinstance(one, str):
+            if "\0" in one:
+                return True
+        elif isinstance(one, Mapping):
+            if "\0" in "".join(one):
+                return True
+            rest.extend(one.values())
+        elif isinstance(one, list):
+            rest.extend(one)
+    return False

@@ -113,13 +113,13 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
         Args:
             query: A text, embedded as a query, or a ready vector.
             k: How many at most.
-            filter: Metadata fields that must equal these values, e.g. ``{"lang": "en"}``.
+            filter: What the metadata must be, e.g. ``{"lang": "en", "year": {"$gte": 2020}}``.
             exact: Compare with every row instead of using the index.
             where: A condition in SQL on the table's columns, with named placeholders ...
             params: ... and their values.
 
         Raises:
-            FilterError: The filter is not a flat mapping of scalars.
+            FilterError: The filter says what no store can compare; names the field.
             RecordError: The query is a vector of another size, or not finite, or zero.
             SpaceMismatchError: The table was built with another model, prompt or size.
             StoreError: The table is gone, or cannot be used as it is.
@@ -211,7 +211,7 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
         """Return the best ``min(k, matching)`` records; see ``PostgresStore.search``.
 
         Raises:
-            FilterError: The filter is not a flat mapping of scalars.
+            FilterError: The filter says what no store can compare; names the field.
             RecordError: The query is a vector of another size, or not finite, or zero.
             SpaceMismatchError: The table was built with another model, prompt or size.
             StoreError: The table is gone, or cannot be used as it is.

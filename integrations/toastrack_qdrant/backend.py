@@ -17,18 +17,21 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from toastrack import EmbeddingSpace, Match, Record
 from toastrack.errors import StoreError
 from toastrack.stores import (
+    Condition,
+    Filter,
     IdSet,
     Look,
     RetryingBackend,
     RetryingSession,
     Row,
-    Scalar,
     Status,
     TopK,
     WriteBatch,
     WriteResult,
     delete_documents,
     matches,
+    parsed,
+    widened,
     write_batch,
 )
 from toastrack_qdrant.codec import (
@@ -41,7 +44,7 @@ from toastrack_qdrant.codec import (
     point_id,
     record_of,
 )
-from toastrack_qdrant.filters import both, conditions, of_documents
+from toastrack_qdrant.filters import both, broad, of_documents
 from toastrack_qdrant.host import Client, Host
 
 if TYPE_CHECKING:
@@ -357,21 +360,24 @@ class QdrantBackend(RetryingBackend):
         vector: NDArray[np.float32],
         *,
         k: int,
-        filter: Mapping[str, Scalar],
+        filter: Filter,
         exact: bool,
         options: SearchOptions,
     ) -> list[Match]:
         """Return the best ``min(k, matching)`` records; asked again exactly if an index gave fewer."""
-        wanted = both(conditions(filter), options.where)
+        condition = parsed(filter)
+        wanted = both(broad(condition), options.where)
         threshold = options.score_threshold
+        if k > _PAGE:  # a host may make room for so many
+            k = min(k, await self.count(session, False))
+            if not k:
+                return []
 
-        async def query(exactly: bool) -> Sequence[models.ScoredPoint]:
+        async def query(limit: int, exactly: bool) -> Sequence[models.ScoredPoint]:
             # A local client is always exact, and warns of being told so.
             parameters = options.search_params
             if exactly and not self.host.local:
-                parameters = (parameters or models.SearchParams()).model_copy(
-                    update={"exact": True}
-                )
+                parameters = _exactly(parameters)
             answer = await self._call(
                 session,
                 "query_points",
@@ -380,58 +386,102 @@ class QdrantBackend(RetryingBackend):
                 using=self._vector_name or None,
                 query_filter=wanted,
                 search_params=parameters,
-                limit=k,
+                limit=limit,
                 with_payload=True,
                 score_threshold=threshold,
             )
             points: Sequence[models.ScoredPoint] = answer.points
             return points
 
-        points = await query(exact)
-        if len(points) < k and not (exact or self.host.local) and threshold is None:
-            points = await query(True)
-        found = [match_of(point, float(point.score)) for point in points]
-        if not all(matches(match.metadata, filter) for match in found):
-            # Qdrant cannot express this filter: it let a point pass that does not match.
-            found = await self._read_all(session, vector, k, filter, wanted)
+        def passes(point: models.ScoredPoint) -> bool:
+            return matches(metadata_of(point.payload or {}), condition)
+
+        # Behind a threshold what the index gives is taken as it is.
+        as_it_is = threshold is not None
+        points = await widened(
+            lambda limit, exactly: query(limit, exact if as_it_is else exactly),
+            passes,
+            k,
+            exact=exact or as_it_is or self.host.local,
+            count=lambda: self.count(session, False),
+        )
+        if points is not None:
+            found = [match_of(point, float(point.score)) for point in points]
+        else:
+            found = await self._among_matching(session, vector, k, condition, wanted)
             if threshold is not None:
                 found = [match for match in found if match.score >= threshold]
         return sorted(found, key=lambda match: (-match.score, match.id))
 
-    async def _read_all(
+    async def _among_matching(
         self,
         session: RetryingSession,
         vector: NDArray[np.float32],
         k: int,
-        filter: Mapping[str, Scalar],
+        condition: Condition,
         wanted: models.Filter | None,
     ) -> list[Match]:
-        """Compare with every vector that passes ``wanted`` and the filter."""
-        best = TopK(vector, k)
-        points: dict[str, str] = {}
+        """Find by their metadata alone the points that match, and compare with each of those."""
+        ids = await self._matching(session, condition, wanted)
+        found: list[Match] = []
+        for some in _cut(ids):
+            found += await self._compare_with(session, vector, k, some)
+            # What was changed since it was read may not match any more.
+            found = [match for match in found if matches(match.metadata, condition)]
+            found = sorted(found, key=lambda match: (-match.score, match.id))[:k]
+        return found
+
+    async def _matching(
+        self, session: RetryingSession, condition: Condition, wanted: models.Filter | None
+    ) -> list[Any]:
+        """Return the ids of the points whose metadata matches; somebody else's may be numbers."""
+        found: list[Any] = []
 
         def look(page: Sequence[models.Record]) -> None:
-            passing = {
-                str((point.payload or {}).get("id", point.id)): point
-                for point in page
-                if point.vector is not None and matches(metadata_of(point.payload or {}), filter)
-            }
-            vectors = [self._vector_of(point) for point in passing.values()]
-            best.add(list(passing), np.array(vectors, dtype=np.float32))
-            points.update({id: str(point.id) for id, point in passing.items()})
-            for id in set(points) - set(best.scores()):
-                del points[id]
+            found.extend(
+                point.id for point in page if matches(metadata_of(point.payload or {}), condition)
+            )
 
-        await self._scroll(session, wanted, ["id", "metadata", EXACT], look, vectors=True)
-        stored = await self._retrieve_points(session, list(points.values()), True)
-        scores = best.scores()
-        return [
-            match_of(stored[point], scores[id]) for id, point in points.items() if point in stored
-        ]
+        await self._scroll(session, wanted, ["metadata", EXACT], look)
+        return found
+
+    async def _compare_with(
+        self, session: RetryingSession, vector: NDArray[np.float32], k: int, points: Sequence[Any]
+    ) -> list[Match]:
+        """Return the best of some points, compared exactly."""
+        if not self.host.local:
+            answer = await self._call(
+                session,
+                "query_points",
+                self.label,
+                vector.tolist(),
+                using=self._vector_name or None,
+                query_filter=models.Filter(must=[models.HasIdCondition(has_id=list(points))]),
+                search_params=_exactly(None),
+                limit=k,
+                with_payload=True,
+                score_threshold=None,
+            )
+            return [match_of(point, float(point.score)) for point in answer.points]
+        # Its own search would look for each point that it has in the list of ids.
+        stored = await self._retrieve_points(session, points, True, vectors=True)
+        with_vector = {
+            id: row for id, point in stored.items() if (row := self._vector_of(point)) is not None
+        }
+        best = TopK(vector, k)
+        if with_vector:
+            best.add(list(with_vector), np.array(list(with_vector.values()), dtype=np.float32))
+        return [match_of(stored[id], score) for id, score in best.scores().items()]
+
+    @property
+    def _with_vectors(self) -> bool | list[str]:
+        """How a host is told which vectors to bring along."""
+        return [self._vector_name] if self._vector_name else True
 
     def _vector_of(self, point: models.Record) -> Any:
+        """Return a point's vector, None if it has none of the name."""
         vectors: Any = point.vector
-        return vectors[self._vector_name] if self._vector_name else vectors
+        return (vectors or {}).get(self._vector_name) if self._vector_name else vectors
 
     async def _documents(self, session: RetryingSession) -> IdSet:
         """Return the id of every document that there is."""
@@ -453,13 +503,23 @@ class QdrantBackend(RetryingBackend):
         return await self._retrieve_points(session, points, selected)
 
     async def _retrieve_points(
-        self, session: RetryingSession, points: Sequence[str], selected: Any
+        self,
+        session: RetryingSession,
+        points: Sequence[Any],
+        selected: Any,
+        *,
+        vectors: bool = False,
     ) -> dict[str, models.Record]:
         """Return ``{point id: point}`` of those that are there."""
         found: dict[str, models.Record] = {}
-        for some in _cut(points):
+        for some in _cut(points, _VECTORS_PAGE if vectors else _IDS):
             answer = await self._call(
-                session, "retrieve", self.label, list(some), with_payload=selected
+                session,
+                "retrieve",
+                self.label,
+                list(some),
+                with_payload=selected,
+                with_vectors=self._with_vectors if vectors else False,
             )
             found.update({str(point.id): point for point in answer})
         return found
@@ -474,7 +534,6 @@ class QdrantBackend(RetryingBackend):
         vectors: bool = False,
     ) -> None:
         """Hand on every point in pages, in the order of their ids."""
-        with_vectors: bool | list[str] = [self._vector_name] if self._vector_name else True
         offset = None
         while True:
             page, offset = await self._call(
@@ -485,7 +544,7 @@ class QdrantBackend(RetryingBackend):
                 limit=_VECTORS_PAGE if vectors else _PAGE,
                 offset=offset,
                 with_payload=selected,
-                with_vectors=with_vectors if vectors else False,
+                with_vectors=self._with_vectors if vectors else False,
             )
             take(page)
             if offset is None:
@@ -555,9 +614,13 @@ def _is_too_large(error: Exception, weight: int) -> bool:
     return re.search("larger than|too large", str(error)) is not None
 
 
-def _cut(items: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(items), _IDS):
-        yield items[start : start + _IDS]
+def _exactly(parameters: models.SearchParams | None) -> models.SearchParams:
+    return (parameters or models.SearchParams()).model_copy(update={"exact": True})
+
+
+def _cut(items: Sequence[Any], most: int = _IDS) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), most):
+        yield items[start : start + most]
 
 
 def _is_text(id: str) -> bool:

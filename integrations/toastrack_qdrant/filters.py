@@ -1,37 +1,30 @@
-"""The shared filter in Qdrant's words."""
+"""The shared filter in Qdrant's words, as far as it has them."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from qdrant_client import models
 
-from toastrack.stores import Scalar
-from toastrack_qdrant.codec import as_float, is_kept
+from toastrack.stores import Comparison, Condition, Group, Instant
+from toastrack_qdrant.codec import EXACT, as_float, is_kept
 
 # How far a number may have drifted that Qdrant does not keep to the letter.
 _SLACK = 1e-9
+# Of more numbers one range is asked that holds them all.
+_MAX_RANGES = 20
+# What is larger could be refused: a request may be nested 100 deep, and have 32 MiB.
+_MAX_DEPTH = 8
+_MAX_CONDITIONS = 1_000
+_MAX_LETTERS = 2**20
 
 
-def conditions(filter: Mapping[str, Scalar]) -> models.Filter | None:
-    """Return a filter that every matching point passes, and hardly another one; None for none.
-
-    A condition on ``v`` also holds for a list with such an element; one on ``v[]`` holds only
-    for the list.
-    """
-    must: list[models.Condition] = []
-    must_not: list[models.Condition] = []
-    for key, value in filter.items():
-        if '"' in key or "\\" in key:
-            continue  # a JSON path of Qdrant's has no word for it
-        test = _test(value)
-        if test is not None:
-            path = f'metadata."{key}"'
-            match, range = test
-            must.append(models.FieldCondition(key=path, match=match, range=range))
-            must_not.append(models.FieldCondition(key=f"{path}[]", match=match, range=range))
-    return models.Filter(must=must, must_not=must_not) if must else None
+def broad(condition: Condition) -> models.Filter | None:
+    """Return a filter that every matching point passes, and hardly another one; None for none."""
+    if _count(condition) > _MAX_CONDITIONS or _letters(condition) > _MAX_LETTERS:
+        return None
+    return _broad(condition, 0)
 
 
 def both(one: models.Filter | None, other: models.Filter | None) -> models.Filter | None:
@@ -50,16 +43,144 @@ def of_documents(documents: Sequence[str], *, among: Sequence[str] | None = None
     return models.Filter(must=must)
 
 
-def _test(value: Scalar) -> tuple[models.Match | None, models.Range | None] | None:
-    """Return what a field must be, None if Qdrant cannot compare it."""
-    if isinstance(value, (bool, str)):
-        return models.MatchValue(value=value), None
-    number = as_float(value)
-    if number is None:
+def _count(condition: Condition) -> int:
+    return 1 if isinstance(condition, Comparison) else sum(map(_count, condition.parts))
+
+
+def _letters(condition: Condition) -> int:
+    if isinstance(condition, Group):
+        return sum(map(_letters, condition.parts))
+    values = condition.value if isinstance(condition.value, tuple) else (condition.value,)
+    texts = sum(len(value) for value in values if isinstance(value, str))
+    return len(condition.key) + texts + len(values)
+
+
+def _broad(condition: Condition, depth: int) -> models.Filter | None:
+    if isinstance(condition, Comparison):
+        return _comparison(condition)
+    if depth == _MAX_DEPTH:
         return None
-    # A range, because a match knows no floats and 1 == 1.0. Over 2**53 several ints are one float.
-    is_exact = is_kept(number) and abs(number) <= 2**53
-    slack = 0.0 if is_exact else abs(number) * _SLACK + sys.float_info.min
-    largest = sys.float_info.max
-    low, high = max(number - slack, -largest), min(number + slack, largest)
-    return None, models.Range(gte=low, lte=high)
+    parts = [_broad(part, depth + 1) for part in condition.parts]
+    said = [part for part in parts if part is not None]
+    if condition.word == "$and":
+        return _all_of(said) if said else None
+    return models.Filter(should=list(said)) if said and len(said) == len(parts) else None
+
+
+def _all_of(filters: Sequence[models.Filter]) -> models.Filter:
+    """Return one filter, as flat as it goes: so the server sees which index serves."""
+    must: list[models.Condition] = []
+    must_not: list[models.Condition] = []
+    for one in filters:
+        if one.should:
+            must.append(one)
+        else:
+            must += one.must or []  # type: ignore[arg-type]
+            must_not += one.must_not or []  # type: ignore[arg-type]
+    return models.Filter(must=must or None, must_not=must_not or None)
+
+
+def _comparison(asked: Comparison) -> models.Filter | None:
+    key, word, value = asked.key, asked.operator, asked.value
+    if '"' in key or "\\" in key:
+        return None  # a JSON path of Qdrant's has no word for it
+    path = f'metadata."{key}"'
+    if word == "$exists":
+        # What is null or an empty list is empty as well: it exists, and Qdrant cannot tell.
+        return None if value else models.Filter(must=[_is_empty(path)])
+    values = value if isinstance(value, tuple) else (value,)
+    if word in ("$ne", "$nin"):
+        texts = [one for one in values if isinstance(one, str)]
+        if not texts:
+            return None
+        return models.Filter(must_not=[_scalar(path, [_match(path, texts)])])
+    tests = _equal(path, values) if word in ("$eq", "$in") else _ordered(path, word, values[0])
+    return None if tests is None else _scalar(path, tests)
+
+
+def _scalar(path: str, tests: Sequence[models.Condition]) -> models.Filter:
+    """Return a filter for one of these, and no list that has such an element.
+
+    A condition on ``v`` also holds for a list with such an element; one on ``v[]`` holds only
+    for the list.
+    """
+    of_lists: list[models.Condition] = [
+        test.model_copy(update={"key": f"{path}[]"})
+        for test in tests
+        if isinstance(test, models.FieldCondition)
+    ]
+    must = tests if len(tests) == 1 else [models.Filter(should=list(tests))]
+    return models.Filter(must=list(must), must_not=of_lists or None)
+
+
+def _equal(path: str, values: Sequence[object]) -> list[models.Condition] | None:
+    if any(isinstance(value, Instant) for value in values):
+        return None
+    tests: list[models.Condition] = []
+    texts = [value for value in values if isinstance(value, str)]
+    if texts:
+        tests.append(_match(path, texts))
+    tests += [
+        models.FieldCondition(key=path, match=models.MatchValue(value=value))
+        for value in values
+        if isinstance(value, bool)
+    ]
+    ranges = []
+    for value in values:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            number = as_float(value)
+            if number is None:
+                tests.append(_too_large(path))
+            else:
+                slack = 0.0 if is_kept(number) and abs(number) <= 2**53 else _slack(number)
+                ranges.append((_within(number - slack), _within(number + slack)))
+    if len(ranges) > _MAX_RANGES:
+        ranges = [(min(low for low, _ in ranges), max(high for _, high in ranges))]
+    tests += [_range(path, low, high) for low, high in ranges]
+    return tests
+
+
+def _ordered(path: str, word: str, value: object) -> list[models.Condition] | None:
+    if not isinstance(value, (int, float)):
+        return None  # it compares no texts, and reads dates otherwise
+    number = as_float(value)
+    is_more = word in ("$gt", "$gte")
+    if number is None:
+        largest = sys.float_info.max
+        number = largest if value > 0 else -largest
+    slack = _slack(number)
+    low = _within(number - slack) if is_more else None
+    high = None if is_more else _within(number + slack)
+    return [_range(path, low, high), _too_large(path)]
+
+
+def _slack(number: float) -> float:
+    # Over 2**53 several ints are one float.
+    return abs(number) * _SLACK + sys.float_info.min
+
+
+def _within(number: float) -> float:
+    return max(min(number, sys.float_info.max), -sys.float_info.max)
+
+
+def _match(path: str, texts: Sequence[str]) -> models.FieldCondition:
+    match = (
+        models.MatchValue(value=texts[0])
+        if len(texts) == 1
+        else models.MatchAny(any=list(dict.fromkeys(texts)))
+    )
+    return models.FieldCondition(key=path, match=match)
+
+
+def _range(path: str, low: float | None, high: float | None) -> models.FieldCondition:
+    # A range, because a match knows no floats and 1 == 1.0.
+    return models.FieldCondition(key=path, range=models.Range(gte=low, lte=high))
+
+
+def _too_large(path: str) -> models.Filter:
+    """Numbers that no float can hold: null in their place, and the whole metadata as text."""
+    return models.Filter(must=[_is_empty(path)], must_not=[_is_empty(EXACT)])
+
+
+def _is_empty(path: str) -> models.IsEmptyCondition:
+    return models.IsEmptyCondition(is_empty=models.PayloadField(key=path))

@@ -86,9 +86,7 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
         Args:
             query: A text, embedded as a query, or a ready vector.
             k: How many at most.
-            filter: Metadata fields that must equal these values, e.g. ``{"lang": "en"}``. A field
-                with a quotation mark or a backslash in its name, and numbers that Qdrant does not
-                keep to the letter, may take a look at every vector.
+            filter: What the metadata must be, e.g. ``{"lang": "en", "year": {"$gte": 2020}}``.
             exact: Compare with every vector instead of using the index.
             where: A filter of Qdrant's own; metadata is under ``metadata.``.
             score_threshold: Leave out what is less similar. What the index then gives is taken
@@ -97,7 +95,7 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
                 ``quantization=QuantizationSearchParams(rescore=True, oversampling=3.0)``.
 
         Raises:
-            FilterError: The filter is not a flat mapping of scalars.
+            FilterError: The filter says what no store can compare; names the field.
             RecordError: The query is a vector of another size, or not finite, or zero.
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
@@ -156,7 +154,7 @@ class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
         """Return the best ``min(k, matching)`` records; see ``QdrantStore.search``.
 
         Raises:
-            FilterError: The filter is not a flat mapping of scalars.
+            FilterError: The filter says what no store can compare; names the field.
             RecordError: The query is a vector of another size, or not finite, or zero.
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from toastrack import Match, Record, Report
-from toastrack.errors import FilterError, RecordError
-from toastrack.filters import checked_filter
+from toastrack.errors import RecordError
 from toastrack.stores.checks import checked, text_hash, unit_vector
 from toastrack.stores.windows import record_windows
 
@@ -333,83 +332,3 @@ def test_a_match_says_what_kind_of_score_it_has() -> None:
 
 def test_a_report_starts_at_zero() -> None:
     assert set(asdict(Report()).values()) == {0}
-
-
-# -- filters --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("filter", [None, {}, MappingProxyType({})])
-def test_nothing_filters_nothing(filter: Any) -> None:
-    assert checked_filter(filter) == {}
-
-
-@pytest.mark.parametrize(
-    "filter",
-    [
-        {"lang": "en"},
-        {"lang": ""},
-        {"year": 2026},
-        {"year": -1},
-        {"large": 10**30},
-        {"price": 1.5},
-        {"fresh": True},
-        {"fresh": False},
-        {"lang": "en", "year": 2026, "price": 0.0, "fresh": True},
-        {"price$": 1, "a b": 2, "ü": 3},
-        MappingProxyType({"lang": "en"}),
-    ],
-)
-def test_scalars_can_be_compared(filter: Any) -> None:
-    result = checked_filter(filter)
-    assert result == filter
-    assert [type(value) for value in result.values()] == [type(v) for v in filter.values()]
-
-
-@pytest.mark.parametrize(
-    "filter",
-    [
-        {"lang": None},
-        {"lang": ["en", "de"]},
-        {"lang": ("en",)},
-        {"lang": {"en"}},
-        {"year": {"$gt": 2000}},
-        {"a": {"b": 1}},
-        {"day": datetime.date(2026, 1, 1)},
-        {"a": b"en"},
-        {"a": 1j},
-        {"a": np.int64(1)},
-        {"a": NAN},
-        {"a": INFINITY},
-        {"a.b": 1},
-        {".": 1},
-        {"$and": "x"},
-        {"$": 1},
-        {"": 1},
-        {1: "x"},
-        {None: "x"},
-        {"a": "\ud800"},
-        {"\ud800": "a"},
-        {"lang": "en", "year": None},
-    ],
-)
-def test_what_hosts_would_compare_differently_is_refused(filter: Any) -> None:
-    with pytest.raises(FilterError) as caught:
-        checked_filter(filter)
-    (key,) = [key for key in filter if key != "lang" or len(filter) == 1]
-    assert repr(key) in str(caught.value)
-
-
-@pytest.mark.parametrize("filter", ["lang", ["lang"], [("lang", "en")], 5, True, {"lang"}])
-def test_a_filter_is_a_mapping(filter: Any) -> None:
-    with pytest.raises(FilterError, match=r"A filter is a mapping such as"):
-        checked_filter(filter)
-
-
-def test_the_callers_filter_is_not_the_one_that_is_returned() -> None:
-    filter = {"lang": "en"}
-    checked_filter(filter)["lang"] = "de"
-    assert filter == {"lang": "en"}
-
-
-def test_a_refused_filter_is_a_value_error() -> None:
-    assert issubclass(FilterError, ValueError)

@@ -1,6 +1,6 @@
 """What an adapter for a database imports; beside ``toastrack`` and ``toastrack.errors``, all of it."""
 
-from toastrack.filters import Filter, Scalar, matches
+from toastrack.filters import Comparison, Condition, Filter, Group, Instant, Scalar, matches, parsed
 from toastrack.stores.addresses import open_store
 from toastrack.stores.backend import (
     LONG_BACKOFF,
@@ -28,6 +28,7 @@ from toastrack.stores.protocol import (
 from toastrack.stores.runtime import AsyncRuntime, Ended, Runtime, SyncRuntime, run_sync
 from toastrack.stores.settling import Look, delete_documents, write_batch
 from toastrack.stores.top_k import TopK
+from toastrack.stores.widening import widened
 from toastrack.utils import arrays
 
 __all__ = [
@@ -41,11 +42,15 @@ __all__ = [
     "BackendBase",
     "BaseStore",
     "ChooseEmbedder",
+    "Comparison",
+    "Condition",
     "Document",
     "Ended",
     "Filter",
+    "Group",
     "IdSet",
     "IngestStore",
+    "Instant",
     "Look",
     "OnProgress",
     "OnWrite",
@@ -65,7 +70,9 @@ __all__ = [
     "delete_documents",
     "matches",
     "open_store",
+    "parsed",
     "run_sync",
     "text_hash",
+    "widened",
     "write_batch",
 ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from threading import Thread
 from typing import Any, Literal, Protocol, TypeVar
 
-from toastrack.filters import Scalar
+from toastrack.filters import Filter
 from toastrack.records import Match, Record
 from toastrack.space import EmbeddingSpace
 from toastrack.stores.plan import Row, Status, WriteBatch, WriteResult
@@ -112,7 +112,7 @@ class Backend(Protocol[S, O_contra]):
         vector: arrays.FloatVector,
         *,
         k: int,
-        filter: Mapping[str, Scalar],
+        filter: Filter,
         exact: bool,
         options: O_contra,
     ) -> list[Match]:

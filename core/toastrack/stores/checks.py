@@ -11,10 +11,9 @@ from toastrack.errors import RecordError
 from toastrack.filters import Filter, checked_filter
 from toastrack.records import Record
 from toastrack.utils import arrays
+from toastrack.utils.numbers import MAX_INT_BITS
 from toastrack.utils.text import check_unicode
 
-# Python refuses to write more than 4,300 digits: https://docs.python.org/3/library/stdtypes.html#int-max-str-digits
-_MAX_INT_BITS = 14_000
 # What rounding to float32 leaves of length 1: half of 2**-23 in each number, squared twice that.
 _ONE = 2**-23
 
@@ -166,7 +165,7 @@ def _check_json(value: object, where: str) -> None:
     if value is None:
         return
     if isinstance(value, int):
-        if value.bit_length() > _MAX_INT_BITS:
+        if value.bit_length() > MAX_INT_BITS:
             raise RecordError(
                 f"{where} holds an int of {value.bit_length()} bits. Store it as str."
             )

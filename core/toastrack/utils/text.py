@@ -12,3 +12,11 @@ def check_unicode(text: str, what: str) -> None:
             f"{what} holds a lone surrogate (U+{ord(text[error.start]):04X} at offset "
             f"{error.start}), which is not text. Read its source with errors='replace'."
         ) from None
+
+
+def shown(value: object, width: int = 60) -> str:
+    """Return the beginning of a value's ``repr`` for an error, which itself never fails."""
+    try:
+        return repr(value)[:width]
+    except Exception:  # an int of too many digits, or somebody's class
+        return f"a {type(value).__name__}"

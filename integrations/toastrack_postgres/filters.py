@@ -1,0 +1,242 @@
+"""The shared filter in SQL: every operator exactly, and no value that is stored makes it fail."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from decimal import Decimal, localcontext
+from typing import Any
+
+from psycopg import sql
+
+from toastrack.stores import Comparison, Condition, Instant
+from toastrack_postgres.codec import MINUS_ZERO, as_json
+
+Bounds = Sequence[tuple[str, Decimal]]
+
+_ORDERS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+_OPERATORS = {word: sql.SQL(word) for word in ("=", ">", ">=", "<", "<=")}
+_NEVER, _ALWAYS = sql.SQL("false"), sql.SQL("true")
+
+# Up to here a number is written as one decimal whether it is an int or a float.
+_MAX_EXACT = 2**53
+
+_LARGEST = math.nextafter(math.inf, 0)
+# What is nearer to infinity than to any other float.
+_OVERFLOW = Decimal(2**1024 - 2**970)
+
+# Only days that there are, as a cast of any other fails.
+_MOMENT = (
+    "^(?!0000)(?:"
+    "([0-9]{4})-(?:(0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])"
+    "|(0[469]|11)-(0[1-9]|[12][0-9]|30)|(02)-(0[1-9]|1[0-9]|2[0-8]))"
+    "|([0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)-(02)-(29))"
+    "(?:[T ]([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9])(?:[.]([0-9]{1,6}))?)?)?"
+    "(?:Z|([+-])([01][0-9]|2[0-3]):([0-5][0-9]))?$"
+)
+_MICROSECONDS = sql.SQL(
+    """(
+    select (make_date(coalesce(m[1], m[8])::int, coalesce(m[2], m[4], m[6], m[9])::int,
+                      coalesce(m[3], m[5], m[7], m[10])::int) - date '1970-01-01')::bigint
+           * 86400000000
+         + coalesce(m[11]::bigint, 0) * 3600000000 + coalesce(m[12]::bigint, 0) * 60000000
+         + coalesce(m[13]::bigint, 0) * 1000000 + coalesce(rpad(m[14], 6, '0')::bigint, 0)
+         - coalesce((m[15] || '1')::bigint, 1)
+           * (coalesce(m[16]::bigint, 0) * 60 + coalesce(m[17]::bigint, 0)) * 60000000
+    from (select regexp_match({text}, {pattern})) as found (m)
+    )"""
+)
+
+
+class Where:
+    """A condition in SQL with the values of its placeholders, whose names start ``toastrack_f``."""
+
+    def __init__(self, condition: Condition) -> None:
+        self.values: dict[str, Any] = {}
+        self.sql = self._condition(condition)
+
+    def _value(self, value: Any, kind: str) -> sql.Composable:
+        name = f"toastrack_f{len(self.values)}"
+        self.values[name] = value
+        return sql.SQL("{}::{}").format(sql.Placeholder(name), sql.SQL(kind))
+
+    def _condition(self, condition: Condition) -> sql.Composable:
+        if isinstance(condition, Comparison):
+            return self._comparison(condition)
+        parts = [self._condition(part) for part in condition.parts]
+        if condition.word == "$and":
+            return _joined(" and ", parts, _ALWAYS)
+        return _joined(" or ", parts, _NEVER)
+
+    def _comparison(self, asked: Comparison) -> sql.Composable:
+        key, word, value = asked.key, asked.operator, asked.value
+        if "\0" in key:  # jsonb cannot hold it
+            is_left = word in ("$ne", "$nin") or (word == "$exists" and not value)
+            return _ALWAYS if is_left else _NEVER
+        if word == "$exists":
+            is_there = sql.SQL("is not null" if value else "is null")
+            return sql.SQL("({} {})").format(self._field(key), is_there)
+        if isinstance(value, tuple):
+            found = self._equal(key, value)
+        elif word in ("$eq", "$ne"):
+            found = self._equal(key, (value,))
+        else:
+            return self._ordered(key, _ORDERS[word], value)
+        if word in ("$ne", "$nin"):
+            return sql.SQL("not coalesce({}, false)").format(found)
+        return found
+
+    def _field(self, key: str) -> sql.Composable:
+        return sql.SQL("metadata->{}").format(self._value(key, "text"))
+
+    def _text(self, key: str) -> sql.Composable:
+        name = self._value(key, "text")
+        return sql.SQL(
+            "(case when jsonb_typeof(metadata->{0}) = 'string' then metadata->>{0} end)"
+        ).format(name)
+
+    def _equal(self, key: str, values: Sequence[Any]) -> sql.Composable:
+        contained: list[str] = []
+        parts: list[sql.Composable] = []
+        for value in values:
+            if isinstance(value, Instant):
+                parts.append(self._moment(key, "=", value))
+            elif isinstance(value, str):
+                if "\0" not in value:
+                    contained.append(as_json(value))
+            elif isinstance(value, bool):
+                contained.append(as_json(value))
+            elif abs(value) <= _MAX_EXACT:
+                contained.append(as_json(value))
+                if not value:
+                    contained.append(MINUS_ZERO)
+            else:
+                # Two decimals can be one float, and one decimal two numbers.
+                numbers = sql.SQL(" and ").join(
+                    [self._contains(key, _decimals(value)), self._number(key, "=", value)]
+                )
+                parts.append(sql.SQL("({})").format(numbers))
+        if contained:
+            parts.append(self._contains(key, contained))
+        return _joined(" or ", parts, _NEVER)
+
+    def _contains(self, key: str, values: Sequence[str]) -> sql.Composable:
+        # So that an index of the user's on the metadata serves.
+        name = as_json(key)
+        objects = [f"{{{name}:{value}}}" for value in values]
+        if len(objects) == 1:
+            return sql.SQL("metadata @> {}").format(self._value(objects[0], "jsonb"))
+        return sql.SQL("metadata @> any({})").format(self._value(objects, "jsonb[]"))
+
+    def _ordered(self, key: str, order: str, value: Any) -> sql.Composable:
+        if isinstance(value, Instant):
+            return self._moment(key, order, value)
+        if not isinstance(value, str):
+            return self._number(key, order, value)
+        before, nul, _ = value.partition("\0")
+        if nul:  # what it begins with, and nothing more, is less than it; what is longer is not
+            order = "<=" if order[0] == "<" else ">"
+        return sql.SQL('({} collate "C" {} {})').format(
+            self._text(key), _OPERATORS[order], self._value(before, "text")
+        )
+
+    def _moment(self, key: str, order: str, value: Instant) -> sql.Composable:
+        moment = _MICROSECONDS.format(text=self._text(key), pattern=self._value(_MOMENT, "text"))
+        return sql.SQL("({} {} {})").format(
+            moment, _OPERATORS[order], self._value(value.microseconds, "bigint")
+        )
+
+    def _number(self, key: str, order: str, value: float) -> sql.Composable:
+        """Compare as Python does: an int is what its digits say, a float the nearest that there is.
+
+        jsonb keeps all digits of a number, and with them whether it has any behind the point.
+        """
+        field = self._field(key)
+        return sql.SQL(
+            "(select case when scale(n) = 0 then {as_int} else {as_float} end from (select "
+            "case when jsonb_typeof({field}) = 'number' then ({field})::numeric end) as one (n))"
+        ).format(
+            field=field,
+            as_int=self._bounded([(order, Decimal(value))]),
+            as_float=self._bounded(_float_bounds(order, value)),
+        )
+
+    def _bounded(self, bounds: Bounds | None) -> sql.Composable:
+        if bounds is None:
+            return _NEVER
+        parts = [
+            sql.SQL("n {} {}").format(_OPERATORS[order], self._value(bound, "numeric"))
+            for order, bound in bounds
+        ]
+        return _joined(" and ", parts, sql.SQL("n is not null"))
+
+
+def _joined(word: str, parts: Sequence[sql.Composable], of_none: sql.Composable) -> sql.Composable:
+    if len(parts) < 2:
+        return parts[0] if parts else of_none
+    return sql.SQL("({})").format(sql.SQL(word).join(parts))
+
+
+def _decimals(value: float) -> list[str]:
+    """Return every decimal that a number equal to this one is stored as."""
+    written = {f"{Decimal(value):f}"}
+    nearest = _floor(value)
+    if nearest == value:
+        written.add(f"{Decimal(repr(nearest)):f}")
+    return sorted(written)
+
+
+def _float_bounds(order: str, value: float) -> Bounds | None:
+    """Return between what a decimal lies whose nearest float stands so; None if none does."""
+    below, above = _floor(value), -_floor(-value)
+    if order == "=":
+        if below != above:
+            return None
+        return [*_from(below), *_before(_next(below))]
+    return {
+        ">": lambda: _from(_next(below)),
+        ">=": lambda: _from(above),
+        "<": lambda: _before(above),
+        "<=": lambda: _before(_next(below)),
+    }[order]()
+
+
+def _floor(value: float) -> float:
+    """Return the largest float that is not more than a number."""
+    try:
+        nearest = float(value)
+    except OverflowError:
+        return _LARGEST if value > 0 else -math.inf
+    return (math.nextafter(nearest, -math.inf) if nearest > value else nearest) + 0.0
+
+
+def _next(number: float) -> float:
+    return math.nextafter(number, math.inf) + 0.0
+
+
+def _from(number: float) -> Bounds:
+    """The decimals whose nearest float is this one or more."""
+    if number == -math.inf:
+        return []
+    bound, is_included = _edge(number)
+    return [(">=" if is_included else ">", bound)]
+
+
+def _before(number: float) -> Bounds:
+    """The decimals whose nearest float is less than this one."""
+    bound, is_included = _edge(number)
+    return [("<" if is_included else "<=", bound)]
+
+
+def _edge(number: float) -> tuple[Decimal, bool]:
+    """Return where rounding to a float begins, and whether that very decimal is rounded to it."""
+    if number == math.inf:
+        return _OVERFLOW, True
+    if number == -_LARGEST:
+        return -_OVERFLOW, False
+    with localcontext() as context:
+        context.prec = 1_100  # the digits of the smallest float, all of them
+        edge = (Decimal(number) + Decimal(math.nextafter(number, -math.inf))) / 2
+    # Of two floats that are as near, the even one is taken.
+    return edge, not struct.pack("<d", number)[0] & 1
