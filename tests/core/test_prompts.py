@@ -266,7 +266,7 @@ def test_a_copy_of_a_known_model_is_known_by_its_folder_or_its_configuration(
     spelling: str,
 ) -> None:
     if spelling == "in config.json":
-        folder = renamed(tiny_folder, tmp_path / "m", _name_or_path=f"/root/.cache/{name}/")
+        folder = renamed(tiny_folder, tmp_path / "m", _name_or_path=f"/home/ann/.cache/{name}/")
     else:
         folder = renamed(tiny_folder, tmp_path / name)
     monkeypatch.chdir(tmp_path)
