@@ -287,17 +287,14 @@ class ChromaBackend(RetryingBackend):
             answer = await session.call(self.host.get, ids=page, include=include)
             before = dict(zip(answer["ids"], answer["metadatas"], strict=True))
             vectors = dict(zip(answer["ids"], answer["embeddings"], strict=True))
-            whole: list[StoredRow] = []
-            torn: list[StoredRow] = []
-            for row in metadata_rows:
-                id = row.record.id
-                if _has_text(before.get(id), row):
-                    good = is_vector(vectors[id], before[id])
-                    vector = np.asarray(vectors[id], dtype=np.float32) if good else None
-                    (whole if good else torn).append(_stored(row._replace(vector=vector), before))
+            whole = [
+                _stored(row._replace(vector=np.asarray(vectors[id], dtype=np.float32)), before)
+                for row in metadata_rows
+                # One whose vector is another's, torn or written just now, is embedded anew.
+                if _has_text(before.get(id := row.record.id), row)
+                and is_vector(vectors[id], before[id])
+            ]
             await self.send_to(session, self.host, upsert, whole)
-            # What says that a vector is not the one that was written must stay.
-            await self.send_to(session, self.host, update, torn)
 
     async def look(
         self, session: RetryingSession, documents: Sequence[str], rows: Mapping[str, Row]
@@ -637,11 +634,6 @@ def upsert(host: Any, rows: Sequence[StoredRow]) -> Any:
         metadatas=[row.metadata for row in rows],
         **({"uris": uris} if any(uris) else {}),
     )
-
-
-def update(host: Any, rows: Sequence[StoredRow]) -> Any:
-    """Send what is stored beside text and vector of rows that are there."""
-    return host.update(ids=[row.id for row in rows], metadatas=[row.metadata for row in rows])
 
 
 def _has_text(stored: Mapping[str, Any] | None, row: Row) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ROUNDS = pytest.mark.parametrize(
     "rounds",
-    [pytest.param(6, id="6 rounds"), pytest.param(40, id="40 rounds", marks=pytest.mark.rest)],
+    [pytest.param(6, id="6 rounds"), pytest.param(12, id="12 rounds", marks=pytest.mark.rest)],
 )
 
 
