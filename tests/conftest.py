@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+from zlib import crc32
 
 import pytest
 import services
@@ -98,6 +99,32 @@ def other_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         seed=1,
         prompts={"query": MXBAI_PROMPT, "passage": ""},
     )
+
+
+@pytest.fixture
+def fresh_folder(tmp_path: Path) -> Path:
+    """A model with weights of the test's own, so that nobody holds it in memory."""
+    return save_tiny_bert(
+        tmp_path / "fresh",
+        seed=crc32(str(tmp_path).encode()),
+        prompts={"query": MXBAI_PROMPT, "passage": ""},
+    )
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Notes the folder of every model that is loaded, which is loaded as ever."""
+    from toastrack.engines.sentence_transformers import SentenceTransformersEngine
+
+    seen: list[str] = []
+    load = SentenceTransformersEngine.__init__
+
+    def noted(self: SentenceTransformersEngine, folder: Path, **options: Any) -> None:
+        seen.append(folder.name)
+        load(self, folder, **options)
+
+    monkeypatch.setattr(SentenceTransformersEngine, "__init__", noted)
+    return seen
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from models import MXBAI_PROMPT, save_tiny_bert
 from threads_seen import calls_seen, of
 
 from toastrack import Embedder
@@ -65,10 +64,9 @@ def test_the_event_loop_runs_while_the_model_does(
 
 
 def test_neither_model_nor_blocking_client_runs_on_the_loops_thread(
-    adapter: Adapter, build: Build, tmp_path: Path
+    adapter: Adapter, build: Build, fresh_folder: Path
 ) -> None:
-    folder = save_tiny_bert(tmp_path / "m", seed=11, prompts={"query": MXBAI_PROMPT})
-    face = build(model=folder, device="cpu")
+    face = build(model=fresh_folder, device="cpu")
 
     async def main() -> int:
         await face.aquery("bread")

@@ -13,29 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from models import MXBAI_PROMPT, save_tiny_bert
 
 from toastrack import Embedder
-from toastrack.engines.sentence_transformers import SentenceTransformersEngine
 
 if TYPE_CHECKING:
     from contract_embeddings.conftest import Adapter, Build
 
 SECRET = "tr-5up3r-53cr37"
-
-
-@pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Notes every model that is loaded, which loads as ever."""
-    seen: list[Path] = []
-    load = SentenceTransformersEngine.__init__
-
-    def noted(self: SentenceTransformersEngine, folder: Path, **options: Any) -> None:
-        seen.append(folder)
-        load(self, folder, **options)
-
-    monkeypatch.setattr(SentenceTransformersEngine, "__init__", noted)
-    return seen
 
 
 def test_building_one_needs_no_model(
@@ -47,17 +31,17 @@ def test_building_one_needs_no_model(
 
 
 def test_two_of_them_and_the_core_load_one_model(
-    build: Build, tmp_path: Path, loads: list[Path]
+    build: Build, fresh_folder: Path, loads: list[str]
 ) -> None:
-    folder = save_tiny_bert(tmp_path / "m", seed=12, prompts={"query": MXBAI_PROMPT})
-    core = Embedder(folder, device="cpu")
-    faces = [build(model=folder, device="cpu"), build(model=folder, device="cpu"), build(core)]
+    core = Embedder(fresh_folder, device="cpu")
+    own = {"model": fresh_folder, "device": "cpu"}
+    faces = [build(**own), build(**own), build(core)]
     assert not loads
     for face in faces:
         face.query("bread")
         face.documents(["rye"])
     core.embed_query("bread")
-    assert len(loads) == 1
+    assert loads == ["fresh"]
 
 
 def test_one_embedder_can_be_shared(build: Build, embedder: Embedder) -> None:
@@ -77,7 +61,7 @@ def test_a_copy_has_the_settings_and_loads_nothing(
     build: Build,
     loaded: Embedder,
     tiny_folder: Path,
-    loads: list[Path],
+    loads: list[str],
     duplicate: Callable[[Any], Any],
     used: bool,
 ) -> None:
@@ -131,16 +115,16 @@ def test_no_secret_is_shown_or_pickled(
 
 
 def test_all_adapters_together_load_one_model(
-    request: pytest.FixtureRequest, tmp_path: Path, loads: list[Path]
+    request: pytest.FixtureRequest, fresh_folder: Path, loads: list[str]
 ) -> None:
     from contract_embeddings.conftest import ADAPTERS
 
-    folder = save_tiny_bert(tmp_path / "m", seed=13, prompts={"query": MXBAI_PROMPT})
     with ExitStack() as stack:
         faces = [
-            stack.enter_context(a.start(request))(model=folder, device="cpu") for a in ADAPTERS
+            stack.enter_context(a.start(request))(model=fresh_folder, device="cpu")
+            for a in ADAPTERS
         ]
         vectors = [face.query("bread") for face in faces]
     for vector, adapter in zip(vectors, ADAPTERS, strict=True):
         np.testing.assert_allclose(vector, vectors[0], rtol=0, atol=adapter.precision)
-    assert len(loads) == 1
+    assert loads == ["fresh"]

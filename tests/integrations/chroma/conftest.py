@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
-from zlib import crc32
 
 import pytest
 from chroma_server import close_client
@@ -63,31 +62,3 @@ def another(chroma_database: tuple[str, int, str]) -> Iterator[Callable[[], Any]
     yield make
     for client in made:
         close_client(client)
-
-
-@pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Notes every model that is loaded, which is loaded as ever."""
-    from toastrack.engines.sentence_transformers import SentenceTransformersEngine
-
-    seen: list[str] = []
-    start = SentenceTransformersEngine.__init__
-
-    def noted(self: Any, folder: Path, **settings: Any) -> None:
-        seen.append(folder.name)
-        start(self, folder, **settings)
-
-    monkeypatch.setattr(SentenceTransformersEngine, "__init__", noted)
-    return seen
-
-
-@pytest.fixture
-def fresh_folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A model of the test's own, which nobody holds in memory."""
-    from models import MXBAI_PROMPT, save_tiny_bert
-
-    return save_tiny_bert(
-        tmp_path / "fresh",
-        seed=crc32(request.node.name.encode()),
-        prompts={"query": MXBAI_PROMPT, "passage": ""},
-    )
