@@ -199,6 +199,8 @@ def _condition(condition: Any) -> Any:
         return edge.HasIdCondition(set(condition.has_id))
     if isinstance(condition, models.IsEmptyCondition):
         return edge.IsEmptyCondition(condition.is_empty.key)
+    if isinstance(condition, models.IsNullCondition):
+        return edge.IsNullCondition(condition.is_null.key)
     match = condition.match
     if isinstance(match, models.MatchAny):
         test: dict[str, Any] = {"match": edge.MatchAny(match.any)}

@@ -24,6 +24,8 @@ Operator = Literal["$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$
 
 # What filters are nested in people's code is a handful; what no recursion ends is far more.
 _MAX_DEPTH = 32
+# A statement of Postgres' takes 65,535 values.
+_MAX_CONDITIONS = 10_000
 
 _DAY = 86_400_000_000
 _EPOCH = date(1970, 1, 1).toordinal()
@@ -86,7 +88,25 @@ def checked_filter(filter: Filter | None) -> dict[str, Any]:
     """
     if filter is None:
         return {}
-    return _checked(filter, "A filter", 0)
+    checked = _checked(filter, "A filter", 0)
+    size = _size(checked)
+    if size > _MAX_CONDITIONS:
+        raise FilterError(
+            f"A filter has {size:,} conditions, and {_MAX_CONDITIONS:,} at most. For one of many "
+            "values write {'$in': [...]}, which is a single one."
+        )
+    return checked
+
+
+def _size(filter: Mapping[str, Any]) -> int:
+    return sum(
+        sum(map(_size, value))
+        if key in ("$and", "$or")
+        else len(value)
+        if isinstance(value, dict)
+        else 1
+        for key, value in filter.items()
+    )
 
 
 def _checked(filter: object, where: str, depth: int) -> dict[str, Any]:

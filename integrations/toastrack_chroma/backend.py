@@ -36,6 +36,7 @@ from toastrack.stores import (
 )
 from toastrack_chroma.codec import (
     DOCUMENT_ID,
+    METADATA,
     TEXT_HASH,
     VECTOR_HEAD,
     Metadata,
@@ -65,6 +66,9 @@ COMPLETE = "toastrack_copy_complete"
 # there are 32,766. Vectors come in smaller pages, because they come as float64.
 _PAGE = 5_000
 _VECTOR_PAGE = 2_000
+_DELETED = 1_000
+# How often what others change at this moment is looked at again.
+_ROUNDS = 5
 # The server refuses requests over 40 MiB (its setting max_payload_size_bytes).
 _MAX_BYTES = 24 * 2**20
 
@@ -361,6 +365,40 @@ class ChromaBackend(RetryingBackend):
         letters += len(row.id) + len(row.text or "") + len(row.uri or "")
         return 22 * (self.dimensions or 0) + 6 * letters
 
+    async def delete_matching(self, session: RetryingSession, filter: Filter) -> int:
+        """Delete the rows that match when they are deleted; return how many went."""
+        condition = parsed(filter)
+        deleted = 0
+        chosen = {"where": broad(condition)}
+        for page in _batches(await self._matching(session, condition, chosen), _DELETED):
+            for _ in range(_ROUNDS):
+                there = await self._metadatas(session, page)
+                doomed = {
+                    id: row or {}
+                    for id, row in there.items()
+                    if matches(to_metadata(row or {}), condition)
+                }
+                if not doomed:
+                    break
+                await self._delete_unchanged(session, doomed)
+            else:
+                there = await self._metadatas(session, page)
+            deleted += len(page) - len(there)
+        return deleted
+
+    async def _delete_unchanged(
+        self, session: RetryingSession, rows: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Delete rows whose metadata is still what that of one of them was."""
+        written = {id: str(row[METADATA]) for id, row in rows.items() if METADATA in row}
+        for some in _cut(written.items(), _DELETED, lambda item: 6 * len("".join(item))):
+            texts = list({text for _, text in some})
+            ids = [id for id, _ in some]
+            await session.call(self.host.delete, ids=ids, where={METADATA: {"$in": texts}})
+        # Of what others wrote nothing says all that it is.
+        for page in _batches([id for id in rows if id not in written], _DELETED):
+            await session.call(self.host.delete, ids=page)
+
     # -- reading --------------------------------------------------------------------------------
 
     async def get(self, session: RetryingSession, ids: Sequence[str]) -> list[Record | None]:
@@ -379,6 +417,20 @@ class ChromaBackend(RetryingBackend):
         if documents:
             return len(await self._documents(session))
         return int(await session.call(self.host.count))
+
+    async def count_matching(
+        self, session: RetryingSession, filter: Filter, documents: bool
+    ) -> int:
+        """Count the rows that match, or their documents, by reading metadata alone."""
+        condition = parsed(filter)
+        chosen = {"where": broad(condition)}
+        if not documents:
+            return len(await self._matching(session, condition, chosen))
+        found = IdSet()
+        await self._look_at_matching(
+            session, condition, chosen, lambda id, row: found.add([document_of(id, row)])
+        )
+        return len(found)
 
     async def document_page(self, session: RetryingSession, after: Any) -> tuple[list[str], Any]:
         """Return the next documents' ids; all are read first, as pages shift when rows go."""
@@ -475,18 +527,27 @@ class ChromaBackend(RetryingBackend):
     ) -> list[str]:
         """Find by their metadata alone the rows that match."""
         found: list[str] = []
+        await self._look_at_matching(session, condition, chosen, lambda id, row: found.append(id))
+        return found
+
+    async def _look_at_matching(
+        self,
+        session: RetryingSession,
+        condition: Condition,
+        chosen: Mapping[str, Any],
+        look: Callable[[str, Metadata], None],
+    ) -> None:
+        """Hand on the id and the metadata of every row that matches."""
         offset = 0
         while True:
             answer = await session.call(
                 self.host.get, limit=_PAGE, offset=offset, include=["metadatas"], **chosen
             )
-            found += [
-                id
-                for id, metadata in zip(answer["ids"], answer["metadatas"], strict=True)
-                if matches(to_metadata(metadata or {}), condition)
-            ]
+            for id, metadata in zip(answer["ids"], answer["metadatas"], strict=True):
+                if matches(to_metadata(metadata or {}), condition):
+                    look(id, metadata or {})
             if len(answer["ids"]) < _PAGE:
-                return found
+                return
             offset += _PAGE
 
     async def _compare_with(

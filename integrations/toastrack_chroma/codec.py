@@ -65,7 +65,7 @@ def row_metadata(row: Row) -> dict[str, str | int | float | bool]:
         # None would be looked for in order to delete it, which takes as long as to write it.
         flat[CHUNK] = record.chunk
     flat[TEXT_HASH] = row.text_hash.hex()
-    if any(isinstance(value, int) and abs(value) > MAX_INT for value in record.metadata.values()):
+    if _has_large(record.metadata):
         flat[LARGE] = True
     if row.vector is not None:
         flat[VECTOR_HEAD] = vector_head(row.vector)
@@ -120,11 +120,21 @@ def same_rest(stored: Metadata, record: Record) -> bool:
         and _canonical(to_metadata(stored)) == _canonical(record.metadata)
         # Chroma merges the fields of two writers, and a filter would find those of the other one.
         and _canonical(_fields_of(stored)) == _canonical(_fields_of(record.metadata))
+        and bool(stored.get(LARGE)) == _has_large(record.metadata)
     )
 
 
+def _has_large(metadata: Mapping[str, Any]) -> bool:
+    return any(isinstance(value, int) and abs(value) > MAX_INT for value in metadata.values())
+
+
 def _fields_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in metadata.items() if is_flat(key, value)}
+    return {
+        # Chroma takes the sign from -0.0, and adding 0.0 does.
+        key: value + 0.0 if isinstance(value, float) else value
+        for key, value in metadata.items()
+        if is_flat(key, value)
+    }
 
 
 def _canonical(metadata: Mapping[str, Any]) -> str:

@@ -359,6 +359,12 @@ class PostgresBackend(BackendBase):
         names = {"ids": _storable(ids), "documents": _storable(documents)}
         return _affected(await session.execute(self._statements.delete, names))
 
+    async def delete_matching(self, session: Session, filter: Filter) -> int:
+        """Delete the rows that match; return how many went."""
+        passing = Where(parsed(filter))
+        delete = self._statements.delete_matching(passing.sql)
+        return _affected(await session.execute(delete, passing.values))
+
     def _upsert_parameters(self, rows: Sequence[Row]) -> dict[str, Any]:
         records = [row.record for row in rows]
         vectors = [row.vector for row in rows if row.vector is not None]
@@ -428,6 +434,13 @@ class PostgresBackend(BackendBase):
     async def count(self, session: Session, documents: bool) -> int:
         """Count rows or documents."""
         ((number,),) = await session.execute(self._statements.count(documents))
+        return int(number)
+
+    async def count_matching(self, session: Session, filter: Filter, documents: bool) -> int:
+        """Count the rows that match, or their documents."""
+        passing = Where(parsed(filter))
+        count = self._statements.count(documents, passing.sql)
+        ((number,),) = await session.execute(count, passing.values)
         return int(number)
 
     async def document_page(

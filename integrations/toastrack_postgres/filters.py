@@ -98,6 +98,7 @@ class Where:
 
     def _equal(self, key: str, values: Sequence[Any]) -> sql.Composable:
         contained: list[str] = []
+        large: list[float] = []
         parts: list[sql.Composable] = []
         for value in values:
             if isinstance(value, Instant):
@@ -112,11 +113,12 @@ class Where:
                 if not value:
                     contained.append(MINUS_ZERO)
             else:
-                # Two decimals can be one float, and one decimal two numbers.
-                numbers = sql.SQL(" and ").join(
-                    [self._contains(key, _decimals(value)), self._number(key, "=", value)]
-                )
-                parts.append(sql.SQL("({})").format(numbers))
+                large.append(value)
+        if large:
+            # Two decimals can be one float, and one decimal two numbers.
+            written = [decimal for value in large for decimal in _decimals(value)]
+            numbers = self._contains(key, written), self._number_among(key, large)
+            parts.append(_joined(" and ", numbers, _NEVER))
         if contained:
             parts.append(self._contains(key, contained))
         return _joined(" or ", parts, _NEVER)
@@ -148,23 +150,37 @@ class Where:
         )
 
     def _number(self, key: str, order: str, value: float) -> sql.Composable:
+        as_int = self._bounded([(order, Decimal(value))])
+        return self._as_number(key, as_int, self._bounded(_float_bounds(order, value)))
+
+    def _number_among(self, key: str, values: Sequence[float]) -> sql.Composable:
+        ints = [Decimal(value) for value in values if value == int(value)]
+        floats = [nearest for value in values if (nearest := _floor(value)) == value]
+        edges = [(_edge(number), _edge(_next(number))) for number in floats]
+        as_int = sql.SQL("n = any({})").format(self._value(ints, "numeric[]"))
+        as_float = sql.SQL(
+            "exists (select from unnest({}, {}, {}) as f (low, high, even) where "
+            "case when even then n between low and high else n > low and n < high end)"
+        ).format(
+            self._value([low for (low, _), _ in edges], "numeric[]"),
+            self._value([high for _, (high, _) in edges], "numeric[]"),
+            self._value([is_included for (_, is_included), _ in edges], "boolean[]"),
+        )
+        return self._as_number(key, as_int, as_float)
+
+    def _as_number(
+        self, key: str, as_int: sql.Composable, as_float: sql.Composable
+    ) -> sql.Composable:
         """Compare as Python does: an int is what its digits say, a float the nearest that there is.
 
         jsonb keeps all digits of a number, and with them whether it has any behind the point.
         """
-        field = self._field(key)
         return sql.SQL(
             "(select case when scale(n) = 0 then {as_int} else {as_float} end from (select "
             "case when jsonb_typeof({field}) = 'number' then ({field})::numeric end) as one (n))"
-        ).format(
-            field=field,
-            as_int=self._bounded([(order, Decimal(value))]),
-            as_float=self._bounded(_float_bounds(order, value)),
-        )
+        ).format(field=self._field(key), as_int=as_int, as_float=as_float)
 
-    def _bounded(self, bounds: Bounds | None) -> sql.Composable:
-        if bounds is None:
-            return _NEVER
+    def _bounded(self, bounds: Bounds) -> sql.Composable:
         parts = [
             sql.SQL("n {} {}").format(_OPERATORS[order], self._value(bound, "numeric"))
             for order, bound in bounds
@@ -187,13 +203,9 @@ def _decimals(value: float) -> list[str]:
     return sorted(written)
 
 
-def _float_bounds(order: str, value: float) -> Bounds | None:
-    """Return between what a decimal lies whose nearest float stands so; None if none does."""
+def _float_bounds(order: str, value: float) -> Bounds:
+    """Return between what a decimal lies whose nearest float stands so."""
     below, above = _floor(value), -_floor(-value)
-    if order == "=":
-        if below != above:
-            return None
-        return [*_from(below), *_before(_next(below))]
     return {
         ">": lambda: _from(_next(below)),
         ">=": lambda: _from(above),

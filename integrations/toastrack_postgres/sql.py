@@ -118,6 +118,9 @@ LOCK_BUCKETS = """
 CREATION_LOCK = "select pg_advisory_xact_lock(hashtextextended('toastrack', 0))"
 
 
+_EVERY_ROW = sql.SQL("true")
+
+
 def check_name(what: str, name: str) -> str:
     """Return a schema or table name, or raise ``StoreError`` if Postgres would change it."""
     if not name or "\0" in name:
@@ -302,9 +305,25 @@ class Statements:
             """
         )
 
-    def count(self, documents: bool) -> sql.Composed:
+    def count(self, documents: bool, condition: sql.Composable = _EVERY_ROW) -> sql.Composed:
         what = "distinct coalesce(document_id, id)" if documents else "*"
-        return self._sql("select count({what}) from {table}", what=sql.SQL(what))
+        return self._sql(
+            "select count({what}) from {table} where {condition}",
+            what=sql.SQL(what),
+            condition=condition,
+        )
+
+    def delete_matching(self, condition: sql.Composable) -> sql.Composed:
+        """Delete what matches; of rows that others change meanwhile it looks at what they become."""
+        return self._sql(
+            """
+            with doomed as (
+                select id from {table} where {condition} order by id collate "C" for update
+            )
+            delete from {table} t using doomed where t.id = doomed.id
+            """,
+            condition=condition,
+        )
 
     @property
     def document_ids(self) -> sql.Composed:

@@ -44,7 +44,7 @@ from toastrack_qdrant.codec import (
     point_id,
     record_of,
 )
-from toastrack_qdrant.filters import both, broad, of_documents
+from toastrack_qdrant.filters import both, broad, fields_of, of_documents, unchanged
 from toastrack_qdrant.host import Client, Host
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ _PAGE = 1_000
 _VECTORS_PAGE = 256
 # Ids in one request.
 _IDS = 1_000
+# How often what others change at this moment is looked at again.
+_ROUNDS = 5
 
 # What a proxy or a server that is starting or too busy says.
 _AWAY = (429, 502, 503, 504)
@@ -308,6 +310,27 @@ class QdrantBackend(RetryingBackend):
             await self._call(session, "delete", self.label, selector, wait=True)
         return len(doomed | await delete_documents(self, session, documents))
 
+    async def delete_matching(self, session: RetryingSession, filter: Filter) -> int:
+        """Delete the points that match when they are deleted; return how many went."""
+        condition = parsed(filter)
+        deleted = 0
+        for some in _cut(await self._matching(session, condition, broad(condition))):
+            for _ in range(_ROUNDS):
+                there = await self._retrieve_points(session, some, ["metadata", EXACT])
+                doomed = [
+                    point
+                    for point in there.values()
+                    if matches(metadata_of(point.payload or {}), condition)
+                ]
+                if not doomed:
+                    break
+                selector = models.FilterSelector(filter=unchanged(doomed, fields_of(condition)))
+                await self._call(session, "delete", self.label, selector, wait=True)
+            else:
+                there = await self._retrieve_points(session, some, False)
+            deleted += len(some) - len(there)
+        return deleted
+
     async def _send(
         self,
         session: RetryingSession,
@@ -347,6 +370,28 @@ class QdrantBackend(RetryingBackend):
             return len(await self._documents(session))
         answer = await self._call(session, "count", self.label, exact=True)
         return int(answer.count)
+
+    async def count_matching(
+        self, session: RetryingSession, filter: Filter, documents: bool
+    ) -> int:
+        """Count the points that match, or their documents, by reading metadata alone."""
+        condition = parsed(filter)
+        found = IdSet()
+        number = 0
+
+        def look(page: Sequence[models.Record]) -> None:
+            nonlocal number
+            passing = [
+                point for point in page if matches(metadata_of(point.payload or {}), condition)
+            ]
+            number += len(passing)
+            if documents:
+                found.add(
+                    str((point.payload or {}).get("document_id", point.id)) for point in passing
+                )
+
+        await self._scroll(session, broad(condition), ["document_id", "metadata", EXACT], look)
+        return len(found) if documents else number
 
     async def document_page(self, session: RetryingSession, after: Any) -> tuple[list[str], Any]:
         """Return the next ids of a list that was taken at the first call."""

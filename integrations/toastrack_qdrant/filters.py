@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from qdrant_client import models
 
@@ -41,6 +42,57 @@ def of_documents(documents: Sequence[str], *, among: Sequence[str] | None = None
     if among is not None:
         must.append(models.HasIdCondition(has_id=list(among)))
     return models.Filter(must=must)
+
+
+def fields_of(condition: Condition) -> set[str]:
+    """Return the names that a filter looks at."""
+    if isinstance(condition, Comparison):
+        return {condition.key}
+    return {key for part in condition.parts for key in fields_of(part)}
+
+
+def unchanged(points: Sequence[models.Record], fields: Collection[str]) -> models.Filter:
+    """Return a filter for points whose fields hold what was read of them, as far as can be said."""
+    groups: dict[str, tuple[models.Filter, list[Any]]] = {}
+    for point in points:
+        holds = _holds(point.payload or {}, fields)
+        groups.setdefault(holds.model_dump_json(), (holds, []))[1].append(point.id)
+    return models.Filter(
+        should=[
+            models.Filter(must=[models.HasIdCondition(has_id=ids), holds])
+            for holds, ids in groups.values()
+        ]
+    )
+
+
+def _holds(payload: Mapping[str, Any], fields: Collection[str]) -> models.Filter:
+    exact = payload.get(EXACT)
+    if isinstance(exact, str):  # all of the metadata, to the letter
+        return models.Filter(must=[_match(EXACT, [exact])])
+    metadata = payload.get("metadata") or {}
+    must: list[models.Condition] = [_is_empty(EXACT)]
+    must_not: list[models.Condition] = []
+    for key in sorted(fields):
+        if '"' in key or "\\" in key:
+            continue
+        path = f'metadata."{key}"'
+        value = metadata.get(key)
+        if key not in metadata:
+            must.append(_is_empty(path))
+            must_not.append(_is_null(path))
+        elif value is None:
+            must.append(_is_null(path))
+        elif isinstance(value, (str, bool)) or type(value) is int:
+            match = models.MatchValue(value=value)
+            must.append(models.FieldCondition(key=path, match=match))
+            must_not.append(models.FieldCondition(key=f"{path}[]", match=match))
+        elif isinstance(value, float):
+            must.append(_range(path, value, value))
+    return models.Filter(must=must, must_not=must_not or None)
+
+
+def _is_null(path: str) -> models.IsNullCondition:
+    return models.IsNullCondition(is_null=models.PayloadField(key=path))
 
 
 def _count(condition: Condition) -> int:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from itertools import islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from filter_table import combined_filters, single_filters, stored
 
 from toastrack import Record
+from toastrack.errors import FilterError
 from toastrack.filters import matches, parsed
 from toastrack.stores.protocol import Store
 
@@ -53,6 +56,17 @@ def check_search(store: Store, filters: Iterable[dict[str, Any]]) -> None:
     assert not wrong, f"{len(wrong)} filters, such as {wrong[:3]}"
 
 
+def check_count(store: Store, filters: Iterable[dict[str, Any]]) -> None:
+    documents = {record: f"d{number % 7}" for number, record in enumerate(METADATA)}
+    wrong = []
+    for filter in filters:
+        ids = expected(filter)
+        counted = store.count(filter=filter), store.count(True, filter)
+        if counted != (len(ids), len({documents[id] for id in ids})):
+            wrong.append((filter, counted, len(ids)))
+    assert not wrong, f"{len(wrong)} filters, such as {wrong[:3]}"
+
+
 SOME = [*islice(single_filters(), 0, None, 5), *combined_filters(80)]
 
 
@@ -64,3 +78,57 @@ def test_a_search_finds_what_matches(filled: Store) -> None:
 @pytest.mark.rest
 def test_a_search_finds_what_matches_whatever_is_asked(filled: Store) -> None:
     check_search(filled, [*single_filters(), *combined_filters(1_000)])
+
+
+def test_a_count_is_of_what_matches(filled: Store) -> None:
+    check_count(filled, SOME[::4])
+    assert filled.count(filter={}) == filled.count(filter=None) == len(METADATA)
+
+
+@pytest.mark.rest
+def test_a_count_is_of_what_matches_whatever_is_asked(filled: Store) -> None:
+    check_count(filled, [*single_filters(), *combined_filters(300)])
+
+
+def test_a_delete_is_of_what_matches(filled: Store) -> None:
+    left = set(METADATA)
+    filters: list[dict[str, Any]] = [
+        {"v": {"$gte": 2**63, "$lt": 10**400}},
+        {"v": {"$lt": -0.5}},
+        {"v": datetime(2024, 2, 29)},
+        {"v": {"$gt": "a", "$lte": "b"}},
+        {"v": 1},
+        {"v": {"$in": [0.1, True, "NaN"]}},
+        {"lang": {"$nin": ["en", "de"]}, "n": {"$exists": True}},
+        {"it's": "x"},
+        {'say "hi"': "x"},
+        {"%s": {"$exists": True}},
+        {"nobody": "x"},
+        {"v": {"$in": []}},
+    ]
+    for filter in filters:
+        doomed = expected(filter) & left
+        assert filled.delete(filter=filter) == len(doomed), filter
+        left -= doomed
+        assert filled.count() == len(left)
+    assert {match.id for match in filled.search(axis(0), k=len(METADATA))} == left
+    assert filled.delete(filter={"nobody": {"$exists": False}}) == len(left)
+    assert filled.count() == 0
+
+
+def test_what_delete_takes(filled: Store) -> None:
+    nothing: list[Any] = [{}, MappingProxyType({})]
+    for empty in nothing:
+        with pytest.raises(FilterError, match="every record"):
+            filled.delete(filter=empty)
+    beside: list[Any] = [(["v000"], None), (None, ["d0"]), ([], None), (None, [])]
+    for ids, documents in beside:
+        with pytest.raises(ValueError, match="never both"):
+            filled.delete(ids, documents, {"v": 1})
+    with pytest.raises(ValueError, match="what to delete"):
+        filled.delete()
+    with pytest.raises(FilterError, match="'v'"):
+        filled.delete(filter={"v": None})
+    with pytest.raises(FilterError, match="'v'"):
+        filled.count(filter={"v": None})
+    assert filled.count() == len(METADATA)

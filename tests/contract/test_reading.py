@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from toastrack import Embedder, Match, Record
-from toastrack.errors import FilterError
+from toastrack.errors import FilterError, RecordError
+from toastrack.filters import matches
 from toastrack.stores.protocol import Store
 
 if TYPE_CHECKING:
@@ -121,11 +122,62 @@ def test_what_nobody_has_is_not_found(store: Store) -> None:
     assert store.count() == 1
 
 
-def test_minus_zero_may_lose_its_sign_and_stays_a_float(store: Store) -> None:
-    store.upsert([Record("a", "rye", {"zero": -0.0})])
+def test_minus_zero_keeps_its_sign(store: Store) -> None:
+    record = Record("a", "rye", {"zero": -0.0, "text": "-0.0", "deep": [0.0, {"v": -0.0}]})
+    store.upsert([record])
     (found,) = store.get(["a"])
     assert found is not None
-    assert repr(found.metadata["zero"]) in ("-0.0", "0.0")
+    assert repr(found.metadata["zero"]) == "-0.0"
+    assert str(found.metadata["deep"]) == "[0.0, {'v': -0.0}]"
+    assert found.metadata["text"] == "-0.0"
+    assert store.upsert([record]).unchanged == 1
+    assert [match.id for match in store.search("rye", filter={"zero": 0})] == ["a"]
+
+
+def test_metadata_may_be_nested_600_deep(store: Store) -> None:
+    deep: Any = 1e23
+    for level in range(600):
+        deep = [deep] if level % 2 else {"v": deep}
+    store.upsert([Record("a", "rye", {"deep": deep})])
+    (found,) = store.get(["a"])
+    assert found is not None
+    assert json.dumps(found.metadata["deep"]) == json.dumps(deep)
+    assert store.upsert([Record("a", "rye", {"deep": deep})]).unchanged == 1
+    for _ in range(400):
+        deep = [deep]
+    with pytest.raises(RecordError, match=r"'b'.*deep"):
+        store.upsert([Record("b", "rye", {"deep": deep})])
+
+
+def test_metadata_of_a_source_that_uses_it_again_is_what_it_was(store: Store) -> None:
+    def source() -> Iterator[Record]:
+        metadata: dict[str, Any] = {"tags": []}
+        for number in range(20):
+            metadata["n"] = number
+            metadata["tags"] += [number]
+            yield Record(f"r{number:02}", "rye", metadata, vector=axis(number))
+
+    store.upsert(source())
+    found = store.get(f"r{number:02}" for number in range(20))
+    assert [record and record.metadata for record in found] == [
+        {"n": number, "tags": list(range(number + 1))} for number in range(20)
+    ]
+
+
+def test_scalars_of_numpy_are_pythons(store: Store) -> None:
+    metadata = {"i": np.int64(3), "f": np.float32(0.5), "b": np.bool_(True), "s": np.str_("x")}
+    store.upsert([Record("a", "rye", {**metadata, "list": [np.int8(1)]}, chunk=np.int64(7))])  # type: ignore[arg-type]
+    (found,) = store.get(["a"])
+    assert found is not None
+    assert json.dumps(found.metadata, sort_keys=True) == json.dumps(
+        {"i": 3, "f": 0.5, "b": True, "s": "x", "list": [1]}, sort_keys=True
+    )
+    assert found.chunk == 7
+    for key, value in metadata.items():
+        (match,) = store.search(axis(0), np.int64(5), {key: value})  # type: ignore[arg-type]
+        assert match.id == "a"
+        assert store.search(axis(0), filter={key: {"$ne": value}}) == []
+    assert store.search(axis(0), filter={"i": {"$in": np.arange(4)}, "f": {"$lt": np.float16(1)}})
 
 
 def test_texts_come_back_to_the_letter(make_store: MakeStore, embedder: Embedder) -> None:
@@ -268,10 +320,32 @@ def test_as_many_as_asked_for_and_no_more_than_there_are(store: Store, exact: bo
 
 
 def test_k_is_a_whole_number(store: Store) -> None:
-    wrong: list[Any] = [-1, True, 1.0, "3", None]
+    wrong: list[Any] = [
+        -1,
+        True,
+        1.0,
+        "3",
+        None,
+        2**63,
+        10**5_000,
+        np.float32(1),
+        np.bool_(1),
+    ]
     for k in wrong:
         with pytest.raises(ValueError, match="k="):
             store.search("rye", k=k)
+
+
+def test_what_is_no_text_is_no_query(store: Store) -> None:
+    with pytest.raises(ValueError, match="The query holds a lone surrogate"):
+        store.search("rye \ud800")
+
+
+def test_all_are_found_by_the_largest_k(store: Store) -> None:
+    store.upsert(records(12))
+    for filter in (None, {"third": 1}, {"third": {"$ne": 1}}):
+        expected = len([r for r in records(12) if matches(r.metadata, filter)])
+        assert len(store.search("rye", k=2**63 - 1, filter=filter)) == expected
 
 
 def test_scores_are_cosines(store: Store, kind: Kind) -> None:
@@ -319,6 +393,9 @@ NO_QUERIES: dict[str, Any] = {
     "infinity": np.array([math.inf] + [1.0] * 31),
     "zero": [0.0] * DIMENSIONS,
     "texts": ["x"] * DIMENSIONS,
+    "numbers as texts": ["1.0"] * DIMENSIONS,
+    "complex": [1j] * DIMENSIONS,
+    "too large": [10**400] * DIMENSIONS,
     "None": None,
     "number": 7,
 }
@@ -584,3 +661,35 @@ def test_what_is_no_filter_is_refused(store: Store) -> None:
                 store.search(axis(0), k=k, filter=wrong)
             assert isinstance(caught.value, ValueError)
     assert len(store.search(axis(0), filter={"v": "en"})) == 1
+
+
+def test_a_filter_may_be_large(store: Store) -> None:
+    many = {f"k{number}": number for number in range(3_000)}
+    store.upsert(
+        [
+            Record(
+                "all", "rye", {"many": many, **dict(list(many.items())[:2_000])}, vector=axis(0)
+            ),
+            Record("one", "rye", {"k7": 7, "n": 2**60 + 7}, vector=axis(1)),
+        ]
+    )
+    some = dict(list(many.items())[:2_000])
+    assert [match.id for match in store.search(axis(0), filter=some)] == ["all"]
+    assert store.search(axis(0), filter=many) == []
+    any_of = {"$or": [{key: value} for key, value in many.items()]}
+    assert [match.id for match in store.search(axis(0), filter=any_of)] == ["all", "one"]
+    ints = [2**60 + number for number in range(40_000)]
+    assert [match.id for match in store.search(axis(0), filter={"n": {"$in": ints}})] == ["one"]
+    texts = [f"t{number}" for number in range(40_000)]
+    assert store.search(axis(0), filter={"k7": {"$in": texts}}) == []
+    assert len(store.search(axis(0), filter={"k7": {"$nin": texts}})) == 2
+    deep: dict[str, Any] = {"k7": 7}
+    for _ in range(15):
+        deep = {"$or": [{"$and": [deep, {"k7": {"$ne": 8}}]}, {"k7": 9}]}
+    assert len(store.search(axis(0), filter=deep)) == 2
+    for _ in range(15):
+        deep = {"$or": [deep]}
+    with pytest.raises(FilterError, match="deep"):
+        store.search(axis(0), filter={"$and": [deep, {"$and": [deep]}]})
+    with pytest.raises(FilterError, match="conditions"):
+        store.search(axis(0), filter={f"k{number}": number for number in range(20_000)})

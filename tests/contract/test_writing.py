@@ -626,7 +626,7 @@ def filled(store: Store) -> Store:
     return store
 
 
-DELETIONS: list[tuple[dict[str, list[str]], set[str]]] = [
+DELETIONS: list[tuple[dict[str, Any], set[str]]] = [
     ({"ids": ["a"]}, {"a"}),
     ({"ids": ["a", "one#1", "a"]}, {"a", "one#1"}),
     ({"ids": ["nobody"]}, set()),

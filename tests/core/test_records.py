@@ -1,10 +1,13 @@
-"""Records and filters: what is refused, by which name, and what is taken to the letter."""
+"""Records: what is refused, by which name, and what is taken to the letter."""
 
 import datetime
 import hashlib
 import struct
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict
+from decimal import Decimal
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Any
 
@@ -167,9 +170,9 @@ def test_metadata_is_a_mapping(value: Any) -> None:
         b"bytes",
         datetime.date(2026, 1, 1),
         1j,
-        np.float32(1.5),
-        np.int64(1),
         np.zeros(2),
+        np.complex64(1),
+        np.datetime64("2026-01-01"),
         object(),
     ],
     ids=lambda value: type(value).__name__,
@@ -179,7 +182,50 @@ def test_what_json_would_give_back_as_something_else_is_refused(value: Any) -> N
     assert f"metadata['a'][0]['b'] holds {type(value).__name__}" in message
 
 
-@pytest.mark.parametrize("value", [NAN, INFINITY, -INFINITY])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.int64(-1), -1),
+        (np.uint64(2**64 - 1), 2**64 - 1),
+        (np.float32(1.5), 1.5),
+        (np.float64(0.1), 0.1),
+        (np.bool_(True), True),
+        (np.str_("rye"), "rye"),
+    ],
+)
+def test_scalars_of_numpy_are_pythons(value: Any, expected: Any) -> None:
+    metadata = {"a": value, np.str_("b"): [{"c": value}]}
+    record = checked(Record("loaf", "x", metadata, chunk=np.int32(3)), dimensions=None)  # type: ignore[arg-type]
+    assert record.metadata == {"a": expected, "b": [{"c": expected}]}
+    assert type(record.metadata["a"]) is type(record.metadata["b"][0]["c"]) is type(expected)
+    assert {type(key) for key in record.metadata} == {str}
+    assert type(record.chunk) is int
+
+
+@pytest.mark.parametrize("metadata", [{"a": 1, "b": "x"}, {"a": [1], "b": {"c": [2]}}])
+def test_metadata_is_copied(metadata: dict[str, Any]) -> None:
+    before = deepcopy(metadata)
+    record = checked(Record("loaf", "x", metadata), dimensions=None)
+    metadata["a"] = 2
+    if isinstance(metadata["b"], dict):
+        metadata["b"]["c"].append(3)
+    assert record.metadata == before
+
+
+def nested(depth: int) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"end": 1}
+    for level in range(depth):
+        metadata = {"a": [metadata]} if level % 2 else {"a": metadata}
+    return metadata
+
+
+def test_how_deep_metadata_may_be() -> None:
+    deep = nested(400)
+    assert checked(Record("loaf", "x", deep), dimensions=None).metadata == deep
+    assert "deep" in refused(Record("loaf", "x", nested(1_000)))
+
+
+@pytest.mark.parametrize("value", [NAN, INFINITY, -INFINITY, np.float32("nan")])
 def test_numbers_that_json_has_no_word_for_are_refused(value: float) -> None:
     assert f"metadata['a'] holds {value}" in refused(Record("loaf", "x", {"a": value}))
 
@@ -216,6 +262,14 @@ def test_a_vector_is_normalised(vector: Any) -> None:
 def test_a_very_long_or_short_vector_still_has_a_direction(scale: float) -> None:
     stored = unit_vector([3 * scale, 0, 4 * scale], "it", 3)
     np.testing.assert_allclose(stored, [0.6, 0, 0.8], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [[3 * 2**64, 0, 4 * 2**64], [Decimal(3), Fraction(0), 4], [np.float16(3), 0, np.int8(4)]],
+)
+def test_numbers_of_any_kind_are_a_vector(vector: Any) -> None:
+    np.testing.assert_allclose(unit_vector(vector, "it", 3), [0.6, 0, 0.8], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1e-38, 1e38])
@@ -265,6 +319,14 @@ def test_a_vector_of_any_size_is_taken_while_the_size_is_not_known() -> None:
         ([[1.0], [2.0, 3.0]], "not a list of numbers"),
         ([None, 1.0, 2.0], "holds nan at position 0"),
         ({"a": 1.0}, "not a list of numbers"),
+        (["1.0", "2.0", "3.0"], "not a list of numbers"),
+        (["1.0", 2.0, None], "not a list of numbers"),
+        (np.array(["1", "2", "3"]), "not a list of numbers"),
+        ([1j, 2.0, 3.0], "not a list of numbers"),
+        (np.array([1, 2, 3], np.complex64), "not a list of numbers"),
+        (np.array([1, 2, 3], "m8[s]"), "not a list of numbers"),
+        ([10**400, 1, 1], "no float can hold"),
+        ([1, 1, -(10**400)], "no float can hold"),
     ],
 )
 def test_a_vector_without_a_direction_of_the_right_size_is_refused(vector: Any, what: str) -> None:

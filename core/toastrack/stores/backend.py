@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from threading import Thread
 from typing import Any, Literal, Protocol, TypeVar
 
+from toastrack.errors import UnsupportedError
 from toastrack.filters import Filter
 from toastrack.records import Match, Record
 from toastrack.space import EmbeddingSpace
@@ -123,6 +124,17 @@ class Backend(Protocol[S, O_contra]):
         """Count records or documents."""
         ...
 
+    async def count_matching(self, session: S, filter: Filter, documents: bool) -> int:
+        """Count the records that match, or the documents they belong to."""
+        ...
+
+    async def delete_matching(self, session: S, filter: Filter) -> int:
+        """Delete the records that match when they are deleted; return how many went.
+
+        One that another writer changed meanwhile, so that it does not match any more, stays.
+        """
+        ...
+
     async def document_page(self, session: S, after: Any) -> tuple[list[str], Any]:
         """Return some document ids and what to ask with for more of them, None at the end.
 
@@ -175,6 +187,14 @@ class BackendBase:
     async def count(self, session: Any, documents: bool) -> int:
         """Count records or documents."""
         raise NotImplementedError
+
+    async def count_matching(self, session: Any, filter: Filter, documents: bool) -> int:
+        """Raise ``UnsupportedError``."""
+        raise UnsupportedError(f"{self.kind} {self.label!r} cannot count by a filter.")
+
+    async def delete_matching(self, session: Any, filter: Filter) -> int:
+        """Raise ``UnsupportedError``."""
+        raise UnsupportedError(f"{self.kind} {self.label!r} cannot delete by a filter.")
 
     async def is_empty(self, session: Any) -> bool:
         """Ask for the number of records."""

@@ -11,7 +11,7 @@ from toastrack.filters import Filter
 from toastrack.records import Match, Record, Report
 from toastrack.space import EmbeddingSpace
 from toastrack.stores.backend import Backend, S
-from toastrack.stores.checks import ids_to_delete, listed
+from toastrack.stores.checks import filter_to_delete, ids_to_delete, listed
 from toastrack.stores.flow import O, StoreFlow
 from toastrack.stores.protocol import AsyncOnWrite, ChooseEmbedder, Document, OnProgress, OnWrite
 from toastrack.stores.runtime import AsyncRuntime, Runtime, SyncRuntime, run_sync
@@ -164,15 +164,29 @@ class BaseStore(_Base[S, O]):
         return self._write(document_windows, documents, on_write)
 
     def delete(
-        self, ids: Iterable[str] | None = None, documents: Iterable[str] | None = None
+        self,
+        ids: Iterable[str] | None = None,
+        documents: Iterable[str] | None = None,
+        filter: Filter | None = None,
     ) -> int:
-        """Delete records by id, or whole documents; return how many records went.
+        """Delete records by id, whole documents, or what a filter finds; return how many went.
+
+        A record that another writer changed meanwhile, so that it does not match any more, stays.
+
+        Args:
+            ids: The ids of records.
+            documents: The ids of documents, which may go together with ``ids``.
+            filter: What the metadata must be, in place of both.
 
         Raises:
+            FilterError: The filter is empty, or says what no store can compare.
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
-            ValueError: Neither was given.
+            ValueError: Nothing was given, or ids or documents beside a filter.
         """
+        if filter is not None:
+            chosen = filter_to_delete(filter, ids, documents)
+            return run_sync(self._flow.perform(self._backend.delete_matching, chosen))
         records, whole = ids_to_delete(ids, documents)
         return run_sync(self._flow.perform(self._backend.delete, records, whole))
 
@@ -188,16 +202,19 @@ class BaseStore(_Base[S, O]):
         wanted = listed("ids", ids)
         return run_sync(self._flow.perform(self._backend.get, wanted, reads=True, retry="short"))
 
-    def count(self, documents: bool = False) -> int:
+    def count(self, documents: bool = False, filter: Filter | None = None) -> int:
         """Count the records, or the documents they belong to.
 
+        Args:
+            documents: Count the documents.
+            filter: Count only what matches, and the documents that have such a record.
+
         Raises:
+            FilterError: The filter says what no store can compare; names the field.
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
         """
-        return run_sync(
-            self._flow.perform(self._backend.count, documents, reads=True, retry="short")
-        )
+        return run_sync(self._flow.count(documents, filter))
 
     def document_ids(self) -> Iterator[str]:
         """Yield the id of every document, in pages, in no promised order.
@@ -337,15 +354,29 @@ class AsyncBaseStore(_Base[S, O]):
         return await self._write(document_windows, documents, on_write)
 
     async def delete(
-        self, ids: Iterable[str] | None = None, documents: Iterable[str] | None = None
+        self,
+        ids: Iterable[str] | None = None,
+        documents: Iterable[str] | None = None,
+        filter: Filter | None = None,
     ) -> int:
-        """Delete records by id, or whole documents; return how many records went.
+        """Delete records by id, whole documents, or what a filter finds; return how many went.
+
+        A record that another writer changed meanwhile, so that it does not match any more, stays.
+
+        Args:
+            ids: The ids of records.
+            documents: The ids of documents, which may go together with ``ids``.
+            filter: What the metadata must be, in place of both.
 
         Raises:
+            FilterError: The filter is empty, or says what no store can compare.
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
-            ValueError: Neither was given.
+            ValueError: Nothing was given, or ids or documents beside a filter.
         """
+        if filter is not None:
+            chosen = filter_to_delete(filter, ids, documents)
+            return await self._flow.perform(self._backend.delete_matching, chosen)
         records, whole = ids_to_delete(ids, documents)
         return await self._flow.perform(self._backend.delete, records, whole)
 
@@ -361,14 +392,19 @@ class AsyncBaseStore(_Base[S, O]):
         wanted = listed("ids", ids)
         return await self._flow.perform(self._backend.get, wanted, reads=True, retry="short")
 
-    async def count(self, documents: bool = False) -> int:
+    async def count(self, documents: bool = False, filter: Filter | None = None) -> int:
         """Count the records, or the documents they belong to.
 
+        Args:
+            documents: Count the documents.
+            filter: Count only what matches, and the documents that have such a record.
+
         Raises:
+            FilterError: The filter says what no store can compare; names the field.
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
         """
-        return await self._flow.perform(self._backend.count, documents, reads=True, retry="short")
+        return await self._flow.count(documents, filter)
 
     async def document_ids(self) -> AsyncIterator[str]:
         """Yield the id of every document, in pages, in no promised order.

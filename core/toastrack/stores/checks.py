@@ -6,14 +6,23 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from toastrack.errors import RecordError
+from toastrack.errors import FilterError, RecordError
 from toastrack.filters import Filter, checked_filter
 from toastrack.records import Record
 from toastrack.utils import arrays
-from toastrack.utils.numbers import MAX_INT_BITS
-from toastrack.utils.text import check_unicode
+from toastrack.utils.numbers import MAX_INT_BITS, plain
+from toastrack.utils.text import check_unicode, shown
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# A call of Python's for each level: it makes 1,000 in all.
+_MAX_DEPTH = 700
+# What hosts count in: 64 bits, with a sign.
+_MAX_K = 2**63 - 1
 # What rounding to float32 leaves of length 1: half of 2**-23 in each number, squared twice that.
 _ONE = 2**-23
 
@@ -23,19 +32,22 @@ def checked(record: Record, *, dimensions: int | None) -> Record:
 
     ``dimensions`` is the size a ready vector must have.
     """
-    check_fields(record)
+    record = checked_fields(record)
     if record.vector is None:
         return record
     vector = unit_vector(record.vector, vector_of(record), dimensions)
     return replace(record, vector=vector)
 
 
-def check_fields(record: Record) -> None:
-    """Raise ``RecordError`` for anything wrong with a record but for its vector."""
+def checked_fields(record: Record) -> Record:
+    """Return a record of our own, its vector as it is, or raise ``RecordError`` naming it.
+
+    Its metadata is a copy, as the caller's may be used again, with numpy's scalars as Python's.
+    """
     if not isinstance(record, Record):
         raise TypeError(f"A store takes Record objects, not {type(record).__name__}.")
     if _is_plain(record):
-        return
+        return _with(record, dict(record.metadata), record.chunk)
     name = f"Record {record.id!r}"
     for what, value in (("id", record.id), ("text", record.text), ("document_id", record.document)):
         if not isinstance(value, str):
@@ -43,16 +55,20 @@ def check_fields(record: Record) -> None:
         _check_text(value, f"{name}: its {what}")
     if not record.id:
         raise RecordError("A record has an empty id. Give every record an id of its own.")
-    if record.chunk is not None and (
-        isinstance(record.chunk, bool) or not isinstance(record.chunk, int)
-    ):
+    chunk = plain(record.chunk)
+    if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, int)):
         raise RecordError(f"{name}: chunk is {record.chunk!r}, not a whole number or None.")
     if not isinstance(record.metadata, Mapping):
         raise RecordError(f"{name}: metadata is {type(record.metadata).__name__}, not a mapping.")
     try:
-        _check_json(dict(record.metadata), f"{name}: metadata")
+        metadata = _json(dict(record.metadata), f"{name}: metadata", 0)
     except RecursionError:
         raise RecordError(f"{name}: metadata holds itself, or is nested too deeply.") from None
+    return _with(record, metadata, chunk)
+
+
+def _with(record: Record, metadata: dict[str, Any], chunk: int | None) -> Record:
+    return Record(record.id, record.text, metadata, record.vector, record.document_id, chunk)
 
 
 def text_hash(record: Record, max_tokens: int) -> bytes:
@@ -82,10 +98,7 @@ def unit_vector(vector: arrays.Vector, what: str, dimensions: int | None) -> arr
     """
     import numpy as np
 
-    try:
-        values = np.asarray(vector, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise RecordError(f"{what} is not a list of numbers.") from None
+    values = _numbers(vector, what)
     if values.ndim != 1 or (dimensions is not None and len(values) != dimensions):
         raise RecordError(f"{what} has shape {values.shape}, not ({dimensions},).")
     if isinstance(vector, np.ndarray) and vector.dtype == np.float32:
@@ -103,6 +116,28 @@ def unit_vector(vector: arrays.Vector, what: str, dimensions: int | None) -> arr
         raise RecordError(f"{what} has length 0; cosine needs a direction.")
     values = values / largest  # or the squares of very long and short vectors leave float64
     return (values / np.linalg.norm(values)).astype(np.float32)
+
+
+def _numbers(vector: arrays.Vector, what: str) -> NDArray[np.float64]:
+    """Return a vector as float64; what numpy would make numbers of, such as texts, is none."""
+    import numpy as np
+
+    try:
+        found = np.asarray(vector)
+        if found.dtype.kind in "biuf":
+            return found.astype(np.float64, copy=False)
+        if found.dtype.kind != "O":
+            raise ValueError
+        values = np.empty(found.shape)
+        for position, value in enumerate(found.flat):
+            if isinstance(value, (str, bytes)):
+                raise ValueError
+            values.flat[position] = math.nan if value is None else float(value)
+    except OverflowError:
+        raise RecordError(f"{what} holds a number that no float can hold.") from None
+    except (TypeError, ValueError):
+        raise RecordError(f"{what} is not a list of numbers.") from None
+    return values
 
 
 def float32_vector(vector: arrays.Vector, what: str, dimensions: int) -> arrays.FloatVector:
@@ -160,42 +195,54 @@ def _is_plain(record: Record) -> bool:
     return True
 
 
-def _check_json(value: object, where: str) -> None:
-    """Raise ``RecordError`` for what JSON cannot hold or would give back as something else."""
-    if value is None:
-        return
+def _json(value: Any, where: str, depth: int) -> Any:
+    """Return a copy, or raise ``RecordError`` for what JSON would give back as something else."""
+    given, value = value, plain(value)
+    if value is None or isinstance(value, bool):
+        return value
     if isinstance(value, int):
         if value.bit_length() > MAX_INT_BITS:
             raise RecordError(
                 f"{where} holds an int of {value.bit_length()} bits. Store it as str."
             )
-        return
+        return value
     if isinstance(value, float):
         if not math.isfinite(value):
             raise RecordError(f"{where} holds {value}, which JSON has no word for. Use None.")
-    elif isinstance(value, str):
+        return value
+    if isinstance(value, str):
         _check_text(value, where)
-    elif isinstance(value, list):
+        return value
+    if depth == _MAX_DEPTH:
+        where = f"{where[:200]}..."
+        raise RecordError(f"{where} holds itself, or is nested more than {_MAX_DEPTH} deep.")
+    if isinstance(value, list):
+        items = []
         for position, item in enumerate(value):
-            _check_json(item, f"{where}[{position}]")
-    elif isinstance(value, dict):
+            items.append(_json(item, f"{where}[{position}]", depth + 1))
+        return items
+    if isinstance(value, dict):
+        copy = {}
         for key, item in value.items():
             if not isinstance(key, str):
-                raise RecordError(f"{where} has the key {key!r}; JSON keys are str.")
+                raise RecordError(f"{where} has the key {shown(key)}; JSON keys are str.")
             _check_text(key, f"{where}, key {key!r},")
-            _check_json(item, f"{where}[{key!r}]")
-    else:
-        raise RecordError(
-            f"{where} holds {type(value).__name__} {value!r:.40}, which JSON cannot give back as "
-            "it is. Use str, int, float, bool, None, list or dict."
-        )
+            copy[str.__str__(key)] = _json(item, f"{where}[{key!r}]", depth + 1)
+        return copy
+    raise RecordError(
+        f"{where} holds {type(given).__name__} {shown(given, 40)}, which JSON cannot give back as "
+        "it is. Use str, int, float, bool, None, list or dict."
+    )
 
 
-def check_search(k: int, filter: Filter | None) -> None:
-    """Refuse what is wrong with a search before a model is loaded for it."""
-    if isinstance(k, bool) or not isinstance(k, int) or k < 0:
-        raise ValueError(f"k={k!r} must be a whole number of at least 0.")
-    checked_filter(filter)
+def checked_k(k: int) -> int:
+    """Return how many are wanted, or raise ``ValueError`` before a model is loaded for it."""
+    number = plain(k)
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise ValueError(f"k={shown(k)} must be a whole number of at least 0.")
+    if number > _MAX_K:
+        raise ValueError(f"k={shown(k)} is more than a host can count; take {_MAX_K:,} for all.")
+    return number
 
 
 def ids_to_delete(
@@ -203,8 +250,23 @@ def ids_to_delete(
 ) -> tuple[list[str], list[str]]:
     """Return both as lists; neither is a mistake."""
     if ids is None and documents is None:
-        raise ValueError("Say what to delete: ids= or documents=.")
+        raise ValueError("Say what to delete: ids=, documents= or filter=.")
     return listed("ids", ids or ()), listed("documents", documents or ())
+
+
+def filter_to_delete(
+    filter: Filter, ids: Iterable[str] | None, documents: Iterable[str] | None
+) -> dict[str, Any]:
+    """Return a checked filter; one that filters nothing is a mistake, and so are ids beside it."""
+    if ids is not None or documents is not None:
+        raise ValueError("delete() takes ids= and documents=, or a filter=, and never both.")
+    checked = checked_filter(filter)
+    if not checked:
+        raise FilterError(
+            "An empty filter would delete every record. Say which by a filter, or delete them by "
+            "their documents: delete(documents=store.document_ids())."
+        )
+    return checked
 
 
 def listed(name: str, values: Iterable[str]) -> list[str]:

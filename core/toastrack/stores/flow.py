@@ -12,12 +12,13 @@ from toastrack.filters import Filter, checked_filter
 from toastrack.records import Match, Report
 from toastrack.space import EmbeddingSpace
 from toastrack.stores.backend import Backend, Retry, S
-from toastrack.stores.checks import check_search, unit_vector
+from toastrack.stores.checks import checked_k, unit_vector
 from toastrack.stores.pipeline import write_all
 from toastrack.stores.protocol import ChooseEmbedder
 from toastrack.stores.space_check import check_space, missing_space
 from toastrack.stores.windows import WindowReader
 from toastrack.utils import arrays
+from toastrack.utils.text import check_unicode
 
 T = TypeVar("T")
 O = TypeVar("O")  # noqa: E741 - the options of a host's search
@@ -253,7 +254,9 @@ class StoreFlow(Generic[S, O]):
         options: O,
     ) -> list[Match]:
         """Embed a query unless it is a vector, and search."""
-        check_search(k, filter)
+        k, wanted = checked_k(k), checked_filter(filter)
+        if isinstance(query, str):
+            check_unicode(query, "The query")
         dimensions = await self.ready()
         if k == 0:
             return []
@@ -266,12 +269,20 @@ class StoreFlow(Generic[S, O]):
             self.backend.search,
             unit_vector(vector, "The query vector", dimensions),
             k=k,
-            filter=checked_filter(filter),
+            filter=wanted,
             exact=exact,
             options=options,
             reads=True,
             retry="short",
         )
+
+    async def count(self, documents: bool, filter: Filter | None) -> int:
+        """Count what is there, or what of it matches."""
+        checked = checked_filter(filter)
+        count = (
+            partial(self.backend.count_matching, filter=checked) if checked else self.backend.count
+        )
+        return await self.perform(count, documents=documents, reads=True, retry="short")
 
     async def build_index(self, build: Callable[[], Awaitable[bool]]) -> bool:
         """Build an index of the collection, once its space is compared."""

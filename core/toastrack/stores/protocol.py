@@ -94,12 +94,15 @@ class Store(Protocol):
         ...
 
     def delete(
-        self, ids: Iterable[str] | None = None, documents: Iterable[str] | None = None
+        self,
+        ids: Iterable[str] | None = None,
+        documents: Iterable[str] | None = None,
+        filter: Filter | None = None,
     ) -> int:
-        """Delete records by id, or whole documents; return how many records went."""
+        """Delete records by id, whole documents, or what a filter finds; return how many went."""
         ...
 
-    def count(self, documents: bool = False) -> int:
+    def count(self, documents: bool = False, filter: Filter | None = None) -> int:
         """Count the records, or the documents they belong to."""
         ...
 
@@ -172,12 +175,15 @@ class AsyncStore(Protocol):
         ...
 
     async def delete(
-        self, ids: Iterable[str] | None = None, documents: Iterable[str] | None = None
+        self,
+        ids: Iterable[str] | None = None,
+        documents: Iterable[str] | None = None,
+        filter: Filter | None = None,
     ) -> int:
-        """Delete records by id, or whole documents; return how many records went."""
+        """Delete records by id, whole documents, or what a filter finds; return how many went."""
         ...
 
-    async def count(self, documents: bool = False) -> int:
+    async def count(self, documents: bool = False, filter: Filter | None = None) -> int:
         """Count the records, or the documents they belong to."""
         ...
 

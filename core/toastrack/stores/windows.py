@@ -12,13 +12,13 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from toastrack.errors import RecordError
 from toastrack.records import Record
-from toastrack.stores.checks import check_fields, float32_vector, normalise, vector_of
+from toastrack.stores.checks import checked_fields, float32_vector, normalise, vector_of
 
 if TYPE_CHECKING:
     from toastrack.stores.protocol import Document
@@ -67,7 +67,7 @@ def document_windows(documents: Iterable[Document], dimensions: int) -> Iterator
             # The id is checked also when nothing remains of the document.
             if document_id is None:
                 raise RecordError("A document's id is None, not str.")
-            check_fields(Record("replace()", "", document_id=document_id))
+            checked_fields(Record("replace()", "", document_id=document_id))
             start = len(window)
             for record in records:
                 window.add(record, document_id)
@@ -113,16 +113,16 @@ class _Records:
 
     def add(self, record: Record, document_id: str | None = None) -> None:
         """Take one more, as a part of this document if one is given."""
-        check_fields(record)
-        document_id = record.document_id if document_id is None else document_id
+        record = checked_fields(record)
+        if document_id is not None:
+            # Nobody else has this record yet.
+            object.__setattr__(record, "document_id", document_id)
         if record.vector is not None:
             vector = float32_vector(record.vector, vector_of(record), self._dimensions)
             self._vectors += vector.tobytes()
             # The caller's own vector is let go, which can be a list of many objects.
-            record = replace(record, vector=None, document_id=document_id)
+            object.__setattr__(record, "vector", None)
             self._with_vector.append(record)
-        elif record.document_id != document_id:
-            record = replace(record, document_id=document_id)
         self._records.append(record)
 
     def chosen(self, positions: Iterable[int]) -> list[Record]:
@@ -140,7 +140,7 @@ class _Records:
         rows = np.frombuffer(self._vectors, np.float32).reshape(-1, self._dimensions)
         normalise(rows, lambda row: vector_of(self._with_vector[row]))
         for record, vector in zip(self._with_vector, rows, strict=True):
-            object.__setattr__(record, "vector", vector)  # nobody else has this record yet
+            object.__setattr__(record, "vector", vector)
 
 
 class WindowReader(Protocol):

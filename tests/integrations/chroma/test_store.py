@@ -338,7 +338,7 @@ def test_more_rows_than_chroma_takes_and_more_hits_than_it_pages(
     assert (store.count(), store.count(documents=True)) == (number, 1)
     vector = records[7].vector
     assert vector is not None
-    for k in (5_500, number + 1, 2**31, 2**64):
+    for k in (5_500, number + 1, 2**31, 2**62):
         found = store.search(vector, k=k)
         assert len(found) == min(k, number)
         assert found[0].id == "00007"
@@ -833,3 +833,33 @@ def test_three_event_loops_in_a_row(
 
     for number in range(3):
         assert asyncio.run(use(number)) == [Record("0", A.text)]
+
+
+def test_what_changes_before_it_is_deleted_stays(
+    client: Any, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ChromaStore(client, "docs", embedder=embedder)
+    other = ChromaStore(client, "docs", embedder=embedder)
+    delete = chromadb.Collection.delete
+
+    def delete_later(self: Any, *args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(chromadb.Collection, "delete", delete)
+        other.upsert([Record("b", "rye", {"v": "a"}), Record("c", "rye", {"v": "y", "w": 1})])
+        return delete(self, *args, **options)
+
+    store.upsert(Record(id, "rye", {"v": "z", "w": [1]}) for id in "abc")
+    # Somebody else's row, without the metadata as we write it.
+    store.upsert([Record("d", "rye")])
+    row = client.get_collection("docs").get(ids=["d"], include=["embeddings"])
+    client.get_collection("docs").add(
+        ids=["e"], embeddings=row["embeddings"], documents=["rye"], metadatas=[{"v": "z"}]
+    )
+    monkeypatch.setattr(chromadb.Collection, "delete", delete_later)
+    assert store.delete(filter={"v": {"$gt": "x"}}) == 3
+    assert [record and record.id for record in store.get(list("abcde"))] == [
+        None,
+        "b",
+        None,
+        "d",
+        None,
+    ]

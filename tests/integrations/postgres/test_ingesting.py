@@ -6,6 +6,7 @@ import asyncio
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -266,3 +267,24 @@ def test_the_event_loop_runs_while_the_model_does(
                 await asyncio.gather(call(), turn())
 
     asyncio.run(main())
+
+
+def test_what_changes_before_it_is_deleted_stays(
+    make: Make, connection: Any, schema: str, postgres_dsn: str
+) -> None:
+    store = make()
+    vector = np.ones(DIMENSIONS)
+    store.upsert(Record(id, "rye", {"v": "z"}, vector=vector) for id in "abc")
+    with psycopg.connect(postgres_dsn) as other, ThreadPoolExecutor(1) as pool:
+        change = f"update {schema}.docs set metadata = %s::jsonb where id = %s"
+        other.execute(change, ['{"v": "a"}', "b"])
+        other.execute(change, ['{"v": "y"}', "c"])
+        deleted = pool.submit(store.delete, filter={"v": {"$gt": "x"}})
+        wait_until(connection, "exists (select from pg_locks where not granted)")
+        other.commit()
+        assert deleted.result() == 2
+    assert [record and record.id for record in store.get(list("abc"))] == [
+        None,
+        "b",
+        None,
+    ]
