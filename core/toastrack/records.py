@@ -10,6 +10,23 @@ from toastrack.utils import arrays
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What a record was when it was read, and where: so is known what was changed since.
+
+    Args:
+        space: The digest of the store's embedding space.
+        text_hash: What is stored beside it.
+        text: The sha256 of its text.
+        vector: The sha256 of its vector as float32; None where that was looked at already.
+    """
+
+    space: str
+    text_hash: bytes
+    text: bytes
+    vector: bytes | None
+
+
+@dataclass(frozen=True)
 class Record:
     """A text to be stored, under an id of the user's own.
 
@@ -27,6 +44,11 @@ class Record:
             in place of embedding the text; no part of equality.
         document_id: The id of the document this is a part of; None makes it ``id``.
         chunk: Which part of the document it is, counted from 0; None if it is the whole.
+        vector_from_text: Set by a store's ``get`` and ``records``, and no part of equality. True: the
+            stored vector is this text's, embedded; with it the record is not embedded again in a
+            store of the same space and limit, unless its text was changed since. False: the vector
+            was given, and the record is not stored without one. None: not known.
+        reading: Set with it, for the stores alone.
     """
 
     id: str
@@ -35,6 +57,8 @@ class Record:
     vector: arrays.Vector | None = field(default=None, compare=False, repr=False)
     document_id: str | None = None
     chunk: int | None = None
+    vector_from_text: bool | None = field(default=None, compare=False, repr=False)
+    reading: Reading | None = field(default=None, compare=False, repr=False)
 
     # For those who put records into a pydantic model: it knows no arrays by itself.
     __pydantic_config__: ClassVar[dict[str, bool]] = {"arbitrary_types_allowed": True}

@@ -412,6 +412,39 @@ class ChromaBackend(RetryingBackend):
                 found[id] = to_record(id, text, metadata)
         return [found.get(id) for id in ids]
 
+    async def read(
+        self, session: RetryingSession, ids: Sequence[str], vectors: bool
+    ) -> list[Row | None]:
+        """Return records in the order asked, with their hashes and vectors."""
+        found: dict[str, Row] = {}
+        include = ["documents", "metadatas", *(["embeddings"] if vectors else [])]
+        for page in _batches(_storable(ids), _VECTOR_PAGE if vectors else _PAGE):
+            answer = await session.call(self.host.get, ids=page, include=include)
+            embeddings = answer["embeddings"] if vectors else [None] * len(answer["ids"])
+            for id, text, metadata, vector in zip(
+                answer["ids"], answer["documents"], answer["metadatas"], embeddings, strict=True
+            ):
+                found[id] = _row(id, text, metadata or {}, vector)
+        return [found.get(id) for id in ids]
+
+    async def read_page(
+        self, session: RetryingSession, after: Any, filter: Filter, vectors: bool
+    ) -> tuple[list[Row], Any]:
+        """Return the next records that match; their ids are read first, as pages shift."""
+        condition = parsed(filter)
+        if after is None:
+            ids = IdSet()
+            await self._look_at_matching(
+                session, condition, {"where": broad(condition)}, lambda id, row: ids.add([id])
+            )
+            after = (ids, None)
+        ids, last = after
+        size = _VECTOR_PAGE if vectors else _PAGE
+        page = ids.page(last, size)
+        rows = [row for row in await self.read(session, page, vectors) if row is not None]
+        matching = [row for row in rows if matches(row.record.metadata, condition)]
+        return matching, (ids, page[-1]) if len(page) == size else None
+
     async def count(self, session: RetryingSession, documents: bool) -> int:
         """Count records, or documents by reading the name of each record's."""
         if documents:
@@ -719,6 +752,16 @@ def _replacing(row: Row, before: Mapping[str, Mapping[str, Any] | None]) -> dict
     if row.vector is None:  # the vector stays, and with it what is said of it
         gone.pop(VECTOR_HEAD, None)
     return {**gone, **now}
+
+
+def _row(id: str, text: str | None, metadata: Metadata, vector: Any) -> Row:
+    written = metadata.get(TEXT_HASH)
+    is_good = vector is not None and is_vector(np.asarray(vector), metadata)
+    return Row(
+        to_record(id, text, metadata),
+        bytes.fromhex(written) if isinstance(written, str) else b"",
+        np.asarray(vector, dtype=np.float32) if is_good else None,
+    )
 
 
 def _storable(ids: Sequence[str], *, empty: bool = False) -> list[str]:

@@ -37,6 +37,7 @@ from toastrack_postgres.codec import (
     VectorType,
     check_record,
     dump_json,
+    vector_of,
 )
 from toastrack_postgres.connections import Connections
 from toastrack_postgres.filters import Where
@@ -63,6 +64,7 @@ _MIN_PGVECTOR = (0, 8)
 _MIN_EF_SEARCH, _MAX_EF_SEARCH = 40, 1_000
 _FILTERED_EF_SEARCH = 400
 _PAGE = 10_000
+_VECTOR_PAGE = 1_000
 # Rows in one statement: enough to make it cheap, few enough that the server soon has work.
 _PART = 64
 # Advisory locks that all documents of a table share.
@@ -425,11 +427,32 @@ class PostgresBackend(BackendBase):
     async def get(self, session: Session, ids: Sequence[str]) -> list[Record | None]:
         """Return records in the order asked."""
         rows = await session.execute(self._statements.get, {"ids": _storable(set(ids))})
-        found = {
-            id: Record(id, text, json.loads(metadata or "{}"), document_id=document, chunk=chunk)
-            for id, text, metadata, document, chunk in rows
-        }
+        found = {row[0]: _record(row) for row in rows}
         return [found.get(id) for id in ids]
+
+    async def read(self, session: Session, ids: Sequence[str], vectors: bool) -> list[Row | None]:
+        """Return records in the order asked, with their hashes and vectors."""
+        statement = self._statements.read(self._storage if vectors else None)
+        rows = await session.execute(statement, {"ids": _storable(set(ids))})
+        found = {row[0]: self._row(row) for row in rows}
+        return [found.get(id) for id in ids]
+
+    async def read_page(
+        self, session: Session, after: str | None, filter: Filter, vectors: bool
+    ) -> tuple[list[Row], str | None]:
+        """Return the next records that match, in the order of their ids."""
+        passing = Where(parsed(filter))
+        limit = _VECTOR_PAGE if vectors else _PAGE
+        rows = await session.execute(
+            self._statements.read_page(self._storage if vectors else None, passing.sql),
+            {**passing.values, "toastrack_after": after, "toastrack_limit": limit},
+        )
+        return [self._row(row) for row in rows], rows[-1][0] if len(rows) == limit else None
+
+    def _row(self, row: Sequence[Any]) -> Row:
+        *_, text_hash, sent = row
+        vector = None if sent is None else vector_of(bytes(sent), self._storage)
+        return Row(_record(row), bytes(text_hash or b""), vector)
 
     async def count(self, session: Session, documents: bool) -> int:
         """Count rows or documents."""
@@ -556,6 +579,11 @@ class PostgresBackend(BackendBase):
     async def close(self) -> None:
         """Close the connection if it was made from a conninfo."""
         await self._connections.close()
+
+
+def _record(row: Sequence[Any]) -> Record:
+    id, text, metadata, document, chunk, *_ = row
+    return Record(id, text, json.loads(metadata or "{}"), document_id=document, chunk=chunk)
 
 
 def _rest(records: Sequence[Record]) -> dict[str, list[Any]]:

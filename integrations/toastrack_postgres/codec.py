@@ -81,6 +81,11 @@ class VectorArrayParameter:
         self.data = header + rows.tobytes()
 
 
+def vector_of(sent: bytes, kind: VectorType) -> FloatVector:
+    """Return a vector that the server sent, as pgvector's halfvec_send or vector_send writes it."""
+    return np.frombuffer(sent, _FLOAT[kind], offset=4).astype(np.float32)
+
+
 class _ParameterDumper(adapt.Dumper):
     """Sends a parameter's bytes as they are, under its own oid."""
 

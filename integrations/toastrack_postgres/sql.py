@@ -119,6 +119,7 @@ CREATION_LOCK = "select pg_advisory_xact_lock(hashtextextended('toastrack', 0))"
 
 
 _EVERY_ROW = sql.SQL("true")
+_FIELDS = sql.SQL("id, coalesce(text, ''), metadata::text, coalesce(document_id, id), chunk")
 
 
 def check_name(what: str, name: str) -> str:
@@ -299,11 +300,35 @@ class Statements:
     @property
     def get(self) -> sql.Composed:
         return self._sql(
-            """
-            select id, coalesce(text, ''), metadata::text, coalesce(document_id, id), chunk
-            from {table} where id = any(%(ids)b::text[])
-            """
+            "select {fields} from {table} where id = any(%(ids)b::text[])", fields=_FIELDS
         )
+
+    def read(self, kind: str | None) -> sql.Composed:
+        """The rows of some ids, with their hash and, of a kind, their vector."""
+        return self._sql(
+            "select {fields}, text_hash, {vector} from {table} where id = any(%(ids)b::text[])",
+            fields=_FIELDS,
+            vector=self._sent(kind),
+        )
+
+    def read_page(self, kind: str | None, condition: sql.Composable) -> sql.Composed:
+        """The next rows that match, in the order of an index on the ids."""
+        return self._sql(
+            """
+            select {fields}, text_hash, {vector} from {table}
+            where (%(toastrack_after)s::text is null or id > %(toastrack_after)s) and {condition}
+            order by id limit %(toastrack_limit)s
+            """,
+            fields=_FIELDS,
+            vector=self._sent(kind),
+            condition=condition,
+        )
+
+    def _sent(self, kind: str | None) -> sql.Composable:
+        # As bytes, because the caller's connection may load vectors as it likes.
+        if kind is None:
+            return sql.SQL("null")
+        return sql.SQL("{}(embedding)").format(_identifier(self._extension_schema, f"{kind}_send"))
 
     def count(self, documents: bool, condition: sql.Composable = _EVERY_ROW) -> sql.Composed:
         what = "distinct coalesce(document_id, id)" if documents else "*"

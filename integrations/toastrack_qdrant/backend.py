@@ -364,6 +364,43 @@ class QdrantBackend(RetryingBackend):
         }
         return [records.get(id) for id in ids]
 
+    async def read(
+        self, session: RetryingSession, ids: Sequence[str], vectors: bool
+    ) -> list[Row | None]:
+        """Return records in the order asked, with their hashes and vectors."""
+        points = [point_id(id) for id in dict.fromkeys(ids) if _is_text(id)]
+        found = await self._retrieve_points(session, points, True, vectors=vectors)
+        rows = {row.record.id: row for row in map(self._row, found.values())}
+        return [rows.get(id) for id in ids]
+
+    async def read_page(
+        self, session: RetryingSession, after: Any, filter: Filter, vectors: bool
+    ) -> tuple[list[Row], Any]:
+        """Return the next records that match, in the order of their points."""
+        condition = parsed(filter)
+        page, following = await self._call(
+            session,
+            "scroll",
+            self.label,
+            scroll_filter=broad(condition),
+            limit=_VECTORS_PAGE if vectors else _PAGE,
+            offset=after,
+            with_payload=True,
+            with_vectors=self._with_vectors if vectors else False,
+        )
+        rows = map(self._row, page)
+        return [row for row in rows if matches(row.record.metadata, condition)], following
+
+    def _row(self, point: models.Record) -> Row:
+        values = {"id": str(point.id), **(point.payload or {})}
+        written = values.get("text_hash")
+        vector = self._vector_of(point)
+        return Row(
+            record_of(values),
+            bytes.fromhex(written) if isinstance(written, str) else b"",
+            None if vector is None else np.asarray(vector, dtype=np.float32),
+        )
+
     async def count(self, session: RetryingSession, documents: bool) -> int:
         """Count records, or documents by reading the name of each record's."""
         if documents:

@@ -107,6 +107,22 @@ class Backend(Protocol[S, O_contra]):
         """Return records in the order asked, None for an id that is not there; ids may repeat."""
         ...
 
+    async def read(self, session: S, ids: Sequence[str], vectors: bool) -> list[Row | None]:
+        """Return records as ``get`` does, with their hash and, if asked for, their vector.
+
+        The hash is empty where somebody else wrote the record; a vector may be missing.
+        """
+        ...
+
+    async def read_page(
+        self, session: S, after: Any, filter: Filter, vectors: bool
+    ) -> tuple[list[Row], Any]:
+        """Return some records that match and what to ask with for more of them, None at the end.
+
+        ``after`` is None for the first page. Records may come and go while they are read.
+        """
+        ...
+
     async def search(
         self,
         session: S,
@@ -187,6 +203,23 @@ class BackendBase:
     async def count(self, session: Any, documents: bool) -> int:
         """Count records or documents."""
         raise NotImplementedError
+
+    async def get(self, session: Any, ids: Sequence[str]) -> list[Record | None]:
+        """Return records in the order asked."""
+        raise NotImplementedError
+
+    async def read(self, session: Any, ids: Sequence[str], vectors: bool) -> list[Row | None]:
+        """Return what ``get`` does; raise ``UnsupportedError`` for vectors."""
+        if vectors:
+            raise UnsupportedError(f"{self.kind} {self.label!r} does not give its vectors back.")
+        found = await self.get(session, ids)
+        return [None if record is None else Row(record, b"") for record in found]
+
+    async def read_page(
+        self, session: Any, after: Any, filter: Filter, vectors: bool
+    ) -> tuple[list[Row], Any]:
+        """Raise ``UnsupportedError``."""
+        raise UnsupportedError(f"{self.kind} {self.label!r} cannot be read in pages.")
 
     async def count_matching(self, session: Any, filter: Filter, documents: bool) -> int:
         """Raise ``UnsupportedError``."""

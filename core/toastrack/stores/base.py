@@ -192,15 +192,42 @@ class BaseStore(_Base[S, O]):
 
     # -- reading --------------------------------------------------------------------------------
 
-    def get(self, ids: Iterable[str]) -> list[Record | None]:
+    def get(self, ids: Iterable[str], vectors: bool = False) -> list[Record | None]:
         """Return records in the order asked, None for an id that is not there.
+
+        Args:
+            ids: The ids of records; one may come twice.
+            vectors: Bring their vectors along, so that ``upsert`` stores them as they are.
 
         Raises:
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
+            UnsupportedError: The host does not give its vectors back.
         """
-        wanted = listed("ids", ids)
-        return run_sync(self._flow.perform(self._backend.get, wanted, reads=True, retry="short"))
+        return run_sync(self._flow.get(listed("ids", ids), vectors))
+
+    def records(self, filter: Filter | None = None, vectors: bool = False) -> Iterator[Record]:
+        """Yield every record, in pages, in no promised order.
+
+        With their vectors they make a copy that is not embedded again:
+        ``other.upsert(store.records(vectors=True))``.
+
+        Args:
+            filter: What the metadata must be.
+            vectors: Bring the vectors along.
+
+        Raises:
+            FilterError: The filter says what no store can compare; names the field.
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: The collection is gone, or cannot be used as it is.
+            UnsupportedError: The host cannot be read in pages.
+        """
+        after = None
+        while True:
+            page, after = run_sync(self._flow.read_page(after, filter, vectors))
+            yield from page
+            if after is None:
+                return
 
     def count(self, documents: bool = False, filter: Filter | None = None) -> int:
         """Count the records, or the documents they belong to.
@@ -382,15 +409,45 @@ class AsyncBaseStore(_Base[S, O]):
 
     # -- reading --------------------------------------------------------------------------------
 
-    async def get(self, ids: Iterable[str]) -> list[Record | None]:
+    async def get(self, ids: Iterable[str], vectors: bool = False) -> list[Record | None]:
         """Return records in the order asked, None for an id that is not there.
+
+        Args:
+            ids: The ids of records; one may come twice.
+            vectors: Bring their vectors along, so that ``upsert`` stores them as they are.
 
         Raises:
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
+            UnsupportedError: The host does not give its vectors back.
         """
-        wanted = listed("ids", ids)
-        return await self._flow.perform(self._backend.get, wanted, reads=True, retry="short")
+        return await self._flow.get(listed("ids", ids), vectors)
+
+    async def records(
+        self, filter: Filter | None = None, vectors: bool = False
+    ) -> AsyncIterator[Record]:
+        """Yield every record, in pages, in no promised order.
+
+        With their vectors they make a copy that is not embedded again:
+        ``other.upsert(store.records(vectors=True))``.
+
+        Args:
+            filter: What the metadata must be.
+            vectors: Bring the vectors along.
+
+        Raises:
+            FilterError: The filter says what no store can compare; names the field.
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: The collection is gone, or cannot be used as it is.
+            UnsupportedError: The host cannot be read in pages.
+        """
+        after = None
+        while True:
+            page, after = await self._flow.read_page(after, filter, vectors)
+            for record in page:
+                yield record
+            if after is None:
+                return
 
     async def count(self, documents: bool = False, filter: Filter | None = None) -> int:
         """Count the records, or the documents they belong to.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from toastrack.errors import FilterError, RecordError
 from toastrack.filters import Filter, checked_filter
-from toastrack.records import Record
+from toastrack.records import Reading, Record
 from toastrack.utils import arrays
 from toastrack.utils.numbers import MAX_INT_BITS, plain
 from toastrack.utils.text import check_unicode, shown
@@ -68,7 +68,78 @@ def checked_fields(record: Record) -> Record:
 
 
 def _with(record: Record, metadata: dict[str, Any], chunk: int | None) -> Record:
-    return Record(record.id, record.text, metadata, record.vector, record.document_id, chunk)
+    made = Record(record.id, record.text, metadata, record.vector, record.document_id, chunk)
+    if record.vector_from_text is False and record.vector is None:
+        raise RecordError(
+            f"Record {record.id!r} was read without the vector that was given for it, and would be "
+            "embedded in its place. Read it by get(ids, vectors=True) or records(vectors=True)."
+        )
+    reading = record.reading
+    if record.vector_from_text and reading is None:
+        object.__setattr__(made, "vector", None)  # nothing tells of which text it is
+    vector = record.vector
+    # What is done with the vector from here on is no change.
+    if reading and vector is not None and reading.vector in (None, vector_digest(vector)):
+        object.__setattr__(made, "reading", replace(reading, vector=None))
+        object.__setattr__(made, "vector_from_text", record.vector_from_text)
+    return made
+
+
+def vector_digest(vector: arrays.Vector) -> bytes | None:
+    """Return the sha256 of a vector as float32, None for what is none."""
+    import numpy as np
+
+    try:
+        return hashlib.sha256(np.asarray(vector, dtype="<f4").tobytes()).digest()
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def text_digest(text: str) -> bytes:
+    """Return the sha256 of a text."""
+    return hashlib.sha256(text.encode("utf-8")).digest()
+
+
+def stored_hash(record: Record, max_tokens: int, space: str) -> bytes | None:
+    """Return the hash of a record whose vector is still what a store gave with it, else None.
+
+    One that was embedded is taken so only in the same space, with the same limit and text.
+    """
+    reading = record.reading
+    if reading is None or record.vector is None or reading.space != space:
+        return None
+    if record.vector_from_text:
+        embedded = text_hash(replace(record, vector=None), max_tokens)
+        return embedded if embedded == reading.text_hash else None
+    return reading.text_hash if reading.text == text_digest(record.text) else None
+
+
+def read_record(
+    record: Record,
+    stored: bytes,
+    vector: arrays.FloatVector | None,
+    *,
+    space: str,
+    limits: Collection[int],
+) -> Record:
+    """Return a record as a store hands it out.
+
+    Args:
+        record: As the host gives it.
+        stored: Its hash; empty where somebody else wrote it.
+        vector: Its vector, if that was asked for.
+        space: The digest of the store's embedding space.
+        limits: The numbers of tokens that its text may have been cut at; none if nobody knows.
+    """
+    if not stored or not limits:
+        return replace(record, vector=vector)
+    digest = None if vector is None else vector_digest(vector)
+    return replace(
+        record,
+        vector=vector,
+        vector_from_text=any(text_hash(record, limit) == stored for limit in limits),
+        reading=Reading(space, stored, text_digest(record.text), digest),
+    )
 
 
 def text_hash(record: Record, max_tokens: int) -> bytes:
@@ -77,7 +148,7 @@ def text_hash(record: Record, max_tokens: int) -> bytes:
     sha256 over the text's sha256, the effective limit, and either "embedded" or the bytes of a
     ready vector.
     """
-    text = hashlib.sha256(record.text.encode("utf-8")).digest()
+    text = text_digest(record.text)
     source = b"embedded"
     if record.vector is not None:
         import numpy as np

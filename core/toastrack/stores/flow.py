@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from toastrack.embedder import Embedder
 from toastrack.errors import StoreError
 from toastrack.filters import Filter, checked_filter
-from toastrack.records import Match, Report
+from toastrack.records import Match, Record, Report
 from toastrack.space import EmbeddingSpace
 from toastrack.stores.backend import Backend, Retry, S
-from toastrack.stores.checks import checked_k, unit_vector
+from toastrack.stores.checks import checked_k, read_record, unit_vector
 from toastrack.stores.pipeline import write_all
+from toastrack.stores.plan import Row
 from toastrack.stores.protocol import ChooseEmbedder
 from toastrack.stores.space_check import check_space, missing_space
 from toastrack.stores.windows import WindowReader
@@ -275,6 +276,36 @@ class StoreFlow(Generic[S, O]):
             reads=True,
             retry="short",
         )
+
+    async def get(self, ids: Sequence[str], vectors: bool) -> list[Record | None]:
+        """Read records, and say of each where its vector comes from."""
+        rows = await self.perform(self.backend.read, ids, vectors, reads=True, retry="short")
+        return await self.runtime.offload(self._records, rows)
+
+    async def read_page(
+        self, after: Any, filter: Filter | None, vectors: bool
+    ) -> tuple[list[Record], Any]:
+        """Read some of all records that match; what to ask with for more is None at the end."""
+        checked = checked_filter(filter)
+        rows, following = await self.perform(
+            self.backend.read_page, after, checked, vectors, reads=True
+        )
+        records = await self.runtime.offload(self._records, rows)
+        return [record for record in records if record is not None], following
+
+    def _records(self, rows: Sequence[Row | None]) -> list[Record | None]:
+        space = self.backend.space
+        limits: set[int] = set()
+        if space is not None:
+            if self.embedder._known_space is not None:  # else a download would tell
+                limits.add(self.embedder.max_tokens)
+            if space.max_tokens is not None:
+                limits.add(space.max_tokens)
+        digest = space.digest if space else ""
+        return [
+            row and read_record(row.record, row.text_hash, row.vector, space=digest, limits=limits)
+            for row in rows
+        ]
 
     async def count(self, documents: bool, filter: Filter | None) -> int:
         """Count what is there, or what of it matches."""

@@ -146,7 +146,8 @@ class _Run:
     def _checked_rows(self, window: Window, limit: int) -> list[Row]:
         for record in window.records:
             self._backend.check(record)
-        return rows_of(window.records, limit)
+        space = self._backend.space
+        return rows_of(window.records, limit, space.digest if space else "")
 
     async def _compare(self, rows: Sequence[Row]) -> Mapping[str, Status]:
         if not rows:

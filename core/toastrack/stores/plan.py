@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from toastrack.batching.encoder import EncodingStream
 from toastrack.records import Record, Report
-from toastrack.stores.checks import text_hash
+from toastrack.stores.checks import stored_hash, text_hash
 from toastrack.stores.windows import Window
 from toastrack.utils import arrays
 
@@ -70,12 +70,21 @@ class WriteResult(NamedTuple):
     """
 
 
-def rows_of(records: Iterable[Record], max_tokens: int) -> list[Row]:
-    """Return checked records as rows, those with a ready vector complete."""
-    return [
-        Row(record, text_hash(record, max_tokens), record.vector)  # type: ignore[arg-type]
-        for record in records
-    ]
+def rows_of(records: Iterable[Record], max_tokens: int, space: str = "") -> list[Row]:
+    """Return checked records as rows, those with a ready vector complete.
+
+    ``space`` is the digest of the store's: a vector that another store made of its text is taken in
+    place of embedding it, if it would be the same.
+    """
+    return [_row(record, max_tokens, space) for record in records]
+
+
+def _row(record: Record, max_tokens: int, space: str) -> Row:
+    stored = stored_hash(record, max_tokens, space)
+    if stored is None and record.vector_from_text:
+        record = replace(record, vector=None)
+    made = text_hash(record, max_tokens) if stored is None else stored
+    return Row(record, made, record.vector)  # type: ignore[arg-type]
 
 
 class WindowPlan:

@@ -89,8 +89,12 @@ class Store(Protocol):
         """Return the best ``min(k, matching)`` records, best first."""
         ...
 
-    def get(self, ids: Iterable[str]) -> list[Record | None]:
+    def get(self, ids: Iterable[str], vectors: bool = False) -> list[Record | None]:
         """Return records in the order asked, None for an id that is not there."""
+        ...
+
+    def records(self, filter: Filter | None = None, vectors: bool = False) -> Iterator[Record]:
+        """Yield every record that matches, in pages, in no promised order."""
         ...
 
     def delete(
@@ -170,8 +174,12 @@ class AsyncStore(Protocol):
         """Return the best ``min(k, matching)`` records, best first."""
         ...
 
-    async def get(self, ids: Iterable[str]) -> list[Record | None]:
+    async def get(self, ids: Iterable[str], vectors: bool = False) -> list[Record | None]:
         """Return records in the order asked, None for an id that is not there."""
+        ...
+
+    def records(self, filter: Filter | None = None, vectors: bool = False) -> AsyncIterator[Record]:
+        """Yield every record that matches, in pages, in no promised order."""
         ...
 
     async def delete(
