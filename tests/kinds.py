@@ -41,3 +41,5 @@ class Kind:
     """It speaks to a server, which can be one in a container."""
     whole: bool = False
     """``make test`` runs all tests on it, and on the others those marked ``connection``."""
+    own: bool = False
+    """The store makes its connection itself, and so it does in every process."""

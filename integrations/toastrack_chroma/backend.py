@@ -21,6 +21,7 @@ from toastrack.stores import (
     Filter,
     IdSet,
     Look,
+    OwnClient,
     RetryingBackend,
     RetryingSession,
     Row,
@@ -111,7 +112,7 @@ class ChromaBackend(RetryingBackend):
     """One collection of one client, synchronous or asynchronous.
 
     Args:
-        client: The user's own.
+        client: The user's own, or an ``OwnClient``.
         collection: The collection's name.
         function: Returns the embedding function that a new collection records for its space.
         configuration: Chroma's own settings of a new collection.
@@ -130,7 +131,7 @@ class ChromaBackend(RetryingBackend):
     ) -> None:
         if not isinstance(collection, str):
             raise TypeError(f"A collection's name is str, not {type(collection).__name__}.")
-        self.client = client
+        self._client = client
         self.label = collection
         self._function = function
         self._configuration = dict(configuration or {})
@@ -142,6 +143,11 @@ class ChromaBackend(RetryingBackend):
                 f"configuration= asks for the distance {distance!r}; toastrack's scores are cosine "
                 "similarities. Leave it out."
             )
+
+    @property
+    def client(self) -> Any:
+        """The user's client, or that of the store's own."""
+        return self._client.get() if isinstance(self._client, OwnClient) else self._client
 
     # -- the collection -------------------------------------------------------------------------
 
@@ -661,6 +667,20 @@ class ChromaBackend(RetryingBackend):
         return sorted(found, key=lambda match: (-match.score, match.id))
 
     # -- the host -------------------------------------------------------------------------------
+
+    def given(self) -> object | None:
+        """Return the user's client; None if the store makes its own."""
+        return None if isinstance(self._client, OwnClient) else self._client
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: leave a client of our own to the parent."""
+        if isinstance(self._client, OwnClient):
+            self._client.leave_to_parent()
+
+    async def close(self) -> None:
+        """Close a client of our own; the user's is theirs."""
+        if isinstance(self._client, OwnClient):
+            self._client.close()
 
     def is_away(self, error: BaseException) -> bool:
         """Tell whether a server could not be reached, or went away before it answered."""

@@ -15,6 +15,7 @@ from toastrack.stores import (
     BaseStore,
     ChooseEmbedder,
     Filter,
+    OwnClient,
     RetryingSession,
     arrays,
     run_sync,
@@ -37,7 +38,8 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
             store.upsert([Record("1", "Rye keeps longer than wheat.")])
             store.search("which bread stays fresh?")
 
-    The client is the user's own and stays open. Top-level scalars of the metadata are stored as
+    The client is the user's own, stays open, and serves the process that it was made in (not a fork
+    of it). Top-level scalars of the metadata are stored as
     Chroma's own fields, and all of it as JSON beside them. Chroma has no transactions: of a
     document that is replaced the new records are there before the stale ones go.
 
@@ -63,7 +65,7 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
         adopt: bool = False,
         configuration: Mapping[str, Any] | None = None,
     ) -> None:
-        if not isinstance(client, ClientAPI):
+        if not isinstance(client, (ClientAPI, OwnClient)):
             raise TypeError(
                 f"ChromaStore takes a Chroma client such as chromadb.PersistentClient(path), not "
                 f"{type(client).__name__}. For an AsyncHttpClient there is AsyncChromaStore."

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -12,10 +14,22 @@ import chromadb
 
 from toastrack import Embedder
 from toastrack.errors import StoreError
-from toastrack.stores import ChooseEmbedder
+from toastrack.stores import ChooseEmbedder, OwnClient
 from toastrack_chroma.store import ChromaStore
 
 _FORMS = "chroma+http://host:8000/collection or chroma:DIR/collection"
+
+
+@dataclass(frozen=True)
+class Address:
+    """A URL taken apart."""
+
+    collection: str
+    folder: Path | None = None
+    """None for a server."""
+    host: str = ""
+    port: int = 0
+    secure: bool = False
 
 
 @contextmanager
@@ -23,36 +37,36 @@ def open_url(
     url: str, embedder: Embedder | ChooseEmbedder, *, create: bool, adopt: bool = False
 ) -> Iterator[ChromaStore]:
     """Open the store of a URL; ``embedder`` may depend on the space that it recorded."""
-    client, collection = _client(url, create=create)
-    try:
-        store = ChromaStore(client, collection, embedder=embedder, create=create, adopt=adopt)
-        with store:
-            yield store
-    finally:
-        _close(client)
+    address = parse_url(url)
+    client: Any = _UrlClient(address, create)
+    with ChromaStore(
+        client, address.collection, embedder=embedder, create=create, adopt=adopt
+    ) as store:
+        yield store
 
 
-def _close(client: Any) -> None:
-    """Close a client of ours, and the connections that Chroma leaves to the garbage collector."""
-    servers = [client._server, client._admin_client._server]
-    if hasattr(client, "close"):  # from 1.4 on
-        client.close()
-    for server in servers:
-        if hasattr(server, "_session"):
-            server._session.close()
+class _UrlClient(OwnClient):
+    """The client of a URL."""
+
+    def make(self) -> Any:
+        return _client(*self.address)
+
+    def dispose(self, client: Any) -> None:
+        """Close a client, and the connections that Chroma leaves to the garbage collector."""
+        servers = [client._server, client._admin_client._server]
+        if hasattr(client, "close"):  # from 1.4 on
+            client.close()
+        for server in servers:
+            if hasattr(server, "_session"):
+                server._session.close()
 
 
-def _client(url: str, *, create: bool) -> tuple[Any, str]:
+def parse_url(url: str) -> Address:
+    """Take a URL apart; the last part of its path is the collection."""
     scheme, _, rest = url.partition(":")
     if scheme == "chroma":
         folder, collection = _folder(rest)
-        if not create and not (folder / "chroma.sqlite3").exists():
-            raise StoreError(
-                f"There is no Chroma database in {str(folder)!r}. Ingest into it first."
-            )
-        if folder.exists() and not folder.is_dir():
-            raise StoreError(f"{str(folder)!r} is a file, not the folder of a Chroma database.")
-        return chromadb.PersistentClient(str(folder)), collection
+        return Address(collection, folder.absolute())
     try:
         parts = urlsplit(url.removeprefix("chroma+"))
         given_port = parts.port
@@ -76,12 +90,39 @@ def _client(url: str, *, create: bool) -> tuple[Any, str]:
     secure = parts.scheme == "https"
     port = given_port or (443 if secure else 8000)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return Address(collection, None, host, port, secure)
+
+
+# The process that has a Chroma of its own in it. Its threads are in no fork, which would wait for
+# them for ever.
+_local_in: int | None = None
+
+
+def _client(address: Address, create: bool) -> Any:
+    global _local_in
+    folder = address.folder
+    if folder is not None:
+        if _local_in not in (None, os.getpid()):
+            raise StoreError(
+                f"The process that this one was forked from uses Chroma in {str(folder)!r}, and "
+                "Chroma does not outlive a fork. Open the folder after the fork only, start "
+                "processes by spawn, or run a Chroma server: chroma run --path DIR"
+            )
+        if not create and not (folder / "chroma.sqlite3").exists():
+            raise StoreError(
+                f"There is no Chroma database in {str(folder)!r}. Ingest into it first."
+            )
+        if folder.exists() and not folder.is_dir():
+            raise StoreError(f"{str(folder)!r} is a file, not the folder of a Chroma database.")
+        _local_in = os.getpid()
+        return chromadb.PersistentClient(str(folder))
+    host, port = address.host, address.port
     try:
-        return chromadb.HttpClient(host=host, port=port, ssl=secure), collection
+        return chromadb.HttpClient(host=host, port=port, ssl=address.secure)
     except ValueError as error:
         raise StoreError(
             f"No Chroma server answers at {host}:{port}. Start one: "
-            f"chroma run --path DIR --host {parts.hostname} --port {port}"
+            f"chroma run --path DIR --host {host.strip('[]')} --port {port}"
         ) from error
 
 

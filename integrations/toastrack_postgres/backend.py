@@ -580,6 +580,14 @@ class PostgresBackend(BackendBase):
         """Close the connection if it was made from a conninfo."""
         await self._connections.close()
 
+    def given(self) -> object | None:
+        """Return a connection or pool of the caller's; None over a conninfo."""
+        return None if self._connections.is_own else self._given
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: forget the parent's connections without a byte on them."""
+        self._connections.leave_to_parent()
+
 
 def _record(row: Sequence[Any]) -> Record:
     id, text, metadata, document, chunk, *_ = row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import (
     AbstractAsyncContextManager,
@@ -16,8 +17,9 @@ from weakref import WeakKeyDictionary, WeakSet
 
 import psycopg
 
-from toastrack.stores import Runtime
+from toastrack.stores import Runtime, keep_for_ever
 from toastrack_postgres.conninfo import with_timeout
+from toastrack_postgres.embedded import OwnServer
 from toastrack_postgres.reconnecting import connecting, noticing_loss
 from toastrack_postgres.session import AnyConnection
 
@@ -45,10 +47,12 @@ class Connections:
     def __init__(self, runtime: Runtime, given: Any) -> None:
         self._runtime = runtime
         self._given = given
+        self.is_own = isinstance(given, (str, OwnServer))
         self.is_callers = isinstance(given, (psycopg.Connection, psycopg.AsyncConnection))
         self._using = _lock_of(given, runtime) if self.is_callers else runtime.lock()
         self._own: dict[asyncio.AbstractEventLoop | None, Any] = {}
         self._connected = False
+        self._made: WeakSet[Any] = WeakSet()
         self._in_use: dict[Thread, AnyConnection] = {}
         self._interrupted: WeakSet[Thread] = WeakSet()
 
@@ -73,7 +77,7 @@ class Connections:
         It is a new one for the whole block, or each time the pool's, if that has one to spare
         within some seconds.
         """
-        if not isinstance(self._given, str):
+        if not self.is_own:
             yield lambda seconds: self._runtime.enter(self._given.connection(timeout=seconds))
             return
         async with self._runtime.enter(await self._connect()) as connection:
@@ -86,12 +90,31 @@ class Connections:
 
     async def close(self) -> None:
         """Close the connection that this thread's event loop, or the threads, made here."""
-        if not isinstance(self._given, str):
+        if not self.is_own:
             return
         async with self._using:
             own = self._own.pop(self._runtime.loop(), None)
             if own is not None:
                 await self._runtime.call(own.close)
+        if isinstance(self._given, OwnServer):
+            self._given.stop()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: forget the parent's connections without a byte on them.
+
+        Their files are exchanged for one that leads nowhere, so that the server sees it when the
+        parent is gone, and so that nothing that is still done to them here can reach it.
+        """
+        for connection in list(self._made):
+            with suppress(psycopg.Error):  # it is closed
+                _lead_nowhere(connection.pgconn.socket)
+            # Its end would be that of a connection that somebody forgot to close.
+            keep_for_ever(connection)
+        self._made = WeakSet()
+        self._using = self._runtime.lock()
+        self._in_use = {}
+        self._own = {}
+        self._connected = False
 
     def interrupt(self, thread: Thread) -> None:
         """Cancel what this thread asks of the server, as psycopg does at Ctrl-C on its own."""
@@ -108,7 +131,7 @@ class Connections:
     @asynccontextmanager
     async def _lent(self) -> AsyncIterator[AnyConnection]:
         given = self._given
-        if isinstance(given, str):
+        if self.is_own:
             async with self._using:
                 self._forget_closed_loops()
                 loop = self._runtime.loop()
@@ -131,8 +154,20 @@ class Connections:
     async def _connect(self) -> Any:
         has_loop = self._runtime.loop() is not None
         kind: Any = psycopg.AsyncConnection if has_loop else psycopg.Connection
-        return await self._runtime.call(kind.connect, with_timeout(self._given), autocommit=True)
+        given = self._given
+        conninfo = given.start() if isinstance(given, OwnServer) else given
+        connection = await self._runtime.call(kind.connect, with_timeout(conninfo), autocommit=True)
+        self._made.add(connection)
+        return connection
 
     def _forget_closed_loops(self) -> None:
         for loop in [loop for loop in self._own if loop is not None and loop.is_closed()]:
             self._own.pop(loop).pgconn.finish()  # its loop cannot await any more
+
+
+def _lead_nowhere(file: int) -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    try:
+        os.dup2(nowhere, file, inheritable=False)
+    finally:
+        os.close(nowhere)

@@ -24,6 +24,7 @@ from toastrack.stores import (
 from toastrack_postgres.backend import PostgresBackend, SearchOptions
 from toastrack_postgres.codec import VectorType
 from toastrack_postgres.conninfo import check_conninfo
+from toastrack_postgres.embedded import OwnServer
 from toastrack_postgres.session import Session
 
 DEFAULT_TABLE = "toastrack_documents"
@@ -60,6 +61,8 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
             store.search("which bread stays fresh?")
 
     The connection is made at the first use; of what was given, only a conninfo is ours to close.
+    Over a conninfo a forked child connects anew, and a pickle opens anew; a connection or pool of
+    the caller's serves the process that it was made in.
     On a connection that is inside a transaction nothing is committed, and every setting that a
     search changes is put back.
 
@@ -255,7 +258,7 @@ def _check_sync(connection: object) -> None:
         raise TypeError("PostgresStore takes a synchronous connection or pool.")
     if isinstance(connection, str):
         check_conninfo(connection)
-    elif not isinstance(connection, (psycopg.Connection, ConnectionPool)):
+    elif not isinstance(connection, (psycopg.Connection, ConnectionPool, OwnServer)):
         raise TypeError(
             "PostgresStore takes a psycopg connection, a pool or a conninfo, not "
             f"{type(connection).__name__}."

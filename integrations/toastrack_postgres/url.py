@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from toastrack import Embedder
 from toastrack.errors import StoreError
 from toastrack.stores import ChooseEmbedder
 from toastrack_postgres.conninfo import MALFORMED, check_conninfo
-from toastrack_postgres.embedded import EmbeddedPostgres
+from toastrack_postgres.embedded import OwnServer
 from toastrack_postgres.store import DEFAULT_TABLE, PostgresStore
 
 _EMBEDDED = "postgres+embedded"
@@ -61,16 +62,13 @@ def open_url(
 ) -> Iterator[PostgresStore]:
     """Open the store of a URL; ``embedder`` may depend on the space that it recorded."""
     address = parse_url(url)
-    with ExitStack() as stack:
-        conninfo = address.conninfo
-        if conninfo is None:
-            conninfo = stack.enter_context(EmbeddedPostgres(address.folder)).conninfo
-        store = PostgresStore(
-            conninfo,
-            address.table,
-            schema=address.schema,
-            embedder=embedder,
-            create=create,
-            adopt=adopt,
-        )
-        yield stack.enter_context(store)
+    server: Any = OwnServer(address.folder) if address.conninfo is None else address.conninfo
+    with PostgresStore(
+        server,
+        address.table,
+        schema=address.schema,
+        embedder=embedder,
+        create=create,
+        adopt=adopt,
+    ) as store:
+        yield store

@@ -21,6 +21,7 @@ from toastrack.stores import (
     Filter,
     IdSet,
     Look,
+    OwnClient,
     RetryingBackend,
     RetryingSession,
     Row,
@@ -93,7 +94,7 @@ class QdrantBackend(RetryingBackend):
 
     def __init__(
         self,
-        client: Client,
+        client: Client | OwnClient,
         collection: str,
         *,
         vector_name: str = "",
@@ -633,6 +634,21 @@ class QdrantBackend(RetryingBackend):
                 return
 
     # -- the host -------------------------------------------------------------------------------
+
+    def given(self) -> object | None:
+        """Return the user's client; None if the store makes its own."""
+        given = self.host.given
+        return None if isinstance(given, OwnClient) else given
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: leave a client of our own to the parent."""
+        if isinstance(self.host.given, OwnClient):
+            self.host.given.leave_to_parent()
+
+    async def close(self) -> None:
+        """Close a client of our own; the user's is theirs."""
+        if isinstance(self.host.given, OwnClient):
+            self.host.given.close()
 
     async def _call(
         self, session: RetryingSession, name: str, /, *args: Any, **options: Any

@@ -12,13 +12,22 @@ from weakref import WeakKeyDictionary
 
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
-from toastrack.stores import RetryingSession
+from toastrack.stores import OwnClient, RetryingSession, after_fork
 
 Client = QdrantClient | AsyncQdrantClient
 
 # Several stores may share one local client, so its lock belongs to the client.
 _locks: WeakKeyDictionary[Client, Lock] = WeakKeyDictionary()
 _locks_lock = Lock()
+
+
+def _start_anew() -> None:
+    """In a forked child: its clients are others."""
+    global _locks, _locks_lock
+    _locks, _locks_lock = WeakKeyDictionary(), Lock()
+
+
+after_fork(_start_anew)
 
 
 class Host:
@@ -28,26 +37,34 @@ class Host:
     them (https://github.com/qdrant/qdrant-client/issues/1193), and its asynchronous twin blocks.
     """
 
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        options = client.init_options
-        self.local = options["location"] == ":memory:" or options["path"] is not None
-        with _locks_lock:
-            self._lock = _locks.setdefault(client, Lock())
+    def __init__(self, given: Client | OwnClient) -> None:
+        self.given = given
+
+    @property
+    def client(self) -> Client:
+        """The user's client, or that of the store's own."""
+        given = self.given
+        client: Client = given.get() if isinstance(given, OwnClient) else given
+        return client
+
+    @property
+    def local(self) -> bool:
+        """Whether the client is a database itself."""
+        options = self.client.init_options
+        return options["location"] == ":memory:" or options["path"] is not None
 
     async def call(self, session: RetryingSession, name: str, /, *args: Any, **options: Any) -> Any:
         """Call a method of the client."""
-        function = getattr(self.client, name)
+        client = self.client
+        function = getattr(client, name)
         if not self.local:
             return await session.call(function, *args, **options)
         call = partial(function, *args, **options)
-        if isinstance(self.client, AsyncQdrantClient):
+        if isinstance(client, AsyncQdrantClient):
             call = partial(_finished, call)
-        return await session.runtime.offload(self._alone, call)
-
-    def _alone(self, call: Callable[[], Any]) -> Any:
-        with self._lock:
-            return call()
+        with _locks_lock:
+            lock = _locks.setdefault(client, Lock())
+        return await session.runtime.offload(_alone, lock, call)
 
     @property
     def address(self) -> str:
@@ -58,6 +75,11 @@ class Host:
         grpc = options["prefer_grpc"]
         port = options["grpc_port"] if grpc else parts.port or options["port"]
         return f"{options['host'] or parts.hostname or 'localhost'}:{port}"
+
+
+def _alone(lock: Lock, call: Callable[[], Any]) -> Any:
+    with lock:
+        return call()
 
 
 def _finished(call: Callable[[], Any]) -> Any:

@@ -13,6 +13,7 @@ from toastrack.stores import (
     BaseStore,
     ChooseEmbedder,
     Filter,
+    OwnClient,
     RetryingSession,
     arrays,
 )
@@ -26,7 +27,8 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
             store.upsert([Record("1", "Rye keeps longer than wheat.")])
             store.search("which bread stays fresh?")
 
-    The client stays yours: it is never closed, and all else of Qdrant's is asked of it. A record is
+    The client stays yours: it is never closed, serves the process that it was made in (not a fork
+    of it), and all else of Qdrant's is asked of it. A record is
     the point ``point_id(record.id)`` with the payload ``{id, document_id, chunk, text, text_hash,
     metadata}``, which is written as a whole; payload keys of your own belong in the metadata.
     The calls of a local client (``:memory:``, ``path=``) are made one at a time. It is exact, ignores
@@ -62,7 +64,7 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
         adopt: bool = False,
         **creation: Unpack[Creation],
     ) -> None:
-        if not isinstance(client, QdrantClient):
+        if not isinstance(client, (QdrantClient, OwnClient)):
             raise TypeError(f"QdrantStore takes a QdrantClient, not {type(client).__name__}.")
         _check_creation("QdrantStore", creation)
         backend = QdrantBackend(

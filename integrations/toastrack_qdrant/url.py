@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from qdrant_client import QdrantClient
 
 from toastrack import Embedder
 from toastrack.errors import StoreError
-from toastrack.stores import ChooseEmbedder
+from toastrack.stores import ChooseEmbedder, OwnClient
 from toastrack_qdrant.store import QdrantStore
 
 _FORMS = "Write qdrant+http://host:6333/collection, or qdrant:DIR/collection for a folder."
@@ -73,14 +74,33 @@ def open_url(
     if not create and address.folder is not None and not Path(address.folder, _META).is_file():
         # Opening any other folder would put files into it.
         raise StoreError(f"There is no Qdrant in the folder {address.folder!r}. Ingest first.")
-    client = _client(address)
-    try:
-        store = QdrantStore(
-            client, address.collection, embedder=embedder, create=create, adopt=adopt
-        )
-        with store:
-            yield store
-    finally:
+    client: Any = _UrlClient(url, Path.cwd())
+    with QdrantStore(
+        client, address.collection, embedder=embedder, create=create, adopt=adopt
+    ) as store:
+        yield store
+
+
+class _UrlClient(OwnClient):
+    """The client of a URL, as it was meant in a folder.
+
+    The address is all that a pickle has: a key in the environment is read where it is opened.
+    """
+
+    def make(self) -> QdrantClient:
+        url, here = self.address
+        address = parse_url(url)
+        if address.folder is not None:
+            if self.inherited:
+                raise StoreError(
+                    f"The process that this one was forked from uses the folder "
+                    f"{address.folder!r}. Open it after the fork, in one process, or run a Qdrant "
+                    "server, which serves many."
+                )
+            address = replace(address, folder=str(here / address.folder))
+        return _client(address)
+
+    def dispose(self, client: QdrantClient) -> None:
         client.close()
 
 

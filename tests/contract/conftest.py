@@ -226,10 +226,10 @@ _QDRANT_PAGE = "toastrack_qdrant.backend._PAGE"
 
 # A host's code is the same for all its kinds, so one of its two classes each is whole.
 KINDS = [
-    Kind("postgres-conninfo", _postgres, 2e-3, _PAGE, server=True, whole=True),
+    Kind("postgres-conninfo", _postgres, 2e-3, _PAGE, server=True, whole=True, own=True),
     Kind("postgres-connection", partial(_postgres, connect=_connection), 2e-3, _PAGE, server=True),
     Kind("postgres-pool", partial(_postgres, connect=_pool), 2e-3, _PAGE, server=True),
-    Kind("postgres-async-conninfo", _async_postgres, 2e-3, _PAGE, server=True),
+    Kind("postgres-async-conninfo", _async_postgres, 2e-3, _PAGE, server=True, own=True),
     Kind(
         "postgres-async-connection",
         partial(_async_postgres, connect=_async_connection),
@@ -245,7 +245,14 @@ KINDS = [
         _PAGE,
         server=True,
     ),
-    Kind("postgres-vector", partial(_postgres, storage="vector"), 1e-5, _PAGE, server=True),
+    Kind(
+        "postgres-vector",
+        partial(_postgres, storage="vector"),
+        1e-5,
+        _PAGE,
+        server=True,
+        own=True,
+    ),
     Kind("chroma-ephemeral", partial(_chroma, connect=_ephemeral), 1e-5, _CHROMA_PAGE, whole=True),
     Kind("chroma-persistent", partial(_chroma, connect=_persistent), 1e-5, _CHROMA_PAGE),
     Kind(

@@ -14,6 +14,7 @@ from toastrack.stores.backend import (
 from toastrack.stores.base import AsyncBaseStore, BaseStore
 from toastrack.stores.checks import text_hash
 from toastrack.stores.id_set import IdSet
+from toastrack.stores.own_client import OwnClient
 from toastrack.stores.plan import Row, Status, WriteBatch, WriteResult
 from toastrack.stores.protocol import (
     AsyncOnWrite,
@@ -30,6 +31,7 @@ from toastrack.stores.settling import Look, delete_documents, write_batch
 from toastrack.stores.top_k import TopK
 from toastrack.stores.widening import widened
 from toastrack.utils import arrays
+from toastrack.utils.forks import after_fork, keep_for_ever
 
 __all__ = [
     "LONG_BACKOFF",
@@ -54,6 +56,7 @@ __all__ = [
     "Look",
     "OnProgress",
     "OnWrite",
+    "OwnClient",
     "Retry",
     "RetryingBackend",
     "RetryingSession",
@@ -66,8 +69,10 @@ __all__ = [
     "TopK",
     "WriteBatch",
     "WriteResult",
+    "after_fork",
     "arrays",
     "delete_documents",
+    "keep_for_ever",
     "matches",
     "open_store",
     "parsed",

@@ -54,6 +54,9 @@ def open_store(
         with open_store("postgres+embedded:data", Embedder()) as store:
             store.search("which bread stays fresh?")
 
+    In a forked child it connects anew, and its pickle opens anew, with the password that stood in
+    the address; a Chroma or Qdrant in a folder is open in one process.
+
     Args:
         address: A URL such as ``postgresql://host/db?table=docs`` or ``qdrant:DIR/collection``.
         embedder: What embeds, or a function that picks it for the space that the collection

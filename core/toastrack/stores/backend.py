@@ -188,6 +188,22 @@ class Backend(Protocol[S, O_contra]):
         """Close what the backend opened itself."""
         ...
 
+    # -- processes ------------------------------------------------------------------------------
+
+    def given(self) -> object | None:
+        """Return what the caller made and lent, such as a client; it serves one process only.
+
+        None: the backend makes its own from an address, in each process, and a store can be pickled.
+        """
+        ...
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: close and write nothing of the parent's; take new locks.
+
+        What is asked next is asked over a connection of this process' own.
+        """
+        ...
+
 
 class BackendBase:
     """What need not be written: a host that holds everything and keeps its index by itself."""
@@ -251,6 +267,13 @@ class BackendBase:
 
     async def close(self) -> None:
         """Do nothing: the client is the user's own."""
+
+    def given(self) -> object | None:
+        """Return something that was made together with the store."""
+        return self
+
+    def leave_to_parent(self) -> None:
+        """Do nothing: over a client of the user's, a store answers in no forked child."""
 
 
 class RetryingSession:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
@@ -33,6 +33,13 @@ if TYPE_CHECKING:
 class _Base(Generic[S, O]):
     """A backend, an embedder, and the flow that brings them together."""
 
+    _arguments: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        store = super().__new__(cls)
+        store._arguments = args, options
+        return store
+
     def __init__(
         self,
         backend: Backend[S, O],
@@ -54,10 +61,13 @@ class _Base(Generic[S, O]):
         return f"{type(self).__name__}({self._backend.label!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        raise TypeError(
-            f"A {type(self).__name__} holds a connection and cannot be pickled or copied. Make one "
-            "where it is needed; the embedder can be pickled."
-        )
+        if self._backend.given() is not None:
+            raise TypeError(
+                f"A {type(self).__name__} over a connection or client of yours cannot be pickled or "
+                "copied, as that belongs to its process. Make both where they are needed; the "
+                "embedder can be pickled, and so can a store over an address."
+            )
+        return _made_again, (type(self), *self._arguments)
 
     @property
     def embedder(self) -> Embedder:
@@ -76,6 +86,11 @@ class _Base(Generic[S, O]):
     def _check(self, record: Record) -> None:
         """Raise ``RecordError`` if the host cannot hold a record; ``ingest`` asks for each alone."""
         self._backend.check(record)
+
+
+def _made_again(kind: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """Make a store of a pickle, which opens anew."""
+    return kind(*args, **options)
 
 
 class BaseStore(_Base[S, O]):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 from toastrack.embedder import Embedder
 from toastrack.errors import StoreError
@@ -19,6 +21,7 @@ from toastrack.stores.protocol import ChooseEmbedder
 from toastrack.stores.space_check import check_space, missing_space
 from toastrack.stores.windows import WindowReader
 from toastrack.utils import arrays
+from toastrack.utils.forks import after_fork, keep_for_ever, process_of
 from toastrack.utils.text import check_unicode
 
 T = TypeVar("T")
@@ -50,6 +53,12 @@ class StoreFlow(Generic[S, O]):
         self._finds = 0
         self._compared = False
         self._deleted = False
+        given = backend.given()
+        self._process = None if given is None else process_of(given)
+        """Where the caller's client was made, which is of use in no other process."""
+        self._inherited = False
+        """It was found by the parent of this process, over a connection of the parent's."""
+        _flows.add(self)
 
     @property
     def embedder(self) -> Embedder:
@@ -76,6 +85,7 @@ class StoreFlow(Generic[S, O]):
 
         Returns a number that changes when the collection is found anew.
         """
+        self._check_process()
         if self._is_ready():
             return self._found
         async with self._opening:
@@ -88,6 +98,7 @@ class StoreFlow(Generic[S, O]):
 
     async def ready(self) -> int:
         """Find the collection and compare its space; return the size of its vectors."""
+        self._check_process()
         if not self._is_ready():
             async with self._opening:
                 await self._find()
@@ -101,13 +112,37 @@ class StoreFlow(Generic[S, O]):
         self._found = 0
         self._compared = False
         self._deleted = False
-        await self.backend.close()
+        self._inherited = False
+        if not self._is_elsewhere():
+            await self.backend.close()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: touch nothing of the parent's, and look for the collection anew."""
+        keep_for_ever(self.backend.given())
+        self._opening = self.runtime.lock()
+        self._inherited = bool(self._found)
+        self.backend.leave_to_parent()
+
+    def _is_elsewhere(self) -> bool:
+        return self._process is not None and self._process != os.getpid()
+
+    def _check_process(self) -> None:
+        """Raise ``StoreError`` where the caller's client was made by the parent of this process."""
+        if self._is_elsewhere():
+            raise StoreError(
+                f"{self._name}: its client or connection was made in another process, and two on "
+                "one connection read each other's answers. Make client and store in the worker "
+                "(gunicorn: in post_fork)."
+            )
+
+    def _is_known(self) -> bool:
+        return bool(self._found) and not self._inherited and not self.backend.uncommitted
 
     def _is_ready(self) -> bool:
-        return bool(self._found) and self._compared and not self.backend.uncommitted
+        return self._is_known() and self._compared
 
     async def _find(self) -> None:
-        if self._found and not self.backend.uncommitted:
+        if self._is_known():
             return
         backend = self.backend
         find = partial(backend.in_session, reads=False, retry="short")
@@ -122,7 +157,7 @@ class StoreFlow(Generic[S, O]):
             self._embedder = self._embedder(backend.space if is_there else None)
         embedder = self._embedder
         if not is_there:
-            if self._deleted:
+            if self._deleted or self._inherited:
                 raise self._was_deleted()
             if not self._create:
                 where = f"{backend.kind.lower()} {backend.label!r}"
@@ -134,6 +169,7 @@ class StoreFlow(Generic[S, O]):
             backend.dimensions = await self.runtime.offload(lambda: embedder.dimensions)
         self._finds += 1
         self._found = self._finds
+        self._inherited = False
 
     async def _compare(self) -> None:
         backend, embedder = self.backend, self.embedder
@@ -319,3 +355,14 @@ class StoreFlow(Generic[S, O]):
         """Build an index of the collection, once its space is compared."""
         await self.ready()
         return await self.run(build)
+
+
+_flows: WeakSet[StoreFlow[Any, Any]] = WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for flow in list(_flows):
+        flow.leave_to_parent()
+
+
+after_fork(_leave_to_parent)

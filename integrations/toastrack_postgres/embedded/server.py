@@ -25,6 +25,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
+from weakref import WeakSet
 
 import platformdirs
 from psycopg import pq
@@ -66,6 +67,8 @@ PASSING = ("already exists", "shared memory block")
 
 # Who has to leave when the process ends.
 _started: set[EmbeddedPostgres] = set()
+# All there are: another thread may be inside any of them when the process forks.
+_all: WeakSet[EmbeddedPostgres] = WeakSet()
 
 
 def default_folder() -> Path:
@@ -100,6 +103,10 @@ class EmbeddedPostgres:
         self._users: int | None = None
         # Kept for the case that somebody removes the folder under the server.
         self._server: tuple[int, os.stat_result] | None = None
+        _all.add(self)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.folder,)
 
     def __repr__(self) -> str:
         return f"EmbeddedPostgres({str(self.folder)!r})"
@@ -360,6 +367,10 @@ class EmbeddedPostgres:
         return StoreError("\n".join([f"{what} ({self.folder}). {self._log} ends:", *lines]))
 
 
+class OwnServer(EmbeddedPostgres):
+    """One that a store starts at its first use and leaves when it is closed."""
+
+
 def _lock(file: int) -> bool:
     """Take the lock for us alone if nobody else has it."""
     with suppress(BlockingIOError):
@@ -412,7 +423,7 @@ def _stop_all() -> None:
 
 
 def _forget_all() -> None:
-    for server in _started:
+    for server in list(_all):
         server._mutex = threading.RLock()
         server._close()
     _started.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,9 @@ pytest.importorskip("chromadb", reason="the extra 'chroma' is not installed")
 pytest.importorskip("numpy", reason="numpy is not installed")
 
 import chromadb
+import numpy as np
 from chroma_server import close_client, start_chroma
+from forks import Child
 
 from toastrack import Embedder, Record, cli
 from toastrack.engines.sentence_transformers import SentenceTransformersEngine
@@ -258,3 +261,27 @@ def test_what_we_open_we_close(
 
 def raise_(error: Exception) -> Any:
     raise error
+
+
+def test_a_forked_child_has_a_client_of_its_own(url: str, embedder: Embedder) -> None:
+    """To a server; a database in a folder is in one process, and the child is told so."""
+    with open_url(url, embedder, create=True) as store:
+        records = [Record(f"{n}", "rye", vector=np.eye(32)[n]) for n in range(3)]
+        store.upsert(records)
+
+        def ask(number: int) -> list[str]:
+            with store:
+                return [store.search(np.eye(32)[number], 1)[0].id for _ in range(20)]
+
+        children = [Child(lambda number=number: ask(number)) for number in (0, 1)]  # type: ignore[misc]
+        assert [store.search(np.eye(32)[2], 1)[0].id for _ in range(20)] == ["2"] * 20
+        for number, child in enumerate(children):
+            if url.startswith("chroma:"):
+                with pytest.raises(StoreError, match="Chroma does not outlive a fork"):
+                    child.answer()
+            else:
+                assert child.answer() == [str(number)] * 20
+        twin = pickle.loads(pickle.dumps(store))
+        assert twin.search(np.eye(32)[1], 1)[0].id == "1"
+        twin.close()
+        assert store.count() == 3

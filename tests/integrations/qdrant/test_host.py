@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 import socket
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,11 +12,13 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from forks import Child
 from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 from toastrack import Embedder, Record
 from toastrack.errors import StoreError
+from toastrack.stores import IngestStore, open_store
 from toastrack_qdrant import AsyncQdrantStore, QdrantStore
 from toastrack_qdrant.host import Host
 
@@ -196,3 +199,38 @@ def test_a_remote_async_client(server: Server, embedder: Embedder) -> None:
         await client.close()
 
     asyncio.run(use())
+
+
+@pytest.fixture
+def own(server: Server, embedder: Embedder) -> Iterator[IngestStore]:
+    """A store over a client of its own, as it is over an address."""
+    with open_store(f"qdrant+http://127.0.0.1:{server.port}/docs", embedder) as store:
+        yield store
+
+
+def test_a_forked_child_has_a_client_of_its_own(own: IngestStore) -> None:
+    assert isinstance(own, QdrantStore)
+    host = own._backend.host
+    assert own.count() == 0
+    parents = host.client
+
+    def use() -> tuple[int, bool]:
+        with own:
+            return own.count(), host.client is parents
+
+    assert Child(use).answer() == (0, False)
+    assert own.count() == 0
+    assert host.client is parents
+
+
+def test_a_key_of_the_environment_is_in_no_pickle(
+    own: IngestStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QDRANT_API_KEY", "s3cret")
+    pickled = pickle.dumps(own)
+    assert b"s3cret" not in pickled
+    with (
+        pytest.warns(UserWarning, match="insecure connection"),
+        pickle.loads(pickled) as twin,
+    ):
+        assert twin.count() == 0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
+from forks import Child
 from programs import Warm
 from qdrant_client import QdrantClient
 
@@ -123,3 +125,17 @@ def test_the_command_line(tmp_path: Path, tiny_folder: Path) -> None:
     assert status == 0, errors
     (found,) = json.loads(toastrack("search", "rye", "--in", url, "--json")[1])
     assert found["id"] == "rye.md"
+
+
+def test_a_folder_is_of_one_process(tmp_path: Path, embedder: Embedder) -> None:
+    with open_store(f"qdrant:{tmp_path / 'q'}/docs", embedder) as store:
+        store.upsert([Record("a", "rye", vector=[1.0] * 32)])
+        with pytest.raises(
+            StoreError, match=r"forked from uses the folder .* or run a Qdrant server"
+        ):
+            Child(store.count).answer()
+        assert store.count() == 1
+        pickled = pickle.dumps(store)
+    twin = pickle.loads(pickled)
+    assert twin.search([1.0] * 32)[0].id == "a"
+    twin.close()
