@@ -6,6 +6,7 @@
     ├── TruncationError (ValueError)              a text is over the limit and on_truncate="error"
     ├── SpaceMismatchError                        a collection was built in another embedding space
     ├── StoreError                                a table or collection cannot be used as it is
+    │   └── ConnectionLostError                   the host went away and did not come back in time
     ├── RecordError (ValueError)                  a record cannot be stored; names the record
     ├── FilterError (ValueError)                  a filter says what no store can compare
     ├── SourceError (ValueError)                  an input of ingest cannot be read; names file and line
@@ -153,7 +154,21 @@ class StoreError(ToastrackError):
             print(error)
 
     It is missing and ``create=False``, lacks a column, compares by another distance than cosine,
-    or was deleted meanwhile: the message says which, and what to do.
+    was deleted meanwhile, or its client was made by the parent of this process: the message says
+    which, and what to do.
+    """
+
+
+class ConnectionLostError(StoreError):
+    """The connection to a host broke, and the host did not come back in time.
+
+        try:
+            store.upsert(records)
+        except ConnectionLostError as error:
+            print(error)
+
+    What was written stays, and whether the last write came through is not known: the same call
+    can be made again, and goes on from there. Postgres' own is a ``psycopg.OperationalError``, too.
     """
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from chromadb.errors import ChromaError, NotFoundError
 
 from toastrack import EmbeddingSpace, Match, Record
-from toastrack.errors import RecordError, StoreError
+from toastrack.errors import ConnectionLostError, RecordError, StoreError
 from toastrack.stores import (
     Condition,
     Filter,
@@ -687,9 +687,9 @@ class ChromaBackend(RetryingBackend):
         unreached = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.TimeoutException)
         return isinstance(error, unreached) or _status(error) in _AWAY
 
-    def explain(self, error: Exception) -> Exception:
+    def explain(self, error: Exception) -> ConnectionLostError:
         """Say which server it is that does not answer."""
-        return StoreError(
+        return ConnectionLostError(
             f"The Chroma server at {address(self.client)} does not answer ({error}). Start it, or "
             "look at its log; then run the same call again."
         )

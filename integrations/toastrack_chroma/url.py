@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import chromadb
 
 from toastrack import Embedder
-from toastrack.errors import StoreError
+from toastrack.errors import ConnectionLostError, StoreError
 from toastrack.stores import ChooseEmbedder, OwnClient
 from toastrack_chroma.store import ChromaStore
 
@@ -120,7 +120,7 @@ def _client(address: Address, create: bool) -> Any:
     try:
         return chromadb.HttpClient(host=host, port=port, ssl=address.secure)
     except ValueError as error:
-        raise StoreError(
+        raise ConnectionLostError(
             f"No Chroma server answers at {host}:{port}. Start one: "
             f"chroma run --path DIR --host {host.strip('[]')} --port {port}"
         ) from error

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import errors
 
+from toastrack import errors as our_errors
 from toastrack.stores import LONG_BACKOFF as LONG_BACKOFF
 from toastrack.stores import SHORT_BACKOFF as SHORT_BACKOFF
 from toastrack.stores import Retry
@@ -25,7 +26,7 @@ _MAX_SECONDS = 15.0
 _GOODBYES = (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow)
 
 
-class ConnectionLostError(psycopg.OperationalError):
+class ConnectionLostError(our_errors.ConnectionLostError, psycopg.OperationalError):
     """The connection to the server broke, or could not be made again."""
 
 

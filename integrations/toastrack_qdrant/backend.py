@@ -15,7 +15,7 @@ from qdrant_client import models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from toastrack import EmbeddingSpace, Match, Record
-from toastrack.errors import StoreError
+from toastrack.errors import ConnectionLostError, StoreError
 from toastrack.stores import (
     Condition,
     Filter,
@@ -175,11 +175,7 @@ class QdrantBackend(RetryingBackend):
         except (ResponseHandlingException, RpcError) as error:
             if isinstance(error, RpcError) and error.code() != StatusCode.UNAVAILABLE:
                 raise
-            reason = error.details() if isinstance(error, RpcError) else error
-            raise StoreError(
-                f"No Qdrant answers at {self.host.address}: {reason}. Is the server running, and "
-                "is this its port?"
-            ) from None
+            raise self.explain(error) from None
         return found
 
     async def _read_info(self, session: RetryingSession) -> models.CollectionInfo:
@@ -663,6 +659,14 @@ class QdrantBackend(RetryingBackend):
         if isinstance(error, UnexpectedResponse):
             return error.status_code in _AWAY
         return isinstance(error, RpcError) and error.code() == StatusCode.UNAVAILABLE
+
+    def explain(self, error: Exception) -> ConnectionLostError:
+        """Say which server it is that does not answer."""
+        reason = error.details() if isinstance(error, RpcError) else error
+        return ConnectionLostError(
+            f"No Qdrant answers at {self.host.address}: {reason}. Is the server running, and is "
+            "this its port? What was written stays; run the same call again."
+        )
 
     def is_collection_gone(self, error: BaseException) -> bool:
         """Tell whether a host says, each client in its own way, that there is no such collection."""

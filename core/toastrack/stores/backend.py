@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from threading import Thread
 from typing import Any, Literal, Protocol, TypeVar
 
-from toastrack.errors import UnsupportedError
+from toastrack.errors import ConnectionLostError, UnsupportedError
 from toastrack.filters import Filter
 from toastrack.records import Match, Record
 from toastrack.space import EmbeddingSpace
@@ -316,9 +316,12 @@ class RetryingBackend(BackendBase):
         """Tell whether an error will pass by itself, as while a server starts."""
         raise NotImplementedError
 
-    def explain(self, error: Exception) -> Exception:
-        """Return what is raised after the last try; the same error, or one that says more."""
-        return error
+    def explain(self, error: Exception) -> ConnectionLostError:
+        """Return what is raised after the last try."""
+        return ConnectionLostError(
+            f"{self.kind} {self.label!r}: the host does not answer ({error}). What was written "
+            "stays: run the same again when it is back."
+        )
 
     async def in_session(
         self,
@@ -332,7 +335,6 @@ class RetryingBackend(BackendBase):
         try:
             return await operation(RetryingSession(self.runtime, self.is_away, pauses))
         except Exception as error:
-            explained = self.explain(error) if self.is_away(error) else error
-            if explained is error:
+            if not self.is_away(error):
                 raise
-            raise explained from error
+            raise self.explain(error) from error

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from toastrack.errors import ConnectionLostError
 from toastrack.stores import (
     LONG_BACKOFF,
     SHORT_BACKOFF,
@@ -52,6 +53,8 @@ class NotingRuntime(SyncRuntime):
 class Backend(RetryingBackend):
     """A host that is away now and then."""
 
+    label = "docs"
+
     def is_away(self, error: BaseException) -> bool:
         return isinstance(error, Away)
 
@@ -80,15 +83,16 @@ def test_a_call_is_repeated_until_it_is_answered(failures: int) -> None:
 @pytest.mark.parametrize(("retry", "pauses"), [("long", LONG_BACKOFF), ("short", SHORT_BACKOFF)])
 def test_it_is_given_up(retry: Retry, pauses: tuple[float, ...]) -> None:
     host = Host(99)
-    with pytest.raises(Away):
+    with pytest.raises(ConnectionLostError, match="does not answer") as caught:
         run(lambda session: session.call(host.call), retry)
+    assert isinstance(caught.value.__cause__, Away)
     assert host.calls == len(pauses) + 1
 
 
 def test_what_is_given_up_may_be_explained() -> None:
     class Explaining(Backend):
-        def explain(self, error: Exception) -> Exception:
-            return RuntimeError("No host answers.")
+        def explain(self, error: Exception) -> ConnectionLostError:
+            return ConnectionLostError("No host answers.")
 
     backend = Explaining()
     backend.runtime = NotingRuntime()
@@ -99,7 +103,7 @@ def test_what_is_given_up_may_be_explained() -> None:
     async def fail(session: RetryingSession) -> None:
         raise KeyError("x")
 
-    with pytest.raises(RuntimeError, match="No host answers") as caught:
+    with pytest.raises(ConnectionLostError, match="No host answers") as caught:
         run_sync(backend.in_session(ask, reads=True, retry="short"))
     assert isinstance(caught.value.__cause__, Away)
     with pytest.raises(KeyError):
@@ -128,7 +132,7 @@ def test_the_work_may_handle_an_error() -> None:
 
 def test_other_work_is_not_repeated() -> None:
     host = Host(1)
-    with pytest.raises(Away):
+    with pytest.raises(ConnectionLostError):
         run(lambda session: session.runtime.offload(host.call))
     assert host.calls == 1
 

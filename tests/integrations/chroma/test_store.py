@@ -27,7 +27,7 @@ from chromadb.errors import InternalError, NotFoundError
 from chromadb.utils.embedding_functions import known_embedding_functions
 
 from toastrack import Embedder, Record, ingest
-from toastrack.errors import RecordError, SpaceMismatchError, StoreError
+from toastrack.errors import ConnectionLostError, RecordError, SpaceMismatchError, StoreError
 from toastrack_chroma import (
     AsyncChromaStore,
     ChromaStore,
@@ -737,7 +737,7 @@ def test_a_server_that_stays_away_is_named(
         lambda: open_collection(own_client, "docs", embedder),
     ):
         pauses[:] = [nothing] * 99
-        with pytest.raises(StoreError, match=says):
+        with pytest.raises(ConnectionLostError, match=says):
             call()
         assert 80 < len(pauses) < 99, "tried without end, or only once"
     server.start()

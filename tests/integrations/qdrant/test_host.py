@@ -17,7 +17,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 from toastrack import Embedder, Record
-from toastrack.errors import StoreError
+from toastrack.errors import ConnectionLostError, StoreError
 from toastrack.stores import IngestStore, open_store
 from toastrack_qdrant import AsyncQdrantStore, QdrantStore
 from toastrack_qdrant.host import Host
@@ -52,13 +52,13 @@ def test_a_server_that_is_down_is_one_error(embedder: Embedder, grpc: bool) -> N
         "check_compatibility": False,
     }
     client = QdrantClient("127.0.0.1", **options)
-    with pytest.raises(StoreError, match=f"No Qdrant answers at 127.0.0.1:{port}"):
+    with pytest.raises(ConnectionLostError, match=f"No Qdrant answers at 127.0.0.1:{port}"):
         QdrantStore(client, "docs", embedder=embedder).open()
     client.close()
 
     async def use() -> None:
         client = AsyncQdrantClient("127.0.0.1", **options)
-        with pytest.raises(StoreError, match=f"No Qdrant answers at 127.0.0.1:{port}"):
+        with pytest.raises(ConnectionLostError, match=f"No Qdrant answers at 127.0.0.1:{port}"):
             await AsyncQdrantStore(client, "docs", embedder=embedder).open()
         await client.close()
 
