@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -57,6 +58,10 @@ T = TypeVar("T")
 
 # How often a transaction is run again that another writer's made impossible.
 RETRIES = 5
+_CONFLICT_SECONDS = 0.02
+
+# How often a build asks whether another session's is done.
+_SECONDS_BETWEEN_TRIES = 0.1
 
 # https://github.com/pgvector/pgvector/blob/master/CHANGELOG.md: iterative scans came with 0.8
 _MIN_PGVECTOR = (0, 8)
@@ -502,11 +507,17 @@ class PostgresBackend(BackendBase):
             concurrently=concurrently,
         )
         async with reporting(self._runtime, self._connections, self._oid, on_progress):
-            if concurrently:
-                return await self._reconnecting(
-                    lambda: self._outside_transaction(build), retry="long"
-                )
-            return await self.in_session(build, reads=False, retry="long")
+            while True:
+                if concurrently:
+                    built = await self._reconnecting(
+                        lambda: self._outside_transaction(build), retry="long"
+                    )
+                else:
+                    built = await self.in_session(build, reads=False, retry="long")
+                if built is not None:
+                    return built
+                # Not inside the transaction: a concurrent build waits for the end of each.
+                await self._runtime.sleep(_SECONDS_BETWEEN_TRIES)
 
     # -- the host -------------------------------------------------------------------------------
 
@@ -531,6 +542,8 @@ class PostgresBackend(BackendBase):
                     # The same transaction can succeed when it is simply run again.
                     if session.inside or attempt == RETRIES:
                         raise
+            # The others of a conflict do not come back at the same time.
+            await self._runtime.sleep(random.random() * _CONFLICT_SECONDS * 2**attempt)
         raise AssertionError("unreachable")
 
     async def _outside_transaction(self, operation: Callable[[Session], Awaitable[T]]) -> T:

@@ -16,6 +16,8 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 import psycopg
+from psycopg import IsolationLevel
+from psycopg.pq import TransactionStatus
 
 from toastrack.stores import Runtime, keep_for_ever
 from toastrack_postgres.conninfo import with_timeout
@@ -66,7 +68,8 @@ class Connections:
                 if self.is_interrupted():
                     raise psycopg.OperationalError("interrupted while it waited for a connection")
                 with noticing_loss(connection):
-                    yield connection
+                    async with self._read_committed(connection):
+                        yield connection
             finally:
                 self._in_use.pop(thread, None)
 
@@ -129,6 +132,24 @@ class Connections:
         return current_thread() in self._interrupted
 
     @asynccontextmanager
+    async def _read_committed(self, connection: AnyConnection) -> AsyncIterator[None]:
+        """Begin our transactions at this level, whatever is the connection's or the server's own.
+
+        At another one, what waited for a lock does not see what was committed meanwhile.
+        """
+        before = connection.isolation_level
+        level = IsolationLevel.READ_COMMITTED
+        if before == level or not _is_idle(connection):
+            yield
+            return
+        await self._runtime.call(connection.set_isolation_level, level)
+        try:
+            yield
+        finally:
+            if _is_idle(connection):
+                await self._runtime.call(connection.set_isolation_level, before)
+
+    @asynccontextmanager
     async def _lent(self) -> AsyncIterator[AnyConnection]:
         given = self._given
         if self.is_own:
@@ -157,12 +178,17 @@ class Connections:
         given = self._given
         conninfo = given.start() if isinstance(given, OwnServer) else given
         connection = await self._runtime.call(kind.connect, with_timeout(conninfo), autocommit=True)
+        await self._runtime.call(connection.set_isolation_level, IsolationLevel.READ_COMMITTED)
         self._made.add(connection)
         return connection
 
     def _forget_closed_loops(self) -> None:
         for loop in [loop for loop in self._own if loop is not None and loop.is_closed()]:
             self._own.pop(loop).pgconn.finish()  # its loop cannot await any more
+
+
+def _is_idle(connection: AnyConnection) -> bool:
+    return connection.info.transaction_status == TransactionStatus.IDLE
 
 
 def _lead_nowhere(file: int) -> None:

@@ -33,16 +33,23 @@ async def build_index(
     ef_construction: int,
     memory: str | None,
     concurrently: bool,
-) -> bool:
-    """Build the HNSW index unless it is there; of two who build at once, one does.
+) -> bool | None:
+    """Build the HNSW index unless it is there; None while another session builds one.
 
     A concurrent build runs outside of a transaction, and gives back what the session was given.
     """
     local = not concurrently
+    if concurrently:
+        await _check_backend(session)
     take = statements.TRY_BUILD_LOCK if local else statements.TRY_SESSION_BUILD_LOCK
-    # Waiting inside one statement would hold a snapshot that a concurrent build waits for.
-    while not (await session.execute(take, [oid]))[0][0]:
-        await session.execute("select pg_sleep(0.1)")
+    if not (await session.execute(take, [oid]))[0][0]:
+        if session.inside:
+            raise StoreError(
+                "Another session builds an index of this table. It may wait for the transaction "
+                "that is open on your connection, so this one cannot wait for it: end the "
+                "transaction, or build later."
+            )
+        return None
     try:
         built = await _build(
             session,
@@ -61,6 +68,21 @@ async def build_index(
     if concurrently:
         await session.execute(statements.SESSION_BUILD_UNLOCK, [oid])
     return built
+
+
+async def _check_backend(session: Session) -> None:
+    """Raise ``UnsupportedError`` where two statements may go to two backends of the server.
+
+    What the one gives the session, the other could not give back.
+    """
+    ((pid,),) = await session.execute("select pg_backend_pid()")
+    # A pooler makes up what a connection is told at its start.
+    if pid != session.backend_pid:
+        raise UnsupportedError(
+            "concurrently=True needs a connection to the server itself, and this one goes through a "
+            "pooler such as PgBouncer. Connect without it for the build, or build without "
+            "concurrently=."
+        )
 
 
 async def _build(

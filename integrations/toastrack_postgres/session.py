@@ -27,6 +27,11 @@ class Session:
         self.inside = is_inside_transaction(connection)
         """A transaction of the caller's was open on the connection already."""
 
+    @property
+    def backend_pid(self) -> int:
+        """The process of the server that the connection was made to, as it was told then."""
+        return self._connection.info.backend_pid
+
     async def execute(self, statement: str | sql.Composable, parameters: Parameters = ()) -> Rows:
         """Execute one statement; one without rows answers with the number it touched."""
         async with self._cursor(row_factory=tuple_row) as cursor:

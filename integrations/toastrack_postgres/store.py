@@ -142,11 +142,13 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
     ) -> bool:
         """Build the HNSW index, best after the load; True if one was built, False if it is there.
 
+        Of those who build at once one does, and the others wait for it.
+
         Args:
             m: Links of each row in the graph; pgvector's own default.
             ef_construction: How widely neighbours are looked for; pgvector's own default.
-            concurrently: Let others write meanwhile; slower, and not on a connection that is
-                inside a transaction.
+            concurrently: Let others write meanwhile; slower, and neither on a connection that is
+                inside a transaction nor over a pooler such as PgBouncer.
             maintenance_work_mem: Memory for the build, e.g. "1GB"; None leaves the server's.
                 Parallel builds take it from /dev/shm, which containers often keep at 64 MB.
             on_progress: Called about twice a second, on another thread, with the share that is
@@ -155,8 +157,10 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
 
         Raises:
             SpaceMismatchError: The table was built with another model, prompt or size.
-            StoreError: The table is gone, or another session builds an index of it.
-            UnsupportedError: The vectors are too large for an index.
+            StoreError: The table is gone, or another session builds an index of it and cannot be
+                waited for inside the caller's transaction.
+            UnsupportedError: The vectors are too large for an index, or ``concurrently`` over a
+                pooler such as PgBouncer.
             ValueError: ``concurrently`` on a connection that is inside a transaction.
         """
         build = partial(
@@ -238,8 +242,10 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
 
         Raises:
             SpaceMismatchError: The table was built with another model, prompt or size.
-            StoreError: The table is gone, or another session builds an index of it.
-            UnsupportedError: The vectors are too large for an index.
+            StoreError: The table is gone, or another session builds an index of it and cannot be
+                waited for inside the caller's transaction.
+            UnsupportedError: The vectors are too large for an index, or ``concurrently`` over a
+                pooler such as PgBouncer.
             ValueError: ``concurrently`` on a connection that is inside a transaction.
         """
         build = partial(

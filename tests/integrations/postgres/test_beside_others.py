@@ -1,0 +1,246 @@
+"""Stores that open, write, build and search while others do, whatever the database's defaults are."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
+from itertools import combinations_with_replacement
+from typing import Any
+
+# ruff: noqa: E402
+import pytest
+from at_once import at_once
+
+psycopg = pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
+np = pytest.importorskip("numpy", reason="numpy is not installed")
+
+from psycopg import IsolationLevel
+from psycopg.conninfo import make_conninfo
+
+from toastrack import Embedder, Record
+from toastrack.errors import StoreError
+from toastrack_postgres import AsyncPostgresStore, PostgresStore
+
+SECONDS = 120
+
+
+def records(count: int, seed: int = 0) -> list[Record]:
+    """Ready vectors, so that no model is needed."""
+    vectors = np.random.default_rng(seed).normal(size=(count, 32))
+    return [
+        Record(f"{n:04}", f"text {n} {seed}", vector=vector) for n, vector in enumerate(vectors)
+    ]
+
+
+@pytest.fixture
+def watching(postgres_dsn: str) -> Iterator[Any]:
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        yield connection
+
+
+def until(connection: Any, condition: str, *values: Any) -> None:
+    """Wait until the server says so."""
+    end = time.monotonic() + SECONDS
+    while not connection.execute(f"select {condition}", values).fetchone()[0]:
+        assert time.monotonic() < end, condition
+
+
+def named(dsn: str, name: str, **options: str) -> str:
+    return make_conninfo(dsn, application_name=name, **options)
+
+
+# -- builds -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize(
+    ("first", "second"), [*list(combinations_with_replacement([True, False], 2))[:2], (False, True)]
+)
+def test_builds_beside_each_other_end(
+    postgres_dsn: str,
+    watching: Any,
+    schema: str,
+    embedder: Embedder,
+    first: bool,
+    second: bool,
+    asynchronous: bool,
+) -> None:
+    """The first is held by a writer until the second one waits for it."""
+
+    def build(name: str, concurrently: bool) -> bool:
+        store = partial(AsyncPostgresStore if asynchronous else PostgresStore, table="docs")
+        with ExitStack() as stack:
+            opened: Any = store(named(postgres_dsn, name), schema=schema, embedder=embedder)
+            if not asynchronous:
+                stack.callback(opened.close)
+                return bool(opened.open().build_index(concurrently=concurrently))
+
+            async def main() -> bool:
+                async with opened:
+                    return bool(await opened.build_index(concurrently=concurrently))
+
+            return asyncio.run(main())
+
+    with PostgresStore(postgres_dsn, "docs", schema=schema, embedder=embedder) as store:
+        store.upsert(records(50))
+        with psycopg.connect(postgres_dsn) as writer, ThreadPoolExecutor(2) as threads:
+            writer.execute(f"update {schema}.docs set chunk = 1 where id = '0001'")
+            building = threads.submit(build, "first", first)
+            until(
+                watching,
+                "exists (select from pg_stat_activity where application_name = 'first' "
+                "and query like '%%create index%%' and wait_event_type = 'Lock')",
+            )
+            waiting = threads.submit(build, "second", second)
+            until(
+                watching,
+                "exists (select from pg_stat_activity where application_name = 'second' "
+                "and (query like '%%toastrack index%%' or query like '%%pg_sleep%%'))",
+            )
+            writer.commit()
+            try:
+                assert building.result(SECONDS) is True
+                assert waiting.result(SECONDS) is False
+            finally:
+                end_builds(watching)
+        (valid,) = watching.execute(
+            "select array_agg(indisvalid) from pg_index i join pg_class c on c.oid = indexrelid "
+            "join pg_am m on m.oid = relam where relnamespace = %s::regnamespace "
+            "and amname = 'hnsw'",
+            [schema],
+        ).fetchone()
+        assert valid == [True]
+
+
+def end_builds(watching: Any) -> None:
+    """A failure is one test that fails, and not a run that hangs."""
+    watching.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity "
+        "where application_name in ('first', 'second')"
+    )
+
+
+def test_inside_a_transaction_nobody_is_waited_for(
+    postgres_dsn: str, watching: Any, schema: str, embedder: Embedder
+) -> None:
+    """The other may wait for this very transaction."""
+    with (
+        psycopg.connect(postgres_dsn) as mine,
+        PostgresStore(
+            named(postgres_dsn, "first"), "docs", schema=schema, embedder=embedder
+        ) as store,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        store.upsert(records(50))
+        own = PostgresStore(mine, "docs", schema=schema, embedder=embedder)
+        with mine.transaction():
+            own.upsert(records(1, seed=1))
+            building = threads.submit(store.build_index, concurrently=True)
+            until(
+                watching,
+                "exists (select from pg_stat_activity where application_name = 'first' "
+                "and query like '%%create index%%' and wait_event_type = 'Lock')",
+            )
+            try:
+                with pytest.raises(StoreError, match="end the transaction, or build later"):
+                    threads_result(own.build_index)
+            finally:
+                mine.execute("select 1")
+        assert building.result(SECONDS) is True
+        assert own.count() == 50
+
+
+def threads_result(call: Callable[[], Any]) -> Any:
+    """Call on another thread, which may be waited for in vain."""
+    threads = ThreadPoolExecutor(1)
+    future: Future[Any] = threads.submit(call)
+    try:
+        return future.result(SECONDS)
+    finally:
+        threads.shutdown(wait=False)
+
+
+# -- isolation ----------------------------------------------------------------------------------
+
+
+def _connection(conninfo: str) -> AbstractContextManager[Any]:
+    connection: AbstractContextManager[Any] = psycopg.connect(conninfo)
+    return connection
+
+
+def _pool(conninfo: str) -> AbstractContextManager[Any]:
+    psycopg_pool = pytest.importorskip("psycopg_pool", reason="psycopg-pool is not installed")
+    pool: AbstractContextManager[Any] = psycopg_pool.ConnectionPool(conninfo, min_size=2, open=True)
+    return pool
+
+
+LEVELS = pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+
+
+@LEVELS
+@pytest.mark.parametrize(
+    "given", [nullcontext, _connection, _pool], ids=["conninfo", "one", "pool"]
+)
+def test_many_open_write_and_search_at_once(
+    postgres_dsn: str,
+    schema: str,
+    embedder: Embedder,
+    level: str,
+    given: Callable[[str], AbstractContextManager[Any]],
+) -> None:
+    default = level.replace(" ", "\\ ")
+    conninfo = make_conninfo(postgres_dsn, options=f"-c default_transaction_isolation={default}")
+    with ExitStack() as stack:
+        stores = [
+            PostgresStore(
+                stack.enter_context(given(conninfo)), "docs", schema=schema, embedder=embedder
+            )
+            for _ in range(12)
+        ]
+        for store in stores:
+            stack.callback(store.close)
+        at_once(*(store.open for store in stores))
+        at_once(*(partial(store.upsert, records(40, n)) for n, store in enumerate(stores)))
+        at_once(*(partial(store.replace, "doc", records(9, n)) for n, store in enumerate(stores)))
+        found = at_once(*(partial(store.search, np.ones(32), 5) for store in stores))
+    assert all(len(matches) == 5 for matches in found)
+
+
+@LEVELS
+def test_many_tasks_open_write_and_search_at_once(
+    postgres_dsn: str, schema: str, embedder: Embedder, level: str
+) -> None:
+    default = level.replace(" ", "\\ ")
+    conninfo = make_conninfo(postgres_dsn, options=f"-c default_transaction_isolation={default}")
+
+    async def use(number: int) -> int:
+        store = AsyncPostgresStore(conninfo, "docs", schema=schema, embedder=embedder)
+        async with store:
+            await store.upsert(records(40, number))
+            return len(await store.search(np.ones(32), 5))
+
+    async def main() -> list[int]:
+        return await asyncio.gather(*(use(number) for number in range(12)))
+
+    assert asyncio.run(main()) == [5] * 12
+
+
+def test_a_connection_keeps_the_level_that_its_owner_chose(
+    postgres_dsn: str, schema: str, embedder: Embedder
+) -> None:
+    with psycopg.connect(postgres_dsn) as connection:
+        connection.isolation_level = IsolationLevel.SERIALIZABLE
+        store = PostgresStore(connection, "docs", schema=schema, embedder=embedder)
+        store.upsert(records(3))
+        assert connection.isolation_level == IsolationLevel.SERIALIZABLE
+        with connection.transaction():
+            assert store.count() == 3
+            level = connection.execute("show transaction_isolation").fetchone()
+            assert level == ("serializable",)
+        with pytest.raises(StoreError):
+            PostgresStore(connection, "nothing", create=False, embedder=embedder).open()
+        assert connection.isolation_level == IsolationLevel.SERIALIZABLE
