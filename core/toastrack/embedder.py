@@ -33,6 +33,7 @@ from toastrack.utils.arguments import (
     checked_texts,
 )
 from toastrack.utils.forks import after_fork
+from toastrack.utils.threads import off_loop
 from toastrack.utils.warn import warn_once
 
 DEFAULT_MODEL = "mixedbread-ai/mxbai-embed-large-v1"
@@ -299,9 +300,7 @@ class Embedder:
 
     async def aload(self) -> Embedder:
         """Load the model now, without blocking the event loop; raises what ``load`` does."""
-        import asyncio
-
-        await asyncio.to_thread(self._worker)
+        await off_loop(self._worker)
         self._say_guesses()
         return self
 
@@ -455,13 +454,11 @@ class Embedder:
         return vectors
 
     async def _aembed(self, texts: Sequence[str], role: Role) -> arrays.FloatMatrix:
-        import asyncio
-
         if not texts:
-            return await asyncio.to_thread(self._nothing)
+            return await off_loop(self._nothing)
         encoder = self._encoders.get(role)
         if encoder is None:
-            encoder = await asyncio.to_thread(self._encoder, role)
+            encoder = await off_loop(self._encoder, role)
             self._say_guesses()
         truncation = TruncationCounter(self.on_truncate)
         vectors = await encoder.aencode(texts, truncation)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from transformers import BertModel
 
@@ -142,3 +143,37 @@ def test_queries_that_wait_are_batched_by_length_and_skipped_once() -> None:
     assert next_batch() == [10, 10]
     assert next_batch() == [10]
     assert not worker.has_work()
+
+
+def test_any_number_of_streams_that_wait_do_not_keep_the_worker_busy() -> None:
+    """A window waits for the one before it, which has come behind all who wait."""
+
+    class Engine:
+        batch_tokens = 1
+
+        def __init__(self) -> None:
+            self.runs = 0
+
+        def run(self, batch: Sequence[Tokens], *, prompt: str) -> Any:
+            self.runs += 1
+            return np.ones((len(batch), 1), dtype=np.float32)
+
+    engine: Any = Engine()
+    worker = EngineWorker(engine)
+
+    def job(texts: int, after: StreamedJob | None = None) -> StreamedJob:
+        tokens = [Tokens([1], 1)] * texts
+        return StreamedJob(lambda: tokens, prompt="", size=1, after=after)
+
+    firsts = [job(2) for _ in range(300)]
+    jobs = [each for first in firsts for each in (first, job(1, first))]
+    worker._documents.extend(jobs)
+    steps = 0
+    while worker.has_work():
+        before = engine.runs
+        worker.run_batch()
+        steps += 1
+        assert engine.runs > before, f"{len(worker._documents)} wait for one another"
+    assert steps == engine.runs == 900
+    for one in jobs:
+        assert sum(len(positions) for positions, _ in one.results()) in (1, 2)

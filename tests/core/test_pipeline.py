@@ -13,6 +13,7 @@ import pytest
 from awaited import Awaited, running_loop
 
 from toastrack import Embedder, Record
+from toastrack.batching.jobs import StreamedJob
 from toastrack.batching.truncation import TruncationCounter
 from toastrack.engines.sentence_transformers import SentenceTransformersEngine
 from toastrack.errors import ModelError, RecordError, StoreError
@@ -337,6 +338,47 @@ def test_a_call_that_is_cancelled_ends(
 
     asyncio.run(main())  # waits for every thread that it lent
     assert not rows.ids
+
+
+@pytest.mark.parametrize("call", ["upsert", "aembed_documents"])
+def test_many_who_wait_for_the_model_leave_the_loops_threads_to_others(
+    embedder: Embedder, rows: Rows, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    store = async_dict_store(rows, embedder)
+    go_on = threading.Event()
+    waiting = threading.Semaphore(0)
+    take = StreamedJob.results
+
+    def noted(self: StreamedJob) -> Iterator[Any]:
+        waiting.release()
+        return take(self)
+
+    monkeypatch.setattr(StreamedJob, "results", noted)
+
+    def wait() -> None:
+        go_on.wait(LONG)
+
+    on_model(monkeypatch, wait)
+
+    def begin() -> Any:
+        if call == "upsert":
+            return store.upsert(records(2))
+        return embedder.aembed_documents(["bread"] * 70)
+
+    async def main() -> None:
+        await store.open()
+        tasks = [asyncio.create_task(begin()) for _ in range(64)]
+        try:
+            for _ in tasks:
+                while not waiting.acquire(blocking=False):
+                    await asyncio.sleep(0.001)
+            others = [asyncio.to_thread(lambda: 1) for _ in range(64)]
+            assert sum(await asyncio.wait_for(asyncio.gather(*others), LONG)) == 64
+        finally:
+            go_on.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(asyncio.wait_for(main(), 4 * LONG))
 
 
 def test_texts_enter_the_model_in_the_order_they_were_added(

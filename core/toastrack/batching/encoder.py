@@ -15,6 +15,7 @@ from toastrack.models.prompts import Role, add_prompt
 from toastrack.models.tokenizer import Tokens
 from toastrack.utils import arrays
 from toastrack.utils.text import check_unicode
+from toastrack.utils.threads import off_loop
 
 if TYPE_CHECKING:
     Part = tuple[list[int], arrays.FloatMatrix]
@@ -89,7 +90,7 @@ class RoleEncoder:
                 return self._collect(_until(stopped, stream.add(texts)), len(texts))
 
             try:
-                return await asyncio.to_thread(embed)
+                return await off_loop(embed)
             except asyncio.CancelledError:
                 stopped.set()
                 stream.close()

@@ -95,11 +95,10 @@ class EngineWorker:
         """
         with self._changed:
             queue = self._queries or self._documents
-            waiting = list(islice(queue, _COMPARED))
+            # However many there are that wait: what they wait for is in the queue behind them.
+            waiting = list(islice((job for job in queue if not job.must_wait()), _COMPARED))
         jobs: list[Job] = []
         for job in waiting:
-            if job.must_wait():
-                continue
             if job.cancelled or not job.start():
                 self._drop(queue, job)
                 answer([job])

@@ -27,6 +27,7 @@ from toastrack.stores.write_queue import (
     WriteQueue,
 )
 from toastrack.utils import arrays
+from toastrack.utils.threads import off_loop
 
 __all__ = ["AsyncRuntime", "Ended", "Runtime", "SyncRuntime", "run_sync"]
 
@@ -166,7 +167,7 @@ class AsyncRuntime:
 
     async def offload(self, function: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> T:
         """Call a function on a thread."""
-        return await asyncio.to_thread(function, *args, **options)
+        return await off_loop(function, *args, **options)
 
     async def sleep(self, seconds: float) -> None:
         """Let others go on."""

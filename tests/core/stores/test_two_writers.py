@@ -64,6 +64,14 @@ def qdrant() -> Iterator[tuple[MakeFlow, Callable[[Any], Any]]]:
         "qdrant_client", reason="the extra 'qdrant' is not installed"
     )
     from toastrack_qdrant.backend import QdrantBackend
+    from toastrack_qdrant.host import Host
+
+    class OneAtATime(Host):
+        """Makes its calls at once: here no two of them run together."""
+
+        @property
+        def local(self) -> bool:
+            return False
 
     client = qdrant_client.QdrantClient(":memory:")
 
@@ -72,7 +80,7 @@ def qdrant() -> Iterator[tuple[MakeFlow, Callable[[Any], Any]]]:
         backend.runtime = RUNTIME
         flow = StoreFlow(backend, "store", embedder=embedder, create=True, adopt=False)
         finish(flow.ready())
-        backend.host.local = False  # its calls are made one at a time here
+        backend.host = OneAtATime(client)
         return flow
 
     def state(flow: Any) -> Any:

@@ -1,0 +1,38 @@
+"""Threads for what would hold up an event loop."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    import asyncio
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# A thread is started when all others are busy, and most of them wait for the engine.
+_MOST_THREADS = 1_000
+
+# They end with their loop.
+_threads: WeakKeyDictionary[asyncio.AbstractEventLoop, ThreadPoolExecutor] = WeakKeyDictionary()
+
+
+async def off_loop(function: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> T:
+    """Call a function on a thread of our own.
+
+    ``asyncio.to_thread`` has a few for everybody: those who wait for the engine would fill them,
+    and what else the program does off its loop would have to wait, too.
+    """
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    threads = _threads.get(loop)
+    if threads is None:
+        threads = _threads[loop] = ThreadPoolExecutor(_MOST_THREADS, "toastrack-off-loop")
+    context = contextvars.copy_context()
+    return await loop.run_in_executor(threads, partial(context.run, function, *args, **options))
