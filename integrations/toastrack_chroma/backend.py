@@ -17,6 +17,7 @@ from chromadb.errors import ChromaError, NotFoundError
 from toastrack import EmbeddingSpace, Match, Record
 from toastrack.errors import ConnectionLostError, RecordError, StoreError
 from toastrack.stores import (
+    CollectionChangedError,
     Condition,
     Filter,
     IdSet,
@@ -263,6 +264,20 @@ class ChromaBackend(RetryingBackend):
                 "it, or remove it and open the collection with adopt=True."
             ) from None
 
+    async def _check_found(self, session: RetryingSession) -> None:
+        """Raise ``CollectionChangedError`` unless the name stands for the collection that was found.
+
+        One that was deleted says so itself at each call; one that was renamed would go on.
+        """
+        now = await self.lookup(session, self.label)
+        found = self.host
+        if (
+            now is None
+            or now.id != found.id
+            or (now.metadata or {}).get(SPACE) != self._metadata.get(SPACE)
+        ):
+            raise CollectionChangedError(self.kind, self.label)
+
     # -- writing --------------------------------------------------------------------------------
 
     def check(self, record: Record) -> None:
@@ -272,6 +287,7 @@ class ChromaBackend(RetryingBackend):
     async def compare(self, session: RetryingSession, rows: Sequence[Row]) -> dict[str, Status]:
         """Say how each row compares to what is stored under its id."""
         stored = await self._metadatas(session, [row.record.id for row in rows])
+        await self._check_found(session)
         return {
             row.record.id: _status_of(stored[row.record.id] or {}, row)
             for row in rows
@@ -280,6 +296,7 @@ class ChromaBackend(RetryingBackend):
 
     async def write(self, session: RetryingSession, batch: WriteBatch) -> WriteResult:
         """Write new rows, then the others' metadata; what is stale goes last."""
+        await self._check_found(session)
         return await write_batch(self, session, batch)
 
     async def put(
@@ -335,6 +352,7 @@ class ChromaBackend(RetryingBackend):
         self, session: RetryingSession, ids: Sequence[str], documents: Sequence[str]
     ) -> int:
         """Delete records by id and whole documents; return how many records went."""
+        await self._check_found(session)
         there = await self._metadatas(session, ids)
         for page in _batches(there, _PAGE):
             await session.call(self.host.delete, ids=page)
@@ -373,6 +391,7 @@ class ChromaBackend(RetryingBackend):
 
     async def delete_matching(self, session: RetryingSession, filter: Filter) -> int:
         """Delete the rows that match when they are deleted; return how many went."""
+        await self._check_found(session)
         condition = parsed(filter)
         deleted = 0
         chosen = {"where": broad(condition)}
@@ -422,6 +441,8 @@ class ChromaBackend(RetryingBackend):
         self, session: RetryingSession, ids: Sequence[str], vectors: bool
     ) -> list[Row | None]:
         """Return records in the order asked, with their hashes and vectors."""
+        if vectors:
+            await self._check_found(session)
         found: dict[str, Row] = {}
         include = ["documents", "metadatas", *(["embeddings"] if vectors else [])]
         for page in _batches(_storable(ids), _VECTOR_PAGE if vectors else _PAGE):
@@ -512,6 +533,7 @@ class ChromaBackend(RetryingBackend):
         options: SearchOptions,
     ) -> list[Match]:
         """Return the best ``min(k, matching)`` rows; compared here if the index gives fewer."""
+        await self._check_found(session)
         if k > _PAGE and not (k := min(k, await self.count(session, False))):
             return []  # a host's number has 32 bits, and it would make room for so many
         condition = parsed(filter)
@@ -519,7 +541,9 @@ class ChromaBackend(RetryingBackend):
         chosen = {"where": all_of(conditions), "where_document": options.where_document or None}
         if not filter:
             scores = None if exact else await self._query(session, vector, k, chosen)
-            if scores is None or len(scores) < await self._there(session, k, chosen):
+            if scores is None or (
+                len(scores) < k and len(scores) < await self._there(session, k, chosen)
+            ):
                 scores = await self._read_all(session, vector, k, chosen)
             return await self._matches(session, scores, condition)
         hits: list[_Hit] | None = None

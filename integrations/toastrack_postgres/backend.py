@@ -20,6 +20,7 @@ from toastrack import EmbeddingSpace, Match, Record
 from toastrack.errors import StoreError
 from toastrack.stores import (
     BackendBase,
+    CollectionChangedError,
     Filter,
     OnProgress,
     Retry,
@@ -175,9 +176,11 @@ class PostgresBackend(BackendBase):
         comment = next((row[4] for row in columns if row[0] == "embedding"), None)
         self.space = space_in(comment, self.label)
         if self.space is None:
-            await session.execute(self._statements.comment(with_space(comment, space)))
+            comment = with_space(comment, space)
+            await session.execute(self._statements.comment(comment))
             self.space = space
             self.uncommitted = self.uncommitted or session.inside
+        self._comment = comment
 
     async def is_empty(self, session: Session) -> bool:
         """Look for one row; counting would read them all."""
@@ -248,7 +251,7 @@ class PostgresBackend(BackendBase):
         ]
         if wrong:
             raise StoreError(f"Table {label!r}: its column {', its column '.join(wrong)}.")
-        _, _, storage, dimensions, comment = columns["embedding"]
+        _, _, storage, dimensions, comment, number = columns["embedding"]
         if dimensions < 1:
             raise StoreError(
                 f"Table {label!r}: its column embedding is {storage} without a size, not "
@@ -264,13 +267,28 @@ class PostgresBackend(BackendBase):
             row[1:] for row in types if row[0] == storage
         )
         self._statements = Statements(
-            schema=schema, table=self._table, extension_schema=extension_schema
+            schema=schema,
+            table=self._table,
+            extension_schema=extension_schema,
+            embedding_column=number,
         )
         self._oid = oid
+        self._comment = comment
         self._storage: VectorType = storage
         self.dimensions = dimensions
         self.label = label
         self.space = space_in(comment, label)
+
+    async def _check_found(self, session: Session) -> None:
+        """Raise ``CollectionChangedError`` unless the name stands for the table that was found.
+
+        It does until the transaction ends.
+        """
+        self._compare_found(await session.execute(self._statements.found))
+
+    def _compare_found(self, rows: Rows) -> None:
+        if [tuple(row[:2]) for row in rows] != [(self._oid, self._comment)]:
+            raise CollectionChangedError(self.kind, self.label)
 
     # -- writing --------------------------------------------------------------------------------
 
@@ -281,7 +299,9 @@ class PostgresBackend(BackendBase):
     async def compare(self, session: Session, rows: Sequence[Row]) -> dict[str, Status]:
         """Say how each row compares to what is stored under its id."""
         ids = [row.record.id for row in rows]
-        stored = await session.execute(self._statements.stored_hashes, {"ids": ids})
+        answer = await session.execute(self._statements.stored_hashes, {"ids": ids})
+        self._compare_found([row[2:] for row in answer if row[0] == -1])
+        stored = [row[:2] for row in answer if row[0] != -1]
         result: dict[str, Status] = {rows[position].record.id: "changed" for position, _ in stored}
         same_text = [
             rows[position].record
@@ -300,6 +320,7 @@ class PostgresBackend(BackendBase):
 
     async def write(self, session: Session, batch: WriteBatch) -> WriteResult:
         """Write one batch, unless rows that it counts on are not as they were."""
+        await self._check_found(session)
         deleted = 0
         metadata_rows = list(batch.metadata_rows)
         if batch.replaced or metadata_rows:
@@ -362,12 +383,14 @@ class PostgresBackend(BackendBase):
 
     async def delete(self, session: Session, ids: Sequence[str], documents: Sequence[str]) -> int:
         """Delete rows by id and whole documents; return how many went."""
+        await self._check_found(session)
         await self._lock_documents(session, documents)
         names = {"ids": _storable(ids), "documents": _storable(documents)}
         return _affected(await session.execute(self._statements.delete, names))
 
     async def delete_matching(self, session: Session, filter: Filter) -> int:
         """Delete the rows that match; return how many went."""
+        await self._check_found(session)
         passing = Where(parsed(filter))
         delete = self._statements.delete_matching(passing.sql)
         return _affected(await session.execute(delete, passing.values))
@@ -411,9 +434,11 @@ class PostgresBackend(BackendBase):
         if options.where is not None:
             conditions.append(sql.SQL("({})").format(options.where))
         rows: Rows = []
-        if not exact:
+        if exact:
+            await self._check_found(session)
+        else:
             settings = _search_settings(k, filtered=bool(conditions))
-            await session.execute(statements.SEARCH_SETTINGS, settings)
+            self._compare_found(await session.execute(self._statements.search_settings, settings))
             rows = await session.execute(self._statements.search(conditions, exact=False), values)
             if len(rows) < k:
                 # Without an index that answer was exact already.
@@ -437,6 +462,8 @@ class PostgresBackend(BackendBase):
 
     async def read(self, session: Session, ids: Sequence[str], vectors: bool) -> list[Row | None]:
         """Return records in the order asked, with their hashes and vectors."""
+        if vectors:
+            await self._check_found(session)
         statement = self._statements.read(self._storage if vectors else None)
         rows = await session.execute(statement, {"ids": _storable(set(ids))})
         found = {row[0]: self._row(row) for row in rows}
@@ -446,6 +473,8 @@ class PostgresBackend(BackendBase):
         self, session: Session, after: str | None, filter: Filter, vectors: bool
     ) -> tuple[list[Row], str | None]:
         """Return the next records that match, in the order of their ids."""
+        if vectors:
+            await self._check_found(session)
         passing = Where(parsed(filter))
         limit = _VECTOR_PAGE if vectors else _PAGE
         rows = await session.execute(

@@ -17,6 +17,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from toastrack import EmbeddingSpace, Match, Record
 from toastrack.errors import ConnectionLostError, StoreError
 from toastrack.stores import (
+    CollectionChangedError,
     Condition,
     Filter,
     IdSet,
@@ -181,7 +182,21 @@ class QdrantBackend(RetryingBackend):
     async def _read_info(self, session: RetryingSession) -> models.CollectionInfo:
         info: models.CollectionInfo = await self._call(session, "get_collection", self.label)
         self.space = self._space_in(info)
+        self._said = self._says(info)
         return info
+
+    def _says(self, info: models.CollectionInfo) -> tuple[int | None, Any]:
+        """Return what a collection says of its vectors: it has no id by which to know it again."""
+        vectors = info.config.params.vectors or {}
+        named = {"": vectors} if isinstance(vectors, models.VectorParams) else vectors
+        ours = named.get(self._vector_name)
+        space = (info.config.metadata or {}).get(self._metadata_key)
+        return None if ours is None else ours.size, space
+
+    async def _check_found(self, session: RetryingSession) -> None:
+        """Raise ``CollectionChangedError`` unless name or alias stand for vectors of that space."""
+        if self._says(await self._call(session, "get_collection", self.label)) != self._said:
+            raise CollectionChangedError(self.kind, self.label)
 
     def _dimensions_in(self, info: models.CollectionInfo) -> int:
         """Return the size of the vectors, having made sure that they are compared by cosine."""
@@ -239,6 +254,7 @@ class QdrantBackend(RetryingBackend):
         everything_but_text = models.PayloadSelectorExclude(exclude=["text"])
         ids = [row.record.id for row in rows]
         stored = await self._retrieve(session, ids, everything_but_text)
+        await self._check_found(session)
         result: dict[str, Status] = {}
         for row in rows:
             point = stored.get(point_id(row.record.id))
@@ -249,6 +265,7 @@ class QdrantBackend(RetryingBackend):
 
     async def write(self, session: RetryingSession, batch: WriteBatch) -> WriteResult:
         """Write new points, then the others' payloads; what is stale goes last."""
+        await self._check_found(session)
         return await write_batch(self, session, batch)
 
     async def put(
@@ -301,6 +318,7 @@ class QdrantBackend(RetryingBackend):
         self, session: RetryingSession, ids: Sequence[str], documents: Sequence[str]
     ) -> int:
         """Delete records by id and whole documents; return how many went."""
+        await self._check_found(session)
         doomed = set(await self._retrieve(session, ids, False))
         for some in _cut(list(doomed)):
             selector = models.PointIdsList(points=list(some))
@@ -309,6 +327,7 @@ class QdrantBackend(RetryingBackend):
 
     async def delete_matching(self, session: RetryingSession, filter: Filter) -> int:
         """Delete the points that match when they are deleted; return how many went."""
+        await self._check_found(session)
         condition = parsed(filter)
         deleted = 0
         for some in _cut(await self._matching(session, condition, broad(condition))):
@@ -367,6 +386,8 @@ class QdrantBackend(RetryingBackend):
         """Return records in the order asked, with their hashes and vectors."""
         points = [point_id(id) for id in dict.fromkeys(ids) if _is_text(id)]
         found = await self._retrieve_points(session, points, True, vectors=vectors)
+        if vectors:
+            await self._check_found(session)
         rows = {row.record.id: row for row in map(self._row, found.values())}
         return [rows.get(id) for id in ids]
 
@@ -385,6 +406,8 @@ class QdrantBackend(RetryingBackend):
             with_payload=True,
             with_vectors=self._with_vectors if vectors else False,
         )
+        if vectors:
+            await self._check_found(session)
         rows = map(self._row, page)
         return [row for row in rows if matches(row.record.metadata, condition)], following
 
@@ -443,7 +466,26 @@ class QdrantBackend(RetryingBackend):
         exact: bool,
         options: SearchOptions,
     ) -> list[Match]:
-        """Return the best ``min(k, matching)`` records; asked again exactly if an index gave fewer."""
+        """Return the best ``min(k, matching)`` records, having made sure of whose they are."""
+        try:
+            found = await self._search(session, vector, k, filter, exact, options)
+        except (UnexpectedResponse, RpcError, ValueError) as error:
+            if not self.is_away(error):  # as of a vector that has another size by now
+                await self._check_found(session)
+            raise
+        await self._check_found(session)
+        return found
+
+    async def _search(
+        self,
+        session: RetryingSession,
+        vector: NDArray[np.float32],
+        k: int,
+        filter: Filter,
+        exact: bool,
+        options: SearchOptions,
+    ) -> list[Match]:
+        """Search; asked again exactly if an index gave fewer than there are."""
         condition = parsed(filter)
         wanted = both(broad(condition), options.where)
         threshold = options.score_threshold

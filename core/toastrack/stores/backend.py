@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from threading import Thread
 from typing import Any, Literal, Protocol, TypeVar
 
-from toastrack.errors import ConnectionLostError, UnsupportedError
+from toastrack.errors import ConnectionLostError, StoreError, UnsupportedError
 from toastrack.filters import Filter
 from toastrack.records import Match, Record
 from toastrack.space import EmbeddingSpace
@@ -29,6 +29,16 @@ LONG_BACKOFF = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0, 2.0, 2.0)
 SHORT_BACKOFF = (0.0, 0.1, 0.3)
 
 
+class CollectionChangedError(StoreError):
+    """The collection is another one than was found: it is found, and its space compared, again.
+
+    A backend raises it before it writes anything, or in place of what it read.
+    """
+
+    def __init__(self, kind: str, label: str) -> None:
+        super().__init__(f"{kind} {label!r} became another one while it was open.")
+
+
 class Backend(Protocol[S, O_contra]):
     """One collection of one host. It holds no embedder and decides nothing.
 
@@ -36,6 +46,10 @@ class Backend(Protocol[S, O_contra]):
     inside a transaction. ``O_contra`` are the options of a search that only this host has.
 
     A method may await ``runtime``, its session and its own methods, and nothing else.
+
+    Behind its name there may be another collection one day: made anew, renamed over, or an alias
+    that was switched. What compares, writes, deletes or searches, or brings vectors along, raises
+    ``CollectionChangedError`` then.
     """
 
     kind: str
