@@ -15,6 +15,7 @@ import chromadb
 from toastrack import Embedder
 from toastrack.errors import ConnectionLostError, StoreError
 from toastrack.stores import ChooseEmbedder, OwnClient
+from toastrack_chroma.folder_lock import hold, let_go
 from toastrack_chroma.store import ChromaStore
 
 _FORMS = "chroma+http://host:8000/collection or chroma:DIR/collection"
@@ -59,6 +60,9 @@ class _UrlClient(OwnClient):
         for server in servers:
             if hasattr(server, "_session"):
                 server._session.close()
+        address, _ = self.address
+        if address.folder is not None:
+            let_go(address.folder)
 
 
 def parse_url(url: str) -> Address:
@@ -114,8 +118,13 @@ def _client(address: Address, create: bool) -> Any:
             )
         if folder.exists() and not folder.is_dir():
             raise StoreError(f"{str(folder)!r} is a file, not the folder of a Chroma database.")
-        _local_in = os.getpid()
-        return chromadb.PersistentClient(str(folder))
+        hold(folder)
+        try:
+            _local_in = os.getpid()
+            return chromadb.PersistentClient(str(folder))
+        except BaseException:
+            let_go(folder)
+            raise
     host, port = address.host, address.port
     try:
         return chromadb.HttpClient(host=host, port=port, ssl=address.secure)
