@@ -6,11 +6,10 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from programs import SECONDS
+
 from toastrack import Embedder, Record
 from toastrack.errors import StoreError
-
-SECONDS = 300
-"""Far more than a round takes, so that a busy machine is no failure."""
 
 WORDS = ("rye", "salt", "wheat", "dough")
 
