@@ -291,9 +291,9 @@ def comparable(state: Any) -> str:
 HOSTS = [qdrant, chroma, postgres]
 # How many orders of two calls, and of three, are tried: a call of Chroma's takes some ten times as
 # long as one of Qdrant's in memory.
-SOME = {qdrant: (14, 6), chroma: (2, 1), postgres: (4, 2)}
-MANY = {qdrant: (120, 60), chroma: (10, 5), postgres: (40, 20)}
-TRIPLES = 40
+SOME = {qdrant: (8, 4), chroma: (2, 2), postgres: (4, 2)}
+MANY = {qdrant: (120, 150), chroma: (10, 12), postgres: (40, 50)}
+TRIPLES = 16
 
 
 @pytest.fixture(scope="module", params=HOSTS, ids=[host.__name__ for host in HOSTS])
