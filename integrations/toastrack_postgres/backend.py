@@ -45,7 +45,7 @@ from toastrack_postgres.filters import Where
 from toastrack_postgres.progress import reporting
 from toastrack_postgres.reconnecting import Outage
 from toastrack_postgres.session import Rows, Session, is_inside_transaction
-from toastrack_postgres.space_comment import space_in, with_space
+from toastrack_postgres.space_comment import recorded_in, with_recorded
 from toastrack_postgres.sql import Statements
 
 if TYPE_CHECKING:
@@ -161,7 +161,8 @@ class PostgresBackend(BackendBase):
                 await session.execute(known.create_schema)
         await session.execute(known.create_table(self._new_storage, space.dimensions))
         await session.execute(known.create_document_index)
-        await session.execute(known.comment(with_space(None, space)))
+        comment = with_recorded(None, space, self.writes_format)
+        await session.execute(known.comment(comment))
         self.uncommitted = session.inside
         if not await self.find(session):
             raise StoreError(
@@ -170,14 +171,32 @@ class PostgresBackend(BackendBase):
 
     async def record_space(self, session: Session, space: EmbeddingSpace) -> None:
         """Put the space into the comment on the embedding column, unless somebody was faster."""
+        comment = await self._read_comment(session)
+        if self.space is None:
+            await self._record(session, comment, space)
+
+    async def bring_up(self, session: Session) -> None:
+        """Put the newer format into the comment, where this user may."""
+        ((may_alter,),) = await session.execute(statements.MAY_ALTER, [self._oid])
+        if not may_alter:
+            return
+        comment = await self._read_comment(session)
+        if self.space is not None and self.format < self.writes_format:
+            await self._record(session, comment, self.space)
+
+    async def _read_comment(self, session: Session) -> str | None:
+        """Return the comment that nobody else changes until the transaction ends."""
         await session.execute(statements.CREATION_LOCK)
         columns = await session.execute(statements.TABLE_COLUMNS, [self._oid])
-        comment = next((row[4] for row in columns if row[0] == "embedding"), None)
-        self.space = space_in(comment, self.label)
-        if self.space is None:
-            await session.execute(self._statements.comment(with_space(comment, space)))
-            self.space = space
-            self.uncommitted = self.uncommitted or session.inside
+        comment: str | None = next((row[4] for row in columns if row[0] == "embedding"), None)
+        self.space, self.format = recorded_in(comment, self.label)
+        return comment
+
+    async def _record(self, session: Session, comment: str | None, space: EmbeddingSpace) -> None:
+        changed = with_recorded(comment, space, self.writes_format)
+        await session.execute(self._statements.comment(changed))
+        self.space, self.format = space, self.writes_format
+        self.uncommitted = self.uncommitted or session.inside
 
     async def is_empty(self, session: Session) -> bool:
         """Look for one row; counting would read them all."""
@@ -270,7 +289,7 @@ class PostgresBackend(BackendBase):
         self._storage: VectorType = storage
         self.dimensions = dimensions
         self.label = label
-        self.space = space_in(comment, label)
+        self.space, self.format = recorded_in(comment, label)
 
     # -- writing --------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,50 +11,14 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
-from interleaving import RUNTIME, Body, Orders, finish, run
+from interleaving import RUNTIME, Orders, finish, run
+from writer_calls import BEFORE, CALLS, comparable, upsert, without_none
 
-from toastrack import Embedder, Record
+from toastrack import Embedder
 from toastrack.stores.flow import StoreFlow
-from toastrack.stores.windows import IterableReader, document_windows, record_windows
 
 SEED = 20_26
 MakeFlow = Callable[[Embedder], Any]
-
-
-def record(id: str, text: str = "rye", document: str = "d", **metadata: Any) -> Record:
-    return Record(id, text, metadata, document_id=document)
-
-
-def replace(*records: Record) -> Body:
-    documents = [("d", list(records))]
-    return lambda flow: flow.write(IterableReader(document_windows, documents), None)
-
-
-def upsert(*records: Record) -> Body:
-    return lambda flow: flow.write(IterableReader(record_windows, records), None)
-
-
-def delete(ids: list[str], documents: list[str]) -> Body:
-    return lambda flow: flow.perform(flow.backend.delete, ids, documents)
-
-
-BEFORE = [record("a", n=1), record("b", n=1), record("e", document="other")]
-
-CALLS: dict[str, Body] = {
-    "replace keeps a": replace(record("a", n=1), record("c", "salt")),
-    "replace keeps b": replace(record("b", n=1), record("c", "wheat", m=2)),
-    "replace changes a": replace(record("a", "salt", n=2)),
-    "replace describes both": replace(record("a", n=3), record("b", n=3)),
-    "replace takes e": replace(record("e"), record("b", n=1)),
-    "replace by nothing": replace(),
-    "upsert text of a": upsert(record("a", "wheat", n=1)),
-    "upsert metadata of a": upsert(record("a", m=5)),
-    "upsert moves a": upsert(record("a", document="other", n=1)),
-    "upsert new": upsert(record("f", "wheat")),
-    "delete a": delete(["a"], []),
-    "delete the document": delete([], ["d"]),
-    "delete both documents": delete([], ["d", "other"]),
-}
 
 
 @contextmanager
@@ -63,15 +26,9 @@ def qdrant() -> Iterator[tuple[MakeFlow, Callable[[Any], Any]]]:
     qdrant_client = pytest.importorskip(
         "qdrant_client", reason="the extra 'qdrant' is not installed"
     )
+    from stepped_qdrant import OneAtATime
+
     from toastrack_qdrant.backend import QdrantBackend
-    from toastrack_qdrant.host import Host
-
-    class OneAtATime(Host):
-        """Makes its calls at once: here no two of them run together."""
-
-        @property
-        def local(self) -> bool:
-            return False
 
     client = qdrant_client.QdrantClient(":memory:")
 
@@ -85,7 +42,10 @@ def qdrant() -> Iterator[tuple[MakeFlow, Callable[[Any], Any]]]:
 
     def state(flow: Any) -> Any:
         points, _ = client.scroll(flow.backend.label, limit=100, with_vectors=True)
-        return {point.payload["id"]: (point.payload, rounded(point.vector)) for point in points}
+        return {
+            point.payload["id"]: (without_none(point.payload), rounded(point.vector))
+            for point in points
+        }
 
     yield make, state
     client.close()
@@ -185,7 +145,3 @@ def test_two_calls_at_once_end_as_one_after_the_other(
         found = comparable(state(flow))
         assert found in allowed, f"order {number} of seed {SEED}: {found}"
     assert gave_up <= 1 + orders.random // 20  # of all orders, some let neither come to an end
-
-
-def comparable(state: Any) -> str:
-    return json.dumps(state, sort_keys=True)
