@@ -40,7 +40,7 @@ from toastrack_postgres.codec import (
     dump_json,
     vector_of,
 )
-from toastrack_postgres.connections import Connections
+from toastrack_postgres.connections import Connections, Use
 from toastrack_postgres.filters import Where
 from toastrack_postgres.progress import reporting
 from toastrack_postgres.reconnecting import Outage
@@ -532,7 +532,9 @@ class PostgresBackend(BackendBase):
                         lambda: self._outside_transaction(build), retry="long"
                     )
                 else:
-                    built = await self.in_session(build, reads=False, retry="long")
+                    built = await self._reconnecting(
+                        lambda: self._transact(build, "build"), retry="long"
+                    )
                 if built is not None:
                     return built
                 # Not inside the transaction: a concurrent build waits for the end of each.
@@ -547,14 +549,15 @@ class PostgresBackend(BackendBase):
 
         Rolling back what only read puts back the settings it changed, also in a savepoint.
         """
-        return await self._reconnecting(lambda: self._transact(operation, reads), retry=retry)
+        use: Use = "read" if reads else "write"
+        return await self._reconnecting(lambda: self._transact(operation, use), retry=retry)
 
-    async def _transact(self, operation: Callable[[Session], Awaitable[T]], reads: bool) -> T:
+    async def _transact(self, operation: Callable[[Session], Awaitable[T]], use: Use) -> T:
         for attempt in range(RETRIES + 1):
-            async with self._connections.lend() as connection:
+            async with self._connections.lend(use) as connection:
                 session = Session(self._runtime, connection)
                 try:
-                    transaction = connection.transaction(force_rollback=reads)
+                    transaction = connection.transaction(force_rollback=use == "read")
                     async with self._runtime.enter(transaction):
                         return await operation(session)
                 except (errors.DeadlockDetected, errors.SerializationFailure):
@@ -567,7 +570,7 @@ class PostgresBackend(BackendBase):
 
     async def _outside_transaction(self, operation: Callable[[Session], Awaitable[T]]) -> T:
         """Run an operation that Postgres refuses inside a transaction."""
-        async with self._connections.lend() as connection, self._autocommit(connection):
+        async with self._connections.lend("build") as connection, self._autocommit(connection):
             return await operation(Session(self._runtime, connection))
 
     @asynccontextmanager
