@@ -180,8 +180,10 @@ class Connections:
                 try:
                     yield own
                 finally:
-                    if not own.closed:
+                    if _is_idle(own):
                         self._of_loop().append(own)
+                    else:  # it broke, in whatever state
+                        await self._runtime.call(own.close)
         elif self.is_callers:
             async with self._using[use]:
                 yield given

@@ -74,6 +74,7 @@ _IDS = 1_000
 # How often what others change at this moment is looked at again.
 _ROUNDS = 5
 
+_NO_COLLECTION = re.compile(r"(?i)\bcollection\b.*(doesn't exist|does not exist|not found)")
 # What a proxy or a server that is starting or too busy says.
 _AWAY = (429, 502, 503, 504)
 _BUT_TEXT = models.PayloadSelectorExclude(exclude=["text"])
@@ -777,12 +778,17 @@ class QdrantBackend(RetryingBackend):
         )
 
     def is_collection_gone(self, error: BaseException) -> bool:
-        """Tell whether a host says, each client in its own way, that there is no such collection."""
+        """Tell whether a host says, each client in its own way, that there is no such collection.
+
+        A 404 may be a proxy's, or be about something else.
+        """
         if isinstance(error, UnexpectedResponse):
-            return error.status_code == 404
+            content = error.content.decode(errors="replace")
+            return error.status_code == 404 and bool(_NO_COLLECTION.search(content))
         if isinstance(error, RpcError):
-            return bool(error.code() == StatusCode.NOT_FOUND)
-        return isinstance(error, ValueError) and "not found" in str(error)
+            said = error.details() or ""
+            return error.code() == StatusCode.NOT_FOUND and bool(_NO_COLLECTION.search(said))
+        return isinstance(error, ValueError) and bool(_NO_COLLECTION.search(str(error)))
 
 
 def _shared_the_hash(recorded: Any) -> bool:

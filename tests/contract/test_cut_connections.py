@@ -227,7 +227,8 @@ def test_a_cut_ends_in_a_further_try_or_in_one_error(
         totals: dict[Direction, int] = {}
 
         def measure() -> None:
-            totals.update(sent=-proxy.total("sent"), received=-proxy.total("received"))
+            totals["sent"] = -proxy.total("sent")
+            totals["received"] = -proxy.total("received")
 
         assert use(opened, host.again, proxy, measure) == 0
         chosen = random.Random(SEED)
