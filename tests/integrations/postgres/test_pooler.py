@@ -42,7 +42,9 @@ def pooled(postgres_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     given = conninfo_to_dict(postgres_dsn)
     with Proxy(postgres(postgres_dsn)) as proxy, socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-        server = {name: given[name] for name in ("dbname", "user", "password") if given.get(name)}
+        server: dict[str, Any] = {
+            name: given[name] for name in ("dbname", "user", "password") if given.get(name)
+        }
         server |= {"host": "127.0.0.1", "port": proxy.port}
         settings = {
             "listen_addr": "127.0.0.1",
