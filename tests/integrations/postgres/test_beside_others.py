@@ -344,6 +344,28 @@ def test_many_tasks_open_write_and_search_at_once(
     assert asyncio.run(main()) == [5] * 12
 
 
+@pytest.mark.rest
+@LEVELS
+def test_a_hundred_and_twenty_first_opens(
+    postgres_dsn: str, schema: str, embedder: Embedder, level: str
+) -> None:
+    """Twelve at once, of ten tables."""
+    default = level.replace(" ", "\\ ")
+    conninfo = make_conninfo(postgres_dsn, options=f"-c default_transaction_isolation={default}")
+    for table in range(10):
+        with ExitStack() as stack:
+            stores = [
+                PostgresStore(conninfo, f"docs{table}", schema=schema, embedder=embedder)
+                for _ in range(12)
+            ]
+            for store in stores:
+                stack.callback(store.close)
+            at_once(*(store.open for store in stores))
+            reports = at_once(*(partial(store.upsert, records(9)) for store in stores))
+            assert sum(report.unchanged for report in reports) <= 9 * 11
+            assert stores[0].count() == 9
+
+
 def test_a_connection_keeps_the_level_that_its_owner_chose(
     postgres_dsn: str, schema: str, embedder: Embedder
 ) -> None:
