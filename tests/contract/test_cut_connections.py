@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -159,18 +159,20 @@ HOSTS = {
         few=False,
     ),
     "chroma": Host(_chroma_server, _chroma),
-    "chroma-async": Host(_chroma_server, partial(_chroma, asynchronous=True)),
+    "chroma-async": Host(_chroma_server, partial(_chroma, asynchronous=True), few=False),
     "qdrant": Host(_qdrant_server, _qdrant),
     "qdrant-async": Host(_qdrant_server, partial(_qdrant, asynchronous=True)),
 }
 
 
-def _all() -> Iterator[Any]:
-    """Every host with some cuts for each direction, and those that ``make test`` leaves out."""
-    for name, host in HOSTS.items():
-        if host.few:
-            yield pytest.param(name, FEW, id=f"{name}-{FEW}")
-        yield pytest.param(name, MANY, id=f"{name}-{MANY}", marks=pytest.mark.rest)
+def _cuts(names: Iterable[str]) -> Iterator[Any]:
+    """Some cuts of each, and many, from which some servers do not come back."""
+    for name in names:
+        if HOSTS[name].few:
+            yield pytest.param(name, FEW, False, id=f"{name}-{FEW}")
+        for stays in (False, True):
+            how = "stays away" if stays else "once"
+            yield pytest.param(name, MANY, stays, id=f"{name}-{MANY}-{how}", marks=pytest.mark.rest)
 
 
 @pytest.fixture(autouse=True)
@@ -217,8 +219,7 @@ def use(open_store: Open, again: bool, proxy: Proxy, begin: Callable[[], None]) 
     return lost
 
 
-@pytest.mark.parametrize("stays", [False, True], ids=["once", "stays away"])
-@pytest.mark.parametrize(("name", "cuts"), list(_all()))
+@pytest.mark.parametrize(("name", "cuts", "stays"), list(_cuts(HOSTS)))
 def test_a_cut_ends_in_a_further_try_or_in_one_error(
     request: pytest.FixtureRequest, name: str, cuts: int, stays: bool
 ) -> None:
@@ -263,9 +264,7 @@ def _postgres_address(dsn: str, port: int) -> str:
     return f"postgresql://127.0.0.1:{port}/{given.get('dbname', '')}?{urlencode(options)}"
 
 
-@pytest.mark.parametrize("stays", [False, True], ids=["once", "stays away"])
-@pytest.mark.parametrize("cuts", [FEW, pytest.param(MANY, marks=pytest.mark.rest)])
-@pytest.mark.parametrize("name", ADDRESSES)
+@pytest.mark.parametrize(("name", "cuts", "stays"), list(_cuts(ADDRESSES)))
 def test_an_address_whose_first_connection_is_cut(
     request: pytest.FixtureRequest, embedder: Embedder, name: str, cuts: int, stays: bool
 ) -> None:
