@@ -31,8 +31,10 @@ from toastrack.stores import (
     WriteBatch,
     WriteResult,
     delete_documents,
+    from_recorded,
     matches,
     parsed,
+    to_recorded,
     widened,
     write_batch,
 )
@@ -173,7 +175,7 @@ class ChromaBackend(RetryingBackend):
                 self.client.get_or_create_collection,
                 self.label,
                 configuration=configuration,
-                metadata={SPACE: _dump_space(space)},
+                metadata={SPACE: self._recorded(space)},
                 embedding_function=self._function(space),
             )
         except ChromaError as error:
@@ -182,10 +184,20 @@ class ChromaBackend(RetryingBackend):
 
     async def record_space(self, session: RetryingSession, space: EmbeddingSpace) -> None:
         """Put the space into the collection's metadata, beside what the user keeps there."""
-        metadata = {**self.own_metadata, SPACE: _dump_space(space)}
+        metadata = {**self.own_metadata, SPACE: self._recorded(space)}
         await session.call(self.host.modify, metadata=metadata)
         # Of two that write at once the last one's is there; both must see it.
         await self._learn(session, await self._get_collection(session, self.label))
+
+    async def bring_up(self, session: RetryingSession) -> None:
+        """Put the newer format into the collection's metadata."""
+        await self._learn(session, await self._get_collection(session, self.label))
+        if self.space is not None and self.format < self.writes_format:
+            await self.record_space(session, self.space)
+
+    def _recorded(self, space: EmbeddingSpace) -> str:
+        recorded = to_recorded(space, self.writes_format)
+        return json.dumps(recorded, sort_keys=True, ensure_ascii=False)
 
     @property
     def own_metadata(self) -> dict[str, Any]:
@@ -245,19 +257,19 @@ class ChromaBackend(RetryingBackend):
                 "cosine similarities. A collection's distance cannot be changed: use a new one."
             )
         metadata = dict(host.metadata or {})
-        space = self._space_in(metadata)
+        space, format = self._recorded_in(metadata)
         dimensions = space.dimensions if space else await _size(session, host)
         self._max_rows = await session.call(self.client.get_max_batch_size)
         # All at once, as others may be in the middle of a call.
         self.host, self._metadata = host, metadata
-        self.space, self.dimensions = space, dimensions
+        self.space, self.format, self.dimensions = space, format, dimensions
 
-    def _space_in(self, metadata: Mapping[str, Any]) -> EmbeddingSpace | None:
+    def _recorded_in(self, metadata: Mapping[str, Any]) -> tuple[EmbeddingSpace | None, int]:
         written = metadata.get(SPACE)
         if written is None:
-            return None
+            return None, 1
         try:
-            return EmbeddingSpace.from_dict(json.loads(written))
+            return from_recorded(json.loads(written), where=f"Collection {self.label!r}")
         except (ValueError, TypeError) as error:
             raise StoreError(
                 f"Collection {self.label!r}: its metadata {SPACE!r} is damaged ({error}). Restore "
@@ -274,7 +286,7 @@ class ChromaBackend(RetryingBackend):
         if (
             now is None
             or now.id != found.id
-            or (now.metadata or {}).get(SPACE) != self._metadata.get(SPACE)
+            or self._recorded_in(now.metadata or {})[0] != self.space
         ):
             raise CollectionChangedError(self.kind, self.label)
 
@@ -749,10 +761,6 @@ def _distance(configuration: Mapping[str, Any]) -> str | None:
         if settings and settings.get("space"):
             return str(settings["space"])
     return None
-
-
-def _dump_space(space: EmbeddingSpace) -> str:
-    return json.dumps(space.to_dict(), sort_keys=True, ensure_ascii=False)
 
 
 async def _size(session: RetryingSession, host: Any) -> int | None:

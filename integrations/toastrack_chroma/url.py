@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import chromadb
+import httpx
 
 from toastrack import Embedder
 from toastrack.errors import ConnectionLostError, StoreError
@@ -128,7 +129,7 @@ def _client(address: Address, create: bool) -> Any:
     host, port = address.host, address.port
     try:
         return chromadb.HttpClient(host=host, port=port, ssl=address.secure)
-    except ValueError as error:
+    except (ValueError, httpx.HTTPError) as error:  # it was not there at all, or went
         raise ConnectionLostError(
             f"No Chroma server answers at {host}:{port}. Start one: "
             f"chroma run --path DIR --host {host.strip('[]')} --port {port}"

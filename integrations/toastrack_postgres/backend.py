@@ -41,12 +41,12 @@ from toastrack_postgres.codec import (
     dump_json,
     vector_of,
 )
-from toastrack_postgres.connections import Connections
+from toastrack_postgres.connections import Connections, Use
 from toastrack_postgres.filters import Where
 from toastrack_postgres.progress import reporting
 from toastrack_postgres.reconnecting import Outage
 from toastrack_postgres.session import Rows, Session, is_inside_transaction
-from toastrack_postgres.space_comment import space_in, with_space
+from toastrack_postgres.space_comment import recorded_in, with_recorded
 from toastrack_postgres.sql import Statements
 
 if TYPE_CHECKING:
@@ -162,7 +162,8 @@ class PostgresBackend(BackendBase):
                 await session.execute(known.create_schema)
         await session.execute(known.create_table(self._new_storage, space.dimensions))
         await session.execute(known.create_document_index)
-        await session.execute(known.comment(with_space(None, space)))
+        comment = with_recorded(None, space, self.writes_format)
+        await session.execute(known.comment(comment))
         self.uncommitted = session.inside
         if not await self.find(session):
             raise StoreError(
@@ -171,16 +172,33 @@ class PostgresBackend(BackendBase):
 
     async def record_space(self, session: Session, space: EmbeddingSpace) -> None:
         """Put the space into the comment on the embedding column, unless somebody was faster."""
+        comment = await self._read_comment(session)
+        if self.space is None:
+            await self._record(session, comment, space)
+
+    async def bring_up(self, session: Session) -> None:
+        """Put the newer format into the comment, where this user may."""
+        ((may_alter,),) = await session.execute(statements.MAY_ALTER, [self._oid])
+        if not may_alter:
+            return
+        comment = await self._read_comment(session)
+        if self.space is not None and self.format < self.writes_format:
+            await self._record(session, comment, self.space)
+
+    async def _read_comment(self, session: Session) -> str | None:
+        """Return the comment that nobody else changes until the transaction ends."""
         await session.execute(statements.CREATION_LOCK)
         columns = await session.execute(statements.TABLE_COLUMNS, [self._oid])
-        comment = next((row[4] for row in columns if row[0] == "embedding"), None)
-        self.space = space_in(comment, self.label)
-        if self.space is None:
-            comment = with_space(comment, space)
-            await session.execute(self._statements.comment(comment))
-            self.space = space
-            self.uncommitted = self.uncommitted or session.inside
+        comment: str | None = next((row[4] for row in columns if row[0] == "embedding"), None)
+        self.space, self.format = recorded_in(comment, self.label)
         self._comment = comment
+        return comment
+
+    async def _record(self, session: Session, comment: str | None, space: EmbeddingSpace) -> None:
+        changed = with_recorded(comment, space, self.writes_format)
+        await session.execute(self._statements.comment(changed))
+        self.space, self.format, self._comment = space, self.writes_format, changed
+        self.uncommitted = self.uncommitted or session.inside
 
     async def is_empty(self, session: Session) -> bool:
         """Look for one row; counting would read them all."""
@@ -277,7 +295,7 @@ class PostgresBackend(BackendBase):
         self._storage: VectorType = storage
         self.dimensions = dimensions
         self.label = label
-        self.space = space_in(comment, label)
+        self.space, self.format = recorded_in(comment, label)
 
     async def _check_found(self, session: Session) -> None:
         """Raise ``CollectionChangedError`` unless the name stands for the table that was found.
@@ -287,7 +305,11 @@ class PostgresBackend(BackendBase):
         self._compare_found(await session.execute(self._statements.found))
 
     def _compare_found(self, rows: Rows) -> None:
-        if [tuple(row[:2]) for row in rows] != [(self._oid, self._comment)]:
+        oid, comment = rows[0][:2] if rows else (None, None)
+        # Another store may have brought its format up.
+        if oid != self._oid or (
+            comment != self._comment and recorded_in(comment, self.label)[0] != self.space
+        ):
             raise CollectionChangedError(self.kind, self.label)
 
     # -- writing --------------------------------------------------------------------------------
@@ -542,7 +564,9 @@ class PostgresBackend(BackendBase):
                         lambda: self._outside_transaction(build), retry="long"
                     )
                 else:
-                    built = await self.in_session(build, reads=False, retry="long")
+                    built = await self._reconnecting(
+                        lambda: self._transact(build, "build"), retry="long"
+                    )
                 if built is not None:
                     return built
                 # Not inside the transaction: a concurrent build waits for the end of each.
@@ -557,14 +581,15 @@ class PostgresBackend(BackendBase):
 
         Rolling back what only read puts back the settings it changed, also in a savepoint.
         """
-        return await self._reconnecting(lambda: self._transact(operation, reads), retry=retry)
+        use: Use = "read" if reads else "write"
+        return await self._reconnecting(lambda: self._transact(operation, use), retry=retry)
 
-    async def _transact(self, operation: Callable[[Session], Awaitable[T]], reads: bool) -> T:
+    async def _transact(self, operation: Callable[[Session], Awaitable[T]], use: Use) -> T:
         for attempt in range(RETRIES + 1):
-            async with self._connections.lend() as connection:
+            async with self._connections.lend(use) as connection:
                 session = Session(self._runtime, connection)
                 try:
-                    transaction = connection.transaction(force_rollback=reads)
+                    transaction = connection.transaction(force_rollback=use == "read")
                     async with self._runtime.enter(transaction):
                         return await operation(session)
                 except (errors.DeadlockDetected, errors.SerializationFailure):
@@ -577,7 +602,7 @@ class PostgresBackend(BackendBase):
 
     async def _outside_transaction(self, operation: Callable[[Session], Awaitable[T]]) -> T:
         """Run an operation that Postgres refuses inside a transaction."""
-        async with self._connections.lend() as connection, self._autocommit(connection):
+        async with self._connections.lend("build") as connection, self._autocommit(connection):
             return await operation(Session(self._runtime, connection))
 
     @asynccontextmanager

@@ -59,6 +59,9 @@ TABLE_COLUMNS = """
     where a.attrelid = %s and a.attnum > 0 and not a.attisdropped
 """
 
+# Only who owns a table may comment on its columns.
+MAY_ALTER = "select pg_has_role(c.relowner, 'usage') from pg_class c where c.oid = %s"
+
 HAS_UNIQUE_ID = """
     select exists (
         select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]

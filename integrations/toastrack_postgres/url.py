@@ -62,7 +62,14 @@ def open_url(
 ) -> Iterator[PostgresStore]:
     """Open the store of a URL; ``embedder`` may depend on the space that it recorded."""
     address = parse_url(url)
-    server: Any = OwnServer(address.folder) if address.conninfo is None else address.conninfo
+    server: Any = address.conninfo
+    if server is None:
+        server = OwnServer(address.folder)
+        if not create and not server.is_there():
+            # Starting it would make one.
+            raise StoreError(
+                f"There is no Postgres in {str(server.folder)!r}. Ingest into it first."
+            )
     with PostgresStore(
         server,
         address.table,

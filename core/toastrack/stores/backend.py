@@ -62,6 +62,10 @@ class Backend(Protocol[S, O_contra]):
     """The size of its vectors, once it is found; None while it is empty and does not say."""
     space: EmbeddingSpace | None
     """The space that it recorded."""
+    format: int
+    """The format of what it keeps, which it recorded beside the space; 1 where it says nothing."""
+    writes_format: int
+    """The format that a new one is made in, and that an older one is brought up to."""
     uncommitted: bool
     """A transaction of the caller's could still undo what was found."""
     callers_connection: bool
@@ -70,7 +74,7 @@ class Backend(Protocol[S, O_contra]):
     # -- the collection -------------------------------------------------------------------------
 
     async def find(self, session: S) -> bool:
-        """Look for the collection; if it is there, learn its ``dimensions`` and ``space``.
+        """Look for the collection; if it is there, learn its ``dimensions``, ``space``, ``format``.
 
         Raises ``StoreError`` for one that cannot be used as it is.
         """
@@ -82,6 +86,14 @@ class Backend(Protocol[S, O_contra]):
 
     async def record_space(self, session: S, space: EmbeddingSpace) -> None:
         """Write the space down where none is, then read it back: somebody may have been faster."""
+        ...
+
+    async def bring_up(self, session: S) -> None:
+        """Make an older format ``writes_format``, in one step that is done or not.
+
+        It comes before the first write. Somebody may have been faster. Nothing happens where the
+        host does not let this user alter the collection: what is written then counts in both.
+        """
         ...
 
     async def is_empty(self, session: S) -> bool:
@@ -227,6 +239,8 @@ class BackendBase:
     runtime: Runtime
     dimensions: int | None = None
     space: EmbeddingSpace | None = None
+    format: int = 1
+    writes_format: int = 1
     uncommitted = False
     callers_connection = False
 
@@ -262,6 +276,9 @@ class BackendBase:
     async def is_empty(self, session: Any) -> bool:
         """Ask for the number of records."""
         return not await self.count(session, False)
+
+    async def bring_up(self, session: Any) -> None:
+        """Do nothing: there is one format."""
 
     async def check_adoptable(self, session: Any) -> None:
         """Do nothing: any record can be read."""

@@ -5,87 +5,22 @@ from __future__ import annotations
 import itertools
 import json
 import random
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from types import SimpleNamespace
 from typing import Any, Protocol
 from uuid import uuid4
 
 import numpy as np
 import pytest
 from awaited import running_loop
-from interleaving import RUNTIME, Body, Orders, Writer, finish, on_a_thread, run, run_waiting
+from interleaving import RUNTIME, Orders, Writer, finish, run, run_waiting
+from writer_calls import BEFORE, CALLS, comparable, upsert, without_none
 
-from toastrack import Embedder, Record, ingest
+from toastrack import Embedder
 from toastrack.stores.flow import StoreFlow
-from toastrack.stores.windows import IterableReader, document_windows, record_windows
 
 SEED = 20_26
-
-
-def record(id: str, text: str = "rye", document: str = "d", **metadata: Any) -> Record:
-    return Record(id, text, metadata, document_id=document)
-
-
-def replace(*records: Record) -> Body:
-    return replace_many({"d": records})
-
-
-def replace_many(documents: dict[str, Sequence[Record]]) -> Body:
-    pairs = [(document, list(records)) for document, records in documents.items()]
-    return lambda flow: flow.write(IterableReader(document_windows, pairs), None)
-
-
-def upsert(*records: Record) -> Body:
-    return lambda flow: flow.write(IterableReader(record_windows, records), None)
-
-
-def delete(ids: list[str], documents: list[str]) -> Body:
-    return lambda flow: flow.perform(flow.backend.delete, ids, documents)
-
-
-def ingested(*records: Record) -> Body:
-    """Call the real ``ingest``, over a store that is no more than the flow."""
-
-    def call(flow: Any) -> Coroutine[Any, Any, Any]:
-        def work(wait_for: Callable[[Any], Any]) -> Any:
-            def write(documents: Any, on_write: Any) -> Any:
-                read = IterableReader(document_windows, documents)
-                return wait_for(flow.write(read, on_write))
-
-            store: Any = SimpleNamespace(
-                embedder=flow.embedder, replace_many=write, _check=flow.backend.check
-            )
-            return ingest(records, store)
-
-        body: Coroutine[Any, Any, Any] = on_a_thread(work)
-        return body
-
-    return call
-
-
-BEFORE = [record("a", n=1), record("b", n=1), record("e", document="other")]
-
-CALLS: dict[str, Body] = {
-    "replace keeps a": replace(record("a", n=1), record("c", "salt")),
-    "replace keeps b": replace(record("b", n=1), record("c", "wheat", m=2)),
-    "replace changes a": replace(record("a", "salt", n=2)),
-    "replace describes both": replace(record("a", n=3), record("b", n=3)),
-    "replace takes e": replace(record("e"), record("b", n=1)),
-    "replace by nothing": replace(),
-    "replace two documents": replace_many(
-        {"d": [record("a", n=1), record("g")], "other": [record("e", "salt", "other")]}
-    ),
-    "ingest": ingested(Record("d", "wheat"), Record("other", "rye", {"n": 7})),
-    "upsert text of a": upsert(record("a", "wheat", n=1)),
-    "upsert metadata of a": upsert(record("a", m=5)),
-    "upsert moves a": upsert(record("a", document="other", n=1)),
-    "upsert new": upsert(record("f", "wheat")),
-    "delete a": delete(["a"], []),
-    "delete the document": delete([], ["d"]),
-    "delete both documents": delete([], ["d", "other"]),
-}
 
 
 class Host(Protocol):
@@ -127,15 +62,9 @@ def qdrant(request: pytest.FixtureRequest, embedder: Embedder) -> Iterator[Host]
     qdrant_client = pytest.importorskip(
         "qdrant_client", reason="the extra 'qdrant' is not installed"
     )
+    from stepped_qdrant import OneAtATime
+
     from toastrack_qdrant.backend import QdrantBackend
-    from toastrack_qdrant.host import Host as QdrantHost
-
-    class OneAtATime(QdrantHost):
-        """Makes its calls at once: here no two of them run together."""
-
-        @property
-        def local(self) -> bool:
-            return False
 
     client = qdrant_client.QdrantClient(":memory:")
 
@@ -149,7 +78,10 @@ def qdrant(request: pytest.FixtureRequest, embedder: Embedder) -> Iterator[Host]
 
     def state(flow: Any) -> Any:
         points, _ = client.scroll(flow.backend.label, limit=100, with_vectors=True)
-        return {point.payload["id"]: (point.payload, rounded(point.vector)) for point in points}
+        return {
+            point.payload["id"]: (without_none(point.payload), rounded(point.vector))
+            for point in points
+        }
 
     yield Stepped(make, state)
     client.close()
@@ -282,10 +214,6 @@ def postgres(request: pytest.FixtureRequest, embedder: Embedder) -> Iterator[Hos
 
 def rounded(vector: Any) -> list[float]:
     return [round(number, 3) + 0.0 for number in np.asarray(vector).tolist()]
-
-
-def comparable(state: Any) -> str:
-    return json.dumps(state, sort_keys=True)
 
 
 HOSTS = [qdrant, chroma, postgres]
