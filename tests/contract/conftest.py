@@ -296,13 +296,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave to ``make test-rest`` what is likely to be the same on all kinds of a host."""
+    if config.getoption("kinds"):
+        elsewhere = [item for item in items if not _is_for_any_host(item)]
+        items[:] = [item for item in items if _is_for_any_host(item)]
+        config.hook.pytest_deselected(items=elsewhere)
     for item in items:
         call = getattr(item, "callspec", None)
         kind = call.params.get("kind") if call else None
         if isinstance(kind, Kind) and not kind.whole and not item.get_closest_marker("connection"):
             item.add_marker("rest")
+
+
+def _is_for_any_host(item: pytest.Item) -> bool:
+    """Tell whether a test is about the store of ``--kinds``, and not about hosts that we know."""
+    call = getattr(item, "callspec", None)
+    return bool(call and "kind" in call.params) and not item.get_closest_marker("own_hosts")
 
 
 class MakeStore(Protocol):

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from contract.conftest import MakeStore
 
+pytestmark = pytest.mark.own_hosts
+
 A, B, C = (
     Record(id, text, {"n": 1})
     for id, text in (("a", "rye keeps fresh"), ("b", "salt is in it"), ("c", "wheat"))
@@ -50,8 +52,6 @@ class Hand:
         self._loop = getattr(store, "_loop", None)
         self._request = request
         self.host = type(self._backend).__module__.partition(".")[0].removeprefix("toastrack_")
-        if self.host not in ("postgres", "chroma", "qdrant"):
-            pytest.skip("how a collection is renamed is known of our own hosts only")
         if self.host == "qdrant" and type(self._client).__name__ == "EdgeClient":
             pytest.skip("this client's collections cannot be deleted or renamed")
 
