@@ -425,6 +425,12 @@ class Embedder:
             MissingExtraError: What reads its tokenizer is not installed.
         """
         check_text(text, "split")
+        return [chunk for _, chunk in self._chunks(text, max_tokens, overlap)]
+
+    def _chunks(
+        self, text: str, max_tokens: int | None = None, overlap: int = 0, *, markdown: bool = False
+    ) -> list[tuple[int, str]]:
+        """``split``, with where each chunk begins; Markdown is split at its headings first."""
         check_positive("max_tokens", max_tokens)
         check_count("overlap", overlap)
         limit = self.max_tokens if max_tokens is None else max_tokens
@@ -433,7 +439,11 @@ class Embedder:
         if max_tokens is None:
             self._check_room(self.tokenizer, "document")
         return self.tokenizer.split(
-            text, max_tokens=limit, overlap=overlap, prompt=self.document_prompt
+            text,
+            max_tokens=limit,
+            overlap=overlap,
+            prompt=self.document_prompt,
+            markdown=markdown,
         )
 
     @property

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from made_files import pdf
 
 from toastrack import Embedder, Record, ingest
-from toastrack.errors import RecordError, SourceError
+from toastrack.errors import MissingExtraError, RecordError, SourceError
 from toastrack.ingestion.ingest import Progress
 from toastrack.stores.windows import WINDOW
 
@@ -227,3 +230,91 @@ def test_prune_never_empties_a_store_by_mistake(store: PostgresStore, tmp_path: 
     with pytest.raises(SourceError, match="would empty the store"):
         ingest(tmp_path, store, prune=True)
     assert store.count() == 1
+
+
+def test_chunks_know_their_section_and_the_users_fields_win(
+    store: PostgresStore, tmp_path: Path
+) -> None:
+    (tmp_path / "rye.md").write_text(
+        f"---\ntags: [dark]\n---\npreface\n\n# Rye\n\n{LONG}\n\n## Why\n\n{LONG}\n"
+    )
+    (tmp_path / "own.md").write_text("---\nsection: mine\ntitle: Mine\n---\n# Salt\n")
+    (tmp_path / "short.md").write_text("\n\n# Short\n\nIt is.\n")
+    ingest(tmp_path, store)
+    chunks = [record for record in store.records() if record.document == "rye.md"]
+    chunks.sort(key=lambda record: record.chunk or 0)
+    sections = [record.metadata.get("section") for record in chunks]
+    assert list(dict.fromkeys(sections)) == [None, "Rye", "Rye > Why"]
+    assert all(record.metadata["tags"] == ["dark"] for record in chunks)
+    assert all(record.metadata["title"] == "Rye" for record in chunks)
+    assert sum(record.text.startswith("## Why") for record in chunks) == 1
+    own, short = store.get(["own.md", "short.md"])
+    assert own is not None
+    assert short is not None
+    assert own.metadata == {"source": "own.md", "title": "Mine", "section": "mine"}
+    assert short.metadata == {"source": "short.md", "title": "Short", "section": "Short"}
+
+
+def test_chunks_of_a_pdf_know_their_page(store: PostgresStore, tmp_path: Path) -> None:
+    pytest.importorskip("pypdf", reason="the extra 'files' is not installed")
+    words = [f"the {n} bread rises warm and sour" for n in range(20)]
+    (tmp_path / "a.pdf").write_bytes(pdf([words, words]))
+    ingest(tmp_path, store)
+    chunks = sorted(store.records(), key=lambda record: record.chunk or 0)
+    pages = [record.metadata["page"] for record in chunks]
+    assert pages == sorted(pages)
+    assert set(pages) == {1, 2}
+
+
+def test_a_missing_extra_is_said_before_anything_is_written(
+    store: PostgresStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.md").write_text("# Rye\n")
+    (tmp_path / "b.pdf").write_bytes(b"%PDF")
+    monkeypatch.setitem(sys.modules, "pypdf", None)
+    with pytest.raises(MissingExtraError, match=r"'pypdf' is not installed"):
+        ingest(tmp_path, store)
+    assert store.count() == 0
+    said: list[str] = []
+    report = ingest(tmp_path, store, skip_bad=True, on_bad=said.append)
+    assert (report.written, report.skipped) == (1, 1)
+    assert "b.pdf: 'pypdf' is not installed. Run: pip install" in said[0]
+
+
+def test_a_delimiter_that_was_found_is_noted(store: PostgresStore, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id;text\na;Rye, dark\n")
+    said: list[str] = []
+    ingest(tmp_path, store, on_note=said.append)
+    assert len(said) == 1
+    assert "a.csv: semicolons stand between the fields" in said[0]
+    assert store.get(["a"]) == [Record("a", "Rye, dark")]
+
+
+def test_json_that_holds_no_rows_stops_no_folder_but_itself(
+    store: PostgresStore, tmp_path: Path
+) -> None:
+    (tmp_path / "package.json").write_text('{"name": "bread"}')
+    (tmp_path / "a.md").write_text("# Rye\n")
+    report = ingest(tmp_path, store)
+    assert (report.written, report.skipped) == (1, 1)
+    with pytest.raises(SourceError, match="no array of objects"):
+        ingest(tmp_path / "package.json", store)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"delimiter": ";;"}, "delimiter=';;' is not one sign"),
+        ({"encoding": "nonsense"}, "encoding='nonsense' is not known"),
+        ({"encoding": "base64"}, "encoding='base64' is not known"),
+        ({"text": "{a.b}"}, "is no template"),
+        ({"text": "{a}", "text_column": "b"}, "text= and text_column="),
+        ({"column_types": {"n": list}}, "'n' is <class 'list'>"),
+        ({"id_from": "nowhere"}, "id_from='nowhere'"),
+    ],
+)
+def test_an_argument_that_cannot_be_is_named(
+    store: PostgresStore, folder: Path, wrong: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        ingest(folder, store, **wrong)

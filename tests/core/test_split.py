@@ -214,7 +214,9 @@ def test_characters_of_several_tokens_stay_whole(kind: str, room: int, prompt: s
     tokenizer = byte_tokenizer()
     limit = tokenizer.count(prompt) + room
     text = TEXTS[kind][:300]
-    chunks = tokenizer.split(text, max_tokens=limit, overlap=0, prompt=prompt)
+    parts = tokenizer.split(text, max_tokens=limit, overlap=0, prompt=prompt)
+    chunks = [chunk for _, chunk in parts]
+    assert all(text.startswith(chunk, offset) for offset, chunk in parts)
     assert max(tokenizer.count(prompt + chunk) for chunk in chunks) <= limit
     assert letters("".join(chunks)) == letters(text)
 
@@ -222,7 +224,7 @@ def test_characters_of_several_tokens_stay_whole(kind: str, room: int, prompt: s
 def test_blank_text_is_one_chunk_where_white_space_is_tokens_too() -> None:
     blank = " \n" * 200
     chunks = byte_tokenizer().split(blank, max_tokens=16, overlap=0, prompt="")
-    assert chunks == [blank]
+    assert chunks == [(0, blank)]
 
 
 def test_a_limit_below_one_character_is_refused() -> None:
@@ -319,8 +321,8 @@ def test_a_splitter_is_made_once(embedder: Embedder, monkeypatch: pytest.MonkeyP
     made = []
     build = tokens.Tokenizer._splitter
 
-    def watched(self: Tokenizer, room: int, overlap: int) -> object:
-        splitter = build(self, room, overlap)
+    def watched(self: Tokenizer, room: int, overlap: int, markdown: bool) -> object:
+        splitter = build(self, room, overlap, markdown)
         made.append(splitter)
         return splitter
 
@@ -329,3 +331,14 @@ def test_a_splitter_is_made_once(embedder: Embedder, monkeypatch: pytest.MonkeyP
         embedder.split(paragraphs(5, seed=seed))
     assert len(made) == 5
     assert len({id(splitter) for splitter in made}) == 1
+
+
+def test_markdown_is_split_at_its_headings(embedder: Embedder) -> None:
+    texts = ["Rye bread is sour. " * (2 + n % 3) for n in range(9)]
+    text = "\n\n".join(f"## Bread {n}\n\n{body}" for n, body in enumerate(texts))
+    parts = embedder._chunks(text, 48, markdown=True)
+    assert all(text.startswith(chunk, offset) for offset, chunk in parts)
+    assert letters("".join(chunk for _, chunk in parts)) == letters(text)
+    assert max(embedder.count_tokens(chunk) for _, chunk in parts) <= 48
+    assert all(chunk.startswith("## Bread") for _, chunk in parts)
+    assert not all(chunk.startswith("## Bread") for chunk in embedder.split(text, 48))

@@ -7,7 +7,9 @@ import re
 _FLAGS = {
     "adopt": "toastrack ingest --adopt",  # the other commands only look
     "column_types": "--column-type",
+    "delimiter": "--delimiter",
     "device": "--device",
+    "encoding": "--encoding",
     "force": "--force",
     "id_column": "--id-column",
     "id_from": "--id-from",
@@ -15,6 +17,7 @@ _FLAGS = {
     "overlap": "--overlap",
     "prune": "--prune",
     "skip_bad": "--skip-bad",
+    "text": "--text",
     "text_column": "--text-column",
     "vector_column": "--vector-column",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from datetime import date, datetime
 from functools import partial
 from typing import Annotated, Literal
 
@@ -20,8 +21,8 @@ def ingest_command(
     sources: Annotated[
         list[str],
         typer.Argument(
-            help="Folders and files: .txt, .md, .jsonl, .csv, .parquet, and .gz of the first four; "
-            "- is JSON Lines on standard input.",
+            help="Folders and files: text, Markdown, JSON Lines, JSON, CSV, TSV, Parquet, HTML, PDF, "
+            "Word; - is JSON Lines on standard input.",
             show_default=False,
         ),
     ],
@@ -58,6 +59,14 @@ def ingest_command(
         int, typer.Option(help="Tokens that neighbouring chunks of a document share.")
     ] = 0,
     text_column: Annotated[str, typer.Option(help="The field of a row to embed.")] = "text",
+    text: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEMPLATE",
+            help="Make that text of several fields: '{title}: {body}'.",
+            show_default=False,
+        ),
+    ] = None,
     id_column: Annotated[str, typer.Option(help="The field of a row that names it.")] = "id",
     id_from: Annotated[
         Literal["column", "content"],
@@ -75,8 +84,19 @@ def ingest_command(
         list[str] | None,
         typer.Option(
             metavar="NAME=TYPE",
-            help="What a field of a CSV is: int, float, bool or str; may be repeated.",
+            help="What a field of a CSV is: int, float, bool, str, date or datetime; may be repeated.",
         ),
+    ] = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option(
+            help="What stands between the fields of a CSV; \\t is a tab.",
+            show_default="found in the header",
+        ),
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Of text without a byte order mark.", show_default="utf-8"),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -97,14 +117,18 @@ def ingest_command(
                     prune=prune,
                     overlap=overlap,
                     text_column=text_column,
+                    text=text,
                     id_column=id_column,
                     id_from=id_from,
                     skip_bad=skip_bad,
                     vector_column=vector_column,
                     metadata_columns=metadata_column or None,
                     column_types=dict(_column_type(text) for text in column_type or []),
+                    delimiter="\t" if delimiter == r"\t" else delimiter,
+                    encoding=encoding,
                     on_progress=on_progress,
                     on_bad=lambda message: typer.echo(f"left out: {with_flags(message)}", err=True),
+                    on_note=lambda message: typer.echo(f"note: {with_flags(message)}", err=True),
                 )
             built = False
             if index:
@@ -122,7 +146,14 @@ def ingest_command(
         typer.echo(summary(report, index_built=built))
 
 
-_TYPES = {"int": int, "float": float, "bool": bool, "str": str}
+_TYPES = {
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "str": str,
+    "date": date,
+    "datetime": datetime,
+}
 
 
 def _column_type(text: str) -> tuple[str, type]:

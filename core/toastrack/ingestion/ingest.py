@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from datetime import date, datetime
 from itertools import chain, islice
-from typing import Literal
+from typing import Any, Literal, cast
 
 from toastrack.errors import RecordError, SourceError
-from toastrack.ingestion.readers import BadInput, Columns, SourceDocument
+from toastrack.ingestion.objects import Row, Table, is_row, is_table, read_objects, rows_of
+from toastrack.ingestion.readers import BadInput, ReadOptions, SourceDocument
+from toastrack.ingestion.readers.base import Kind, Place
+from toastrack.ingestion.readers.decoding import is_encoding
+from toastrack.ingestion.readers.template import Template
 from toastrack.ingestion.sources import SourceFile, find_files
 from toastrack.records import Record, Report
 from toastrack.stores.checks import checked
@@ -44,20 +50,24 @@ class Progress:
 
 
 def ingest(
-    sources: StrPath | Iterable[StrPath | Record],
+    sources: StrPath | Table | Iterable[StrPath | Row],
     store: IngestStore,
     *,
     prune: bool = False,
     skip_bad: bool = False,
     overlap: int = 0,
     text_column: str = "text",
+    text: str | None = None,
     id_column: str = "id",
     id_from: Literal["column", "content"] = "column",
     vector_column: str | None = None,
     metadata_columns: Sequence[str] | None = None,
     column_types: Mapping[str, type] | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_bad: Callable[[str], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Report:
     """Put files or records into a store; run it again and only what changed is embedded.
 
@@ -68,38 +78,52 @@ def ingest(
     What was written stays when a run is stopped, and the next one goes on from there.
 
     Args:
-        sources: Folders and files (.txt, .md, .jsonl, .csv, .parquet; .gz of the first four), or
-            records; one or many. "-" is JSON Lines on standard input.
+        sources: Folders and files, or records; one or many. Files are text (.txt, .text, .rst),
+            Markdown (.md, .markdown), rows (.jsonl, .ndjson, .json, .csv, .tsv, .parquet) and, with
+            the extra ``files``, .html, .pdf and .docx; "-" is JSON Lines on standard input. In place
+            of records there may be mappings, a frame of pandas or polars, an Arrow table,
+            LangChain's documents or LlamaIndex' nodes.
         store: Where they go.
         prune: Delete the store's documents that these sources do not have.
         skip_bad: Count what cannot be read or stored instead of stopping at it.
         overlap: Tokens that neighbouring chunks of one document share.
         text_column: The field of a row that is embedded.
+        text: Makes that text of several fields, "{title}: {body}", which stay metadata, too.
         id_column: The field of a row that names it.
         id_from: "content" names a row by the sha256 of its text instead.
         vector_column: The field of a row that holds a ready vector, stored as it is.
         metadata_columns: The fields of a row to keep beside its text; None keeps all.
-        column_types: What a field of a CSV is: int, float, bool or str.
+        column_types: What a field of a CSV is: int, float, bool, str, date or datetime; of the last
+            two ISO 8601 is read and stored.
+        delimiter: What stands between the fields of a CSV; None finds it in the header.
+        encoding: Of text files without a byte order mark; None is UTF-8.
         on_progress: Called after each write.
         on_bad: Called with one sentence for each input that ``skip_bad`` left out.
+        on_note: Called with one sentence for what was found by itself, such as a delimiter.
 
     Raises:
         SourceError: A source cannot be read, or two documents have one id; names file and line.
+        MissingExtraError: There is a file of a format whose extra is not installed.
         RecordError: The store cannot hold a record; names it and where it stands.
         SpaceMismatchError: The store was built in another embedding space.
         StoreError: The table or collection cannot be used as it is.
         ModelError: The model cannot be found, read or run.
+        TypeError: A source is neither a path nor a record, nor many of one of them.
         ValueError: ``prune`` and ``skip_bad`` are both given, or an argument cannot be.
     """
     started = time.monotonic()
-    columns = _columns(
-        Columns(
+    options = _checked(
+        ReadOptions(
             text=text_column,
+            template=None if text is None else Template.parse(text),
             id=id_column,
             id_from=id_from,
             vector=vector_column,
             metadata=metadata_columns,
             types=column_types or {},
+            delimiter=delimiter,
+            encoding=encoding,
+            say=on_note,
         )
     )
     if prune and skip_bad:
@@ -107,7 +131,10 @@ def ingest(
             "prune=True and skip_bad=True cannot go together: a document that cannot be read today would be "
             "deleted from the store."
         )
-    files, records = _sort_sources(sources)
+    files, objects = _sort_sources(sources)
+    if not skip_bad:
+        for file in files:
+            file.format.check()
     sizes = [file.size for file in files if file.size is not None]
     total = sum(sizes) if files and len(sizes) == len(files) else None
     with closing(IdSet()) as ids, closing(IdSet()) as documents:
@@ -119,8 +146,11 @@ def ingest(
                 shown = replace(report, skipped=run.skipped)
                 on_progress(Progress(shown, run.bytes_done, total))
 
-        inputs = (item for file in files for item in file.read(columns))
-        report = store.replace_many(run.documents(inputs, records), on_write)
+        inputs = chain(
+            (item for file in files for item in file.read(options)),
+            ((item, 0) for item in read_objects(objects, options)),
+        )
+        report = store.replace_many(run.documents(inputs), on_write)
         report.skipped += run.skipped
         if prune:
             report.deleted += _prune(store, documents)
@@ -128,13 +158,26 @@ def ingest(
     return report
 
 
-def _columns(columns: Columns) -> Columns:
-    if columns.id_from not in ("column", "content"):
-        raise ValueError(f"id_from={columns.id_from!r} is not 'column' or 'content'.")
-    for name, kind in columns.types.items():
-        if kind not in (int, float, bool, str):
-            raise ValueError(f"column_types: {name!r} is {kind!r}, not int, float, bool or str.")
-    return columns
+def _checked(options: ReadOptions) -> ReadOptions:
+    if options.id_from not in ("column", "content"):
+        raise ValueError(f"id_from={options.id_from!r} is not 'column' or 'content'.")
+    if options.template is not None and options.text != "text":
+        raise ValueError("text= and text_column= both say what is embedded. Give one of them.")
+    for name, kind in options.types.items():
+        if kind not in (int, float, bool, str, date, datetime):
+            raise ValueError(
+                f"column_types: {name!r} is {kind!r}, not int, float, bool, str, date or datetime."
+            )
+    if options.delimiter is not None and (
+        len(options.delimiter) != 1 or options.delimiter in '"\r\n'
+    ):
+        raise ValueError(f"delimiter={options.delimiter!r} is not one sign, such as ';' or a tab.")
+    if options.encoding is not None and not is_encoding(options.encoding):
+        raise ValueError(
+            f"encoding={options.encoding!r} is not known. Common ones are 'utf-8', 'utf-16', "
+            "'latin-1' and 'cp1252'."
+        )
+    return options
 
 
 class _Run:
@@ -161,49 +204,57 @@ class _Run:
         self.in_flight: dict[str, int] = {}
 
     def documents(
-        self, inputs: Iterable[tuple[SourceDocument | BadInput, int]], records: Iterable[Record]
+        self, inputs: Iterable[tuple[SourceDocument | Record | BadInput, int]]
     ) -> Iterator[Document]:
-        for item, size in inputs:
-            if isinstance(item, BadInput):
-                self._bad(SourceError(item.message))
-                self.bytes_done += size
-                continue
-            record = Record(item.id, item.text, item.metadata, vector=item.vector)
-            document = self._document(record, item.location)
+        for number, (item, size) in enumerate(inputs, start=1):
+            document = self._document(item, number)
             if document is None:
                 self.bytes_done += size
             else:
                 self.in_flight[document[0]] = size
                 yield document
-        for number, record in enumerate(records, start=1):
-            document = self._document(record, f"record {number}")
-            if document is not None:
-                yield document
 
-    def _document(self, record: Record, location: str) -> Document | None:
-        """Return the records of one document, or None if it is bad and may be left out."""
+    def _document(self, item: SourceDocument | Record | BadInput, number: int) -> Document | None:
+        """Return the records of one document, or None if it is left out."""
+        if isinstance(item, BadInput):
+            self._bad(SourceError(item.message), item.kind)
+            return None
+        if isinstance(item, Record):
+            record, location = _whole(item), f"record {number}"
+            item = SourceDocument(record.id, record.text, location)
+        else:
+            record = Record(item.id, item.text, item.metadata, vector=item.vector)
         try:
             record = checked(record, dimensions=self.store.embedder.dimensions)
             self.store._check(record)
         except RecordError as error:
-            self._bad(RecordError(f"{location}: {error}"))
+            self._bad(RecordError(f"{item.location}: {error}"))
             return None
-        self._note(record.id, location)
+        self._note(record.id, item.location)
         self.document_ids.add([record.id])
         if not record.text.strip() and record.vector is None:
             self.skipped += 1
             return record.id, []
-        parts = [record.text]
+        parts = [(0, record.text)]
         if record.vector is None:
-            parts = self.store.embedder.split(record.text, overlap=self.overlap)
+            parts = self.store.embedder._chunks(
+                record.text, overlap=self.overlap, markdown=item.markdown
+            )
         if len(parts) == 1:
-            return record.id, [record]
+            blank = len(record.text) - len(record.text.lstrip())
+            return record.id, [replace(record, metadata=_metadata(record, item.places, blank))]
         chunks = [
-            Record(f"{record.id}#{i}", part, record.metadata, document_id=record.id, chunk=i)
-            for i, part in enumerate(parts)
+            Record(
+                f"{record.id}#{i}",
+                part,
+                _metadata(record, item.places, offset),
+                document_id=record.id,
+                chunk=i,
+            )
+            for i, (offset, part) in enumerate(parts)
         ]
         for chunk in chunks:
-            self._note(chunk.id, f"{location} (chunk {chunk.chunk})")
+            self._note(chunk.id, f"{item.location} (chunk {chunk.chunk})")
         return record.id, chunks
 
     def _note(self, id: str, location: str) -> None:
@@ -215,39 +266,49 @@ class _Run:
                 "within one run."
             )
 
-    def _bad(self, error: SourceError | RecordError) -> None:
-        if not self.skip_bad:
+    def _bad(self, error: SourceError | RecordError, kind: Kind = "cannot be read") -> None:
+        if kind == "cannot be read" and not self.skip_bad:
             raise error
         self.skipped += 1
         if self.on_bad is not None:
             self.on_bad(str(error))
 
 
+def _metadata(record: Record, places: Sequence[Place], offset: int) -> Mapping[str, Any]:
+    """Return what is kept beside a chunk that begins here; the document's own fields win."""
+    before = bisect_right(places, offset, key=lambda place: place.offset)
+    return {**places[before - 1].metadata, **record.metadata} if before else record.metadata
+
+
 def _sort_sources(
-    sources: StrPath | Iterable[StrPath | Record],
-) -> tuple[list[SourceFile], Iterator[Record]]:
-    """Return the files to read, or the stream of records; a stream is not read ahead."""
+    sources: StrPath | Table | Iterable[StrPath | Row],
+) -> tuple[list[SourceFile], Iterable[Any]]:
+    """Return the files to read, or the stream of objects; a stream is not read ahead."""
     if isinstance(sources, (str, os.PathLike)):
-        return find_files([sources]), iter(())
-    items = iter(sources)
+        return find_files([sources]), ()
+    if is_row(sources):
+        raise TypeError(f"One {type(sources).__name__} was given. Write it in a list: [it].")
+    items: Iterator[Any]
+    if is_table(sources):
+        items = rows_of(cast(Table, sources))
+    elif isinstance(sources, Iterable) and not isinstance(sources, (bytes, bytearray)):
+        items = iter(sources)
+    else:
+        raise TypeError(
+            f"ingest takes paths or records, not {type(sources).__name__}. A lazy frame is "
+            "collected first."
+        )
     first = next(items, None)
     if first is None:
         raise SourceError("There is nothing to ingest: no source was given.")
-    if isinstance(first, Record):
-        return [], _records(first, items)
-    paths: list[StrPath] = []
-    for item in (first, *items):
-        if isinstance(item, Record):
+    if not isinstance(first, (str, os.PathLike)):
+        return [], chain([first], items)
+    paths: list[StrPath] = [first]
+    for item in items:
+        if not isinstance(item, (str, os.PathLike)):
             raise TypeError("ingest takes paths or records, not both in one call.")
         paths.append(item)
-    return find_files(paths), iter(())
-
-
-def _records(first: Record, others: Iterable[StrPath | Record]) -> Iterator[Record]:
-    for record in chain([first], others):
-        if not isinstance(record, Record):
-            raise TypeError("ingest takes paths or records, not both in one call.")
-        yield _whole(record)
+    return find_files(paths), ()
 
 
 def _whole(record: Record) -> Record:

@@ -12,9 +12,15 @@ from pathlib import Path
 from typing import BinaryIO, cast
 from zlib import error as ZlibError
 
-from toastrack.errors import SourceError
-from toastrack.ingestion.readers import PACKED, READERS, BadInput, Columns, Reader, SourceDocument
-from toastrack.ingestion.readers.jsonl import read_jsonl
+from toastrack.errors import MissingExtraError, SourceError
+from toastrack.ingestion.readers import (
+    FORMATS,
+    PACKED,
+    BadInput,
+    Format,
+    ReadOptions,
+    SourceDocument,
+)
 
 STANDARD_INPUT = "-"
 
@@ -27,24 +33,36 @@ class SourceFile:
     """None is standard input."""
     name: str
     size: int | None
-    reader: Reader
+    format: Format
+    named: bool = False
+    """It was given itself, not the folder it lies in."""
 
-    def read(self, columns: Columns) -> Iterator[tuple[SourceDocument | BadInput, int]]:
+    @property
+    def location(self) -> str:
+        """What people call it."""
+        return "standard input" if self.path is None else str(self.path)
+
+    def read(self, options: ReadOptions) -> Iterator[tuple[SourceDocument | BadInput, int]]:
         """Yield each document with how many bytes of the file it took."""
-        location = "standard input" if self.path is None else str(self.path)
+        location = self.location
         try:
             with ExitStack() as stack:
                 raw, file = self._open(stack)
                 before = 0
-                for item in self.reader(file, location=location, name=self.name, columns=columns):
+                read = self.format.read
+                for item in read(file, location=location, name=self.name, options=options):
                     # Of a packed file the packed bytes count, as they do in its size.
                     now = before if raw is None else raw.tell()
+                    if self.named and isinstance(item, BadInput) and item.kind == "not for us":
+                        item = BadInput(item.message)
                     yield item, now - before
                     before = now
         except (gzip.BadGzipFile, EOFError, ZlibError) as error:
-            raise SourceError(f"{location}: the file is damaged: {error}.") from None
+            yield BadInput(f"{location}: the file is damaged: {error}."), 0
+        except MissingExtraError as error:
+            yield BadInput(f"{location}: {error}"), 0
         except OSError as error:
-            raise SourceError(f"{location}: {error.strerror or error}.") from error
+            yield BadInput(f"{location}: {error.strerror or error}."), 0
 
     def _open(self, stack: ExitStack) -> tuple[BinaryIO | None, BinaryIO]:
         if self.path is None:
@@ -67,13 +85,13 @@ def find_files(sources: Iterable[str | os.PathLike[str]]) -> list[SourceFile]:
 
 def _files_of(given: str | os.PathLike[str]) -> Iterator[SourceFile]:
     if given == STANDARD_INPUT:
-        yield SourceFile(None, STANDARD_INPUT, None, read_jsonl)
+        yield SourceFile(None, STANDARD_INPUT, None, FORMATS[".jsonl"])
         return
     source = Path(given).expanduser()
     if source.is_file():
-        if _reader(source) is None:
+        if _format(source) is None:
             raise SourceError(f"{source}: its format is not known. toastrack reads {_formats()}.")
-        yield _file(source, source.name)
+        yield _file(source, source.name, named=True)
     elif source.is_dir():
         empty = True
         for path in sorted(_walk(source)):
@@ -92,27 +110,26 @@ def _walk(folder: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = Path(root, name)
-            if not name.startswith(".") and _reader(path) is not None and path.is_file():
+            if not name.startswith(".") and _format(path) is not None and path.is_file():
                 yield path
 
 
-def _reader(path: Path) -> Reader | None:
+def _format(path: Path) -> Format | None:
     """Return what reads a file of this name, packed or not."""
     ending = path.suffix.lower()
-    if ending == PACKED:
-        ending = path.with_suffix("").suffix.lower()
-        if ending == ".parquet":
-            return None
-    return READERS.get(ending)
+    if ending != PACKED:
+        return FORMATS.get(ending)
+    inner = FORMATS.get(path.with_suffix("").suffix.lower())
+    return None if inner is None or inner.packed else inner
 
 
-def _file(path: Path, name: str) -> SourceFile:
+def _file(path: Path, name: str, *, named: bool = False) -> SourceFile:
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
         raise SourceError(f"{os.fsencode(path)!r}: the file's name is not UTF-8.") from None
-    return SourceFile(path, name, path.stat().st_size, cast(Reader, _reader(path)))
+    return SourceFile(path, name, path.stat().st_size, cast(Format, _format(path)), named)
 
 
 def _formats() -> str:
-    return ", ".join(READERS) + f" (or {PACKED} of them)"
+    return ", ".join(FORMATS) + f" (text also packed, {PACKED})"

@@ -16,7 +16,7 @@ from toastrack.utils.text import check_unicode
 
 if TYPE_CHECKING:
     import tokenizers
-    from semantic_text_splitter import TextSplitter
+    from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Tokenizer:
         self._uncut.no_padding()
         self._specials: int = self._uncut.num_special_tokens_to_add(False)
         self._cutting: dict[int, tokenizers.Tokenizer] = {}
-        self._splitters: dict[tuple[int, int], TextSplitter] = {}
+        self._splitters: dict[tuple[int, int, bool], TextSplitter | MarkdownSplitter] = {}
         self._split = _Split()
 
     @classmethod
@@ -138,11 +138,14 @@ class Tokenizer:
         """Return the ids of a text, specials included, nothing cut."""
         return list(self._encode(self._uncut, [text])[0].ids)
 
-    def split(self, text: str, *, max_tokens: int, overlap: int, prompt: str) -> list[str]:
+    def split(
+        self, text: str, *, max_tokens: int, overlap: int, prompt: str, markdown: bool = False
+    ) -> list[tuple[int, str]]:
         """Split a text into chunks that each fit ``max_tokens`` with specials and prompt.
 
-        A text that fits comes back as it is; blank text too. Chunks end at paragraphs, sentences
-        or words, whatever is the largest that fits; only white space between chunks is dropped.
+        Each comes with where it begins, in characters. A text that fits comes back as it is; blank
+        text too. Chunks end at paragraphs, sentences or words, in Markdown at headings, whatever is
+        the largest that fits; only white space between chunks is dropped.
         """
         used = self.count(prompt)
         room = max_tokens - used
@@ -154,14 +157,14 @@ class Tokenizer:
         if not 0 <= overlap < room:
             raise ValueError(f"overlap={overlap} must be at least 0 and below the chunk's {room}.")
         if not text.strip():
-            return [text]
+            return [(0, text)]
         whole = add_prompt(prompt, text)
         if len(ids := self._encode(self._uncut, [whole])[0].ids) <= max_tokens:
             self._split.keep(whole, ids)
-            return [text]
+            return [(0, text)]
         while room > overlap:
-            chunks = self._splitter(room, overlap).chunks(text)
-            prompted = [add_prompt(prompt, chunk) for chunk in chunks]
+            chunks = self._splitter(room, overlap, markdown).chunk_indices(text)
+            prompted = [add_prompt(prompt, chunk) for _, chunk in chunks]
             found = [encoding.ids for encoding in self._encode(self._uncut, prompted)]
             longest = max(map(len, found))
             if longest <= max_tokens:
@@ -184,16 +187,17 @@ class Tokenizer:
                     check_unicode(text, f"text {position}")
                 raise
 
-    def _splitter(self, room: int, overlap: int) -> TextSplitter:
+    def _splitter(self, room: int, overlap: int, markdown: bool) -> TextSplitter | MarkdownSplitter:
         # Each holds a tokenizer of its own; to make one takes as long as to split ten long texts.
-        splitter = self._splitters.get((room, overlap))
+        splitter = self._splitters.get((room, overlap, markdown))
         if splitter is None:
             with needs_extra(self._extra, "semantic_text_splitter"):
-                from semantic_text_splitter import TextSplitter
+                from semantic_text_splitter import MarkdownSplitter, TextSplitter
             if len(self._splitters) >= _SPLITTERS:
                 self._splitters.clear()
-            splitter = TextSplitter.from_huggingface_tokenizer(self._uncut, room, overlap)
-            self._splitters[room, overlap] = splitter
+            kind = MarkdownSplitter if markdown else TextSplitter
+            splitter = kind.from_huggingface_tokenizer(self._uncut, room, overlap)
+            self._splitters[room, overlap, markdown] = splitter
         return splitter
 
     def _cut_at(self, max_tokens: int) -> tokenizers.Tokenizer:

@@ -1,32 +1,65 @@
-"""Text and Markdown files."""
+"""Plain text, in the encodings that people have."""
 
 from __future__ import annotations
 
+import codecs
 import io
 
-from toastrack.ingestion.readers import BadInput, Columns, Reader, SourceDocument
-from toastrack.ingestion.readers.text import read_markdown, read_text
+import pytest
+
+from toastrack.ingestion.readers import BadInput, ReadOptions, SourceDocument
+from toastrack.ingestion.readers import decoding as decoding_module
+from toastrack.ingestion.readers.text import read_text
 
 
-def read(reader: Reader, content: str | bytes) -> SourceDocument | BadInput:
-    file = io.BytesIO(content if isinstance(content, bytes) else content.encode("utf-8"))
-    (item,) = reader(file, location="docs/rye.md", name="rye.md", columns=Columns())
+def read(content: bytes, encoding: str | None = None) -> SourceDocument | BadInput:
+    options = ReadOptions(encoding=encoding)
+    (item,) = read_text(
+        io.BytesIO(content), location="docs/rye.txt", name="rye.txt", options=options
+    )
     return item
 
 
 def test_a_file_is_one_document_with_its_source() -> None:
-    item = read(read_text, "\ufeff# Röggen\n")
-    assert item == SourceDocument("rye.md", "# Röggen\n", "docs/rye.md", {"source": "rye.md"})
+    item = read("# Röggen\n".encode())
+    assert item == SourceDocument("rye.txt", "# Röggen\n", "docs/rye.txt", {"source": "rye.txt"})
 
 
-def test_a_markdown_heading_is_the_title() -> None:
-    item = read(read_markdown, "# Rye\n\nKeeps long.\n")
+@pytest.mark.parametrize(
+    "content",
+    [
+        codecs.BOM_UTF8 + "Röggen".encode(),
+        "Röggen".encode("utf-16"),
+        codecs.BOM_UTF16_BE + "Röggen".encode("utf-16-be"),
+        "Röggen".encode("utf-32"),
+    ],
+    ids=["utf-8", "utf-16", "utf-16-be", "utf-32"],
+)
+@pytest.mark.parametrize("encoding", [None, "latin-1"])
+def test_a_byte_order_mark_is_believed(content: bytes, encoding: str | None) -> None:
+    item = read(content, encoding)
     assert isinstance(item, SourceDocument)
-    assert item.metadata == {"source": "rye.md", "title": "Rye"}
-    assert item.text.startswith("# Rye")
+    assert item.text == "Röggen"
 
 
-def test_a_file_that_is_not_utf8_is_named_with_the_byte() -> None:
-    item = read(read_markdown, b"caf\xe9")
+def test_another_encoding_is_read_on_request() -> None:
+    item = read(b"R\xf6ggen \x80", "cp1252")
+    assert isinstance(item, SourceDocument)
+    assert item.text == "Röggen €"
+
+
+def test_a_file_that_is_not_utf8_is_named_with_the_byte_and_the_way_out() -> None:
+    item = read(b"rye\ncaf\xe9")
+    assert item == BadInput(
+        "docs/rye.txt: line 2: byte 7 of the file (0xE9) is not UTF-8. Name the encoding, for "
+        "instance encoding='latin-1' or encoding='cp1252'."
+    )
+
+
+def test_a_file_over_the_limit_is_not_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding_module, "MAX_DOCUMENT", 100)
+    file = io.BytesIO(b"x" * 10_000)
+    (item,) = read_text(file, location="a.txt", name="a.txt", options=ReadOptions())
     assert isinstance(item, BadInput)
-    assert item.message.startswith("docs/rye.md: byte 3 is not UTF-8 text. Convert")
+    assert "more than one document may have" in item.message
+    assert file.tell() == 101

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, Protocol
+
+from toastrack.ingestion.readers.template import Template
+
+# More than eight long novels; to split as much takes minutes.
+MAX_DOCUMENT = 16 * 2**20
+"""How many bytes or characters one document, one row or one line may have, unpacked."""
+
+Kind = Literal["not for us", "nothing in it", "cannot be read"]
+"""Why an input became no document; only "cannot be read" is a fault."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """From here on, a text stands under this heading or on this page."""
+
+    offset: int
+    """In characters."""
+    metadata: Mapping[str, Any]
+    """What a chunk that begins here gets."""
 
 
 @dataclass(frozen=True)
@@ -16,21 +35,28 @@ class SourceDocument:
     location: str
     """Where it stands, for people: a file, or a file and a line."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    vector: Sequence[float] | None = None
+    vector: Any = None
+    places: Sequence[Place] = ()
+    """Where its parts begin, in the order of the text."""
+    markdown: bool = False
+    """It is split at headings first, then at paragraphs."""
 
 
 @dataclass(frozen=True)
 class BadInput:
-    """What stands where a document should be; ``message`` names the location and the fault."""
+    """What stands where a document should be; ``message`` names the location and the reason."""
 
     message: str
+    kind: Kind = "cannot be read"
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Which fields of a row are what."""
+class ReadOptions:
+    """How files are written, and which fields of a row are what."""
 
     text: str = "text"
+    template: Template | None = None
+    """Makes the text of several fields."""
     id: str = "id"
     id_from: Literal["column", "content"] = "column"
     """"content": the id is the sha256 of the text, for rows that have none."""
@@ -39,14 +65,20 @@ class Columns:
     metadata: Sequence[str] | None = None
     """The fields to keep; None keeps all."""
     types: Mapping[str, type] = field(default_factory=dict)
-    """What the text of a CSV field stands for: int, float, bool or str."""
+    """What the text of a CSV field stands for: int, float, bool, str, date or datetime."""
+    delimiter: str | None = None
+    """What stands between the fields of a CSV; None finds it in the header."""
+    encoding: str | None = None
+    """Of text without a byte order mark; None is UTF-8."""
+    say: Callable[[str], None] | None = None
+    """Told what was found by itself."""
 
 
 class Reader(Protocol):
     """Reads the documents of one file, already unpacked."""
 
     def __call__(
-        self, file: BinaryIO, *, location: str, name: str, columns: Columns
+        self, file: BinaryIO, *, location: str, name: str, options: ReadOptions
     ) -> Iterator[SourceDocument | BadInput]:
         """Yield one input a document; ``name`` is the file's id, ``location`` what people call it."""
         ...
