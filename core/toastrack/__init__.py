@@ -5,7 +5,7 @@ from toastrack.batching.truncation import OnTruncate
 from toastrack.embedder import DEFAULT_MODEL, Embedder, EmbedderSettings
 from toastrack.ingestion.ingest import Progress, ingest
 from toastrack.models.engine_choice import EngineName
-from toastrack.records import Match, Record, Report
+from toastrack.records import Match, Record, Report, Skip
 from toastrack.space import EmbeddingSpace
 
 __version__ = "0.1.0"
@@ -22,5 +22,6 @@ __all__ = [
     "Progress",
     "Record",
     "Report",
+    "Skip",
     "ingest",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from toastrack.utils import arrays
 
@@ -100,6 +100,34 @@ class Match:
     score_kind: str = "cosine"
 
 
+SkipKind = Literal["not for us", "nothing in it", "cannot be read"]
+
+
+@dataclass(frozen=True)
+class Skip:
+    """An input of ``ingest`` that became no document, and why.
+
+        report = ingest("handbook/", store)
+        for skip in report.skips:
+            print(skip.kind, skip.location, skip.reason)
+
+    Attributes:
+        input: What it is called: the id of a document, else the name of the file or folder.
+        location: Where it stands: a path, with the line or row of what has one.
+        reason: Why it was left out, a sentence.
+        kind: "not for us" (an unknown ending, hidden, a link in a circle) and "nothing in it" (empty
+            or blank) stop no run; "cannot be read" does without ``skip_bad``.
+    """
+
+    input: str
+    location: str
+    reason: str
+    kind: SkipKind = "cannot be read"
+
+    def __str__(self) -> str:
+        return f"{self.location}: {self.reason}"
+
+
 @dataclass
 class Report:
     """What one call did, in numbers.
@@ -108,14 +136,17 @@ class Report:
         print(report.embedded, "embedded,", report.unchanged, "unchanged")
 
     Attributes:
-        read: How many documents came in; for ``upsert``, how many records.
+        read: How many documents came in; for ``upsert``, how many records. ``ingest`` counts those
+            that it left out in ``skipped`` alone: both together are all inputs.
         chunks: How many records they became; of equal ids in one batch the last counts.
         embedded: How many texts went through the model.
         unchanged: How many records were stored already, to the letter.
         written: How many rows were inserted or updated.
         truncated: How many of the embedded texts were cut at the model's limit.
         deleted: How many rows went because their document no longer has them, or no source does.
-        skipped: How many inputs were left out: blank ones, and broken ones with ``skip_bad``.
+        skipped: How many inputs ``ingest`` left out.
+        skipped_by_kind: How many inputs of each ``Skip.kind``.
+        skips: The first 10,000 of them, each with its reason.
         seconds: How long it took, in seconds of wall time.
     """
 
@@ -127,4 +158,6 @@ class Report:
     truncated: int = 0
     deleted: int = 0
     skipped: int = 0
+    skipped_by_kind: dict[SkipKind, int] = field(default_factory=dict)
+    skips: list[Skip] = field(default_factory=list)
     seconds: float = 0.0

@@ -95,8 +95,23 @@ def test_json_report_for_programs(run: Run, docs: Path, url: str, tiny_folder: P
     code, out, err = run(*words)
     report = json.loads(out)
     assert (code, err) == (0, "")
-    assert (report["read"], report["embedded"], report["skipped"]) == (3, 2, 1)
+    assert (report["read"], report["embedded"], report["skipped"]) == (2, 2, 1)
     assert report["index_built"] is False
+    (skip,) = report["skips"]
+    assert (skip["input"], skip["kind"]) == ("blank.txt", "nothing in it")
+
+
+def test_what_is_left_out_is_named_up_to_twenty(
+    run: Run, docs: Path, url: str, tiny_folder: Path
+) -> None:
+    for number in range(30):
+        (docs / f"{number:02}.jpg").write_text("x")
+    code, out, err = run("ingest", docs, "--to", url, "--model", tiny_folder, "--no-index")
+    lines = err.splitlines()
+    assert code == 0
+    assert [line.startswith("left out: ") for line in lines] == [True] * 20 + [False]
+    assert lines[0].endswith("00.jpg: files that end in .jpg are not read.")
+    assert "30 inputs left out: 30 not for us." in out
 
 
 def test_another_model_is_refused_in_one_message(

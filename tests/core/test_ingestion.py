@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 from made_files import pdf
 
-from toastrack import Embedder, Record, ingest
+from toastrack import Embedder, Record, Skip, ingest
 from toastrack.errors import MissingExtraError, RecordError, SourceError
+from toastrack.ingestion import ingest as ingestion
 from toastrack.ingestion.ingest import Progress
 from toastrack.stores.windows import WINDOW
 
@@ -195,7 +197,7 @@ def test_what_is_bad_can_be_counted_instead(store: PostgresStore, tmp_path: Path
     )
     (tmp_path / "old.txt").write_bytes(b"caf\xe9")
     said: list[str] = []
-    report = ingest(tmp_path, store, skip_bad=True, on_bad=said.append)
+    report = ingest(tmp_path, store, skip_bad=True, on_skip=lambda skip: said.append(str(skip)))
     assert (report.written, report.skipped) == (2, 4)
     assert ids(store) == {"a", "b"}
     assert [re.sub(rf"^{re.escape(str(tmp_path))}/", "", line).split(": ")[0] for line in said] == [
@@ -204,6 +206,69 @@ def test_what_is_bad_can_be_counted_instead(store: PostgresStore, tmp_path: Path
         "rows.jsonl, line 3",
         "rows.jsonl, line 4",
     ]
+
+
+def test_what_is_left_out_is_named_and_the_counts_add_up(
+    store: PostgresStore, tmp_path: Path
+) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "photo.jpg").write_text("x")
+    (tmp_path / "blank.md").write_text(" \n")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "a.md").write_text("# Rye\n")
+    rows = ['{"id": "b", "text": "bread"}', '{"id": "c", "text": " "}', "{broken"]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    seen: list[Progress] = []
+    report = ingest(tmp_path, store, skip_bad=True, on_progress=seen.append)
+    assert report.skips == [
+        Skip(".git", f"{tmp_path}/.git", "it is hidden.", "not for us"),
+        Skip(
+            "photo.jpg",
+            f"{tmp_path}/photo.jpg",
+            "files that end in .jpg are not read.",
+            "not for us",
+        ),
+        Skip("blank.md", f"{tmp_path}/blank.md", "there is no text in it.", "nothing in it"),
+        Skip("empty.csv", f"{tmp_path}/empty.csv", "there is no row in it.", "nothing in it"),
+        Skip("c", f"{tmp_path}/rows.jsonl, line 2", "there is no text in it.", "nothing in it"),
+        report.skips[-1],
+    ]
+    assert report.skips[-1].kind == "cannot be read"
+    assert report.skips[-1].location == f"{tmp_path}/rows.jsonl, line 3"
+    assert report.skipped_by_kind == {"not for us": 2, "nothing in it": 3, "cannot be read": 1}
+    assert (report.read, report.skipped, report.written) == (2, 6, 2)
+    assert seen[-1].report.skipped == 6
+
+
+def test_a_folder_that_cannot_be_listed_stops_the_run_before_it_prunes(
+    store: PostgresStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(folder, store)
+    before = store.count()
+    scandir = os.scandir
+
+    def refused(path: Path) -> object:
+        if Path(path).name == "flour":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(SourceError, match="flour: the folder cannot be listed: Permission denied"):
+        ingest(folder, store, prune=True)
+    assert store.count() == before
+    report = ingest(folder, store, skip_bad=True)
+    assert report.skipped_by_kind == {"cannot be read": 1}
+
+
+def test_only_the_first_of_many_are_kept(
+    store: PostgresStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingestion, "_SKIPS", 3)
+    for number in range(5):
+        (tmp_path / f"{number}.jpg").write_text("x")
+    (tmp_path / "a.md").write_text("# Rye\n")
+    report = ingest(tmp_path, store)
+    assert (report.skipped, len(report.skips)) == (5, 3)
 
 
 def test_skipping_and_pruning_do_not_go_together(store: PostgresStore, folder: Path) -> None:
@@ -276,7 +341,7 @@ def test_a_missing_extra_is_said_before_anything_is_written(
         ingest(tmp_path, store)
     assert store.count() == 0
     said: list[str] = []
-    report = ingest(tmp_path, store, skip_bad=True, on_bad=said.append)
+    report = ingest(tmp_path, store, skip_bad=True, on_skip=lambda skip: said.append(str(skip)))
     assert (report.written, report.skipped) == (1, 1)
     assert "b.pdf: 'pypdf' is not installed. Run: pip install" in said[0]
 

@@ -105,7 +105,7 @@ def test_langchains_documents_keep_id_and_metadata() -> None:
     document = documents.Document(page_content="Rye.", metadata={"n": 7}, id="a")
     assert read([document]) == [SourceDocument("a", "Rye.", "document 1", {"n": 7})]
     (bad,) = read([documents.Document(page_content="Rye.")])
-    assert bad == BadInput("document 1: it has no id. Give it one, or use id_from='content'.")
+    assert bad == BadInput("document 1", "it has no id. Give it one, or use id_from='content'.")
     (named,) = read([documents.Document(page_content="Rye.")], ReadOptions(id_from="content"))
     assert re.fullmatch("[0-9a-f]{64}", named.id)
 
@@ -123,7 +123,7 @@ def test_llama_indexs_nodes_keep_id_and_metadata() -> None:
         SourceDocument("b", "Salt.", "node 2", {"n": 9}),
     ]
     (bad, _) = read(nodes, ReadOptions(metadata=["z"]))
-    assert bad == BadInput("node 1: its metadata has no 'z' to keep.")
+    assert bad == BadInput("node 1", "its metadata has no 'z' to keep.")
 
 
 def test_what_is_one_document_is_no_table() -> None:
@@ -184,7 +184,7 @@ def test_rows_go_into_a_store_as_files_do(
             text="{title}: {body}",
             id_column="sku",
             skip_bad=True,
-            on_bad=said.append,
+            on_skip=lambda skip: said.append(str(skip)),
         )
         assert (report.written, report.skipped) == (1, 1)
         assert store.get(["a"]) == [

@@ -12,7 +12,7 @@ import typer
 
 from toastrack.cli.flags import with_flags
 from toastrack.cli.options import Device, Json, Model, choose_embedder
-from toastrack.cli.output import progress_bar, share_bar, summary
+from toastrack.cli.output import name_first, progress_bar, share_bar, summary
 from toastrack.ingestion.ingest import ingest
 from toastrack.stores.addresses import DEFAULT_URL, URL_HELP, open_store
 
@@ -49,7 +49,8 @@ def ingest_command(
     skip_bad: Annotated[
         bool,
         typer.Option(
-            "--skip-bad", help="Report and count what cannot be read or stored; do not stop at it."
+            "--skip-bad",
+            help="Leave out what cannot be read or stored, and say so; do not stop at it.",
         ),
     ] = False,
     index: Annotated[
@@ -127,7 +128,7 @@ def ingest_command(
                     delimiter="\t" if delimiter == r"\t" else delimiter,
                     encoding=encoding,
                     on_progress=on_progress,
-                    on_bad=lambda message: typer.echo(f"left out: {with_flags(message)}", err=True),
+                    on_skip=None if as_json else name_first(20),
                     on_note=lambda message: typer.echo(f"note: {with_flags(message)}", err=True),
                 )
             built = False

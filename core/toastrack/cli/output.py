@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import typer
+
+from toastrack.cli.flags import with_flags
 from toastrack.ingestion.ingest import Progress
-from toastrack.records import Match, Report
+from toastrack.records import Match, Report, Skip
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -74,6 +77,21 @@ def _bar(*texts: str) -> Bar:
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
+def name_first(count: int) -> Callable[[Skip], None]:
+    """Return what names this many of the inputs that are left out, on standard error."""
+    left = count
+
+    def name(skip: Skip) -> None:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            typer.echo(f"left out: {with_flags(str(skip))}", err=True)
+        elif left == -1:
+            typer.echo("Others are only counted; --json names them.", err=True)
+
+    return name
+
+
 def summary(report: Report, *, index_built: bool) -> str:
     """Say in one or two lines what an ingest did."""
     parts = [f"{report.embedded} embedded", f"{report.unchanged} unchanged"]
@@ -81,12 +99,13 @@ def summary(report: Report, *, index_built: bool) -> str:
         parts.append(f"{report.written - report.embedded} updated")
     if report.deleted:
         parts.append(f"{report.deleted} deleted")
-    if report.skipped:
-        parts.append(f"{report.skipped} left out")
     lines = [
         f"{_count(report.read, 'document')} ({_count(report.chunks, 'chunk')}): "
         f"{', '.join(parts)} in {report.seconds:.1f} s."
     ]
+    if report.skipped:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.skipped_by_kind.items())
+        lines.append(f"{_count(report.skipped, 'input')} left out: {kinds}.")
     if report.truncated:
         lines.append(f"{_count(report.truncated, 'text')} cut at the model's limit.")
     if index_built:

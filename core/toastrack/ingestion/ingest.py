@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -15,11 +16,11 @@ from typing import Any, Literal, cast
 from toastrack.errors import RecordError, SourceError
 from toastrack.ingestion.objects import Row, Table, is_row, is_table, read_objects, rows_of
 from toastrack.ingestion.readers import BadInput, ReadOptions, SourceDocument
-from toastrack.ingestion.readers.base import Kind, Place
+from toastrack.ingestion.readers.base import Place
 from toastrack.ingestion.readers.decoding import is_encoding
 from toastrack.ingestion.readers.template import Template
 from toastrack.ingestion.sources import SourceFile, find_files
-from toastrack.records import Record, Report
+from toastrack.records import Record, Report, Skip, SkipKind
 from toastrack.stores.checks import checked
 from toastrack.stores.id_set import IdSet
 from toastrack.stores.protocol import Document, IngestStore, Store
@@ -27,6 +28,8 @@ from toastrack.stores.protocol import Document, IngestStore, Store
 StrPath = str | os.PathLike[str]
 
 _DELETE_PAGE = 1_000
+# Of a report; more of them are only counted.
+_SKIPS = 10_000
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def ingest(
     delimiter: str | None = None,
     encoding: str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-    on_bad: Callable[[str], None] | None = None,
+    on_skip: Callable[[Skip], None] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> Report:
     """Put files or records into a store; run it again and only what changed is embedded.
@@ -85,7 +88,7 @@ def ingest(
             LangChain's documents or LlamaIndex' nodes.
         store: Where they go.
         prune: Delete the store's documents that these sources do not have.
-        skip_bad: Count what cannot be read or stored instead of stopping at it.
+        skip_bad: Leave out what cannot be read or stored instead of stopping at it.
         overlap: Tokens that neighbouring chunks of one document share.
         text_column: The field of a row that is embedded.
         text: Makes that text of several fields, "{title}: {body}", which stay metadata, too.
@@ -98,7 +101,7 @@ def ingest(
         delimiter: What stands between the fields of a CSV; None finds it in the header.
         encoding: Of text files without a byte order mark; None is UTF-8.
         on_progress: Called after each write.
-        on_bad: Called with one sentence for each input that ``skip_bad`` left out.
+        on_skip: Called with each input that is left out, and why; the report has them, too.
         on_note: Called with one sentence for what was found by itself, such as a delimiter.
 
     Raises:
@@ -131,27 +134,29 @@ def ingest(
             "prune=True and skip_bad=True cannot go together: a document that cannot be read today would be "
             "deleted from the store."
         )
-    files, objects = _sort_sources(sources)
+    found, objects = _sort_sources(sources)
+    files = [item for item in found if isinstance(item, SourceFile)]
     if not skip_bad:
         for file in files:
             file.format.check()
     sizes = [file.size for file in files if file.size is not None]
     total = sum(sizes) if files and len(sizes) == len(files) else None
     with closing(IdSet()) as ids, closing(IdSet()) as documents:
-        run = _Run(store, ids, documents, overlap=overlap, on_bad=on_bad, skip_bad=skip_bad)
+        run = _Run(store, ids, documents, overlap=overlap, on_skip=on_skip, skip_bad=skip_bad)
+        for item in found:
+            if isinstance(item, Skip):
+                run.skip(item)
 
         def on_write(report: Report, documents: Sequence[str]) -> None:
             run.bytes_done += sum(run.in_flight.pop(document, 0) for document in documents)
             if on_progress is not None:
-                shown = replace(report, skipped=run.skipped)
-                on_progress(Progress(shown, run.bytes_done, total))
+                on_progress(Progress(run.counted(report), run.bytes_done, total))
 
         inputs = chain(
-            (item for file in files for item in file.read(options)),
-            ((item, 0) for item in read_objects(objects, options)),
+            ((item, size, file.name) for file in files for item, size in file.read(options)),
+            ((item, 0, "") for item in read_objects(objects, options)),
         )
-        report = store.replace_many(run.documents(inputs), on_write)
-        report.skipped += run.skipped
+        report = run.counted(store.replace_many(run.documents(inputs), on_write))
         if prune:
             report.deleted += _prune(store, documents)
     report.seconds = time.monotonic() - started
@@ -191,34 +196,57 @@ class _Run:
         *,
         overlap: int,
         skip_bad: bool,
-        on_bad: Callable[[str], None] | None,
+        on_skip: Callable[[Skip], None] | None,
     ) -> None:
         self.store = store
         self.ids = ids
         self.document_ids = documents
         self.overlap = overlap
         self.skip_bad = skip_bad
-        self.on_bad = on_bad
-        self.skipped = 0
+        self.on_skip = on_skip
+        self.skips: list[Skip] = []
+        self.kinds: Counter[SkipKind] = Counter()
+        self.blank = 0
         self.bytes_done = 0
         self.in_flight: dict[str, int] = {}
 
+    def counted(self, report: Report) -> Report:
+        """Return a report of the store's with what was left out."""
+        return replace(
+            report,
+            read=report.read - self.blank,
+            skipped=sum(self.kinds.values()),
+            skipped_by_kind=dict(self.kinds),
+            skips=list(self.skips),
+        )
+
+    def skip(self, skip: Skip, error: type[ValueError] = SourceError) -> None:
+        """Note what is left out; raises ``error`` if it may not be."""
+        if skip.kind == "cannot be read" and not self.skip_bad:
+            raise error(str(skip))
+        self.kinds[skip.kind] += 1
+        if len(self.skips) < _SKIPS:
+            self.skips.append(skip)
+        if self.on_skip is not None:
+            self.on_skip(skip)
+
     def documents(
-        self, inputs: Iterable[tuple[SourceDocument | Record | BadInput, int]]
+        self, inputs: Iterable[tuple[SourceDocument | Record | BadInput, int, str]]
     ) -> Iterator[Document]:
-        for number, (item, size) in enumerate(inputs, start=1):
-            document = self._document(item, number)
+        for number, (item, size, name) in enumerate(inputs, start=1):
+            if isinstance(item, BadInput):
+                self.skip(Skip(name or item.location, item.location, item.reason, item.kind))
+                document = None
+            else:
+                document = self._document(item, number)
             if document is None:
                 self.bytes_done += size
             else:
                 self.in_flight[document[0]] = size
                 yield document
 
-    def _document(self, item: SourceDocument | Record | BadInput, number: int) -> Document | None:
+    def _document(self, item: SourceDocument | Record, number: int) -> Document | None:
         """Return the records of one document, or None if it is left out."""
-        if isinstance(item, BadInput):
-            self._bad(SourceError(item.message), item.kind)
-            return None
         if isinstance(item, Record):
             record, location = _whole(item), f"record {number}"
             item = SourceDocument(record.id, record.text, location)
@@ -228,12 +256,14 @@ class _Run:
             record = checked(record, dimensions=self.store.embedder.dimensions)
             self.store._check(record)
         except RecordError as error:
-            self._bad(RecordError(f"{item.location}: {error}"))
+            self.skip(Skip(str(item.id), item.location, str(error)), RecordError)
             return None
         self._note(record.id, item.location)
         self.document_ids.add([record.id])
         if not record.text.strip() and record.vector is None:
-            self.skipped += 1
+            # It is handed on, so that what is stored of it goes.
+            self.blank += 1
+            self.skip(Skip(record.id, item.location, "there is no text in it.", "nothing in it"))
             return record.id, []
         parts = [(0, record.text)]
         if record.vector is None:
@@ -266,13 +296,6 @@ class _Run:
                 "within one run."
             )
 
-    def _bad(self, error: SourceError | RecordError, kind: Kind = "cannot be read") -> None:
-        if kind == "cannot be read" and not self.skip_bad:
-            raise error
-        self.skipped += 1
-        if self.on_bad is not None:
-            self.on_bad(str(error))
-
 
 def _metadata(record: Record, places: Sequence[Place], offset: int) -> Mapping[str, Any]:
     """Return what is kept beside a chunk that begins here; the document's own fields win."""
@@ -282,7 +305,7 @@ def _metadata(record: Record, places: Sequence[Place], offset: int) -> Mapping[s
 
 def _sort_sources(
     sources: StrPath | Table | Iterable[StrPath | Row],
-) -> tuple[list[SourceFile], Iterable[Any]]:
+) -> tuple[list[SourceFile | Skip], Iterable[Any]]:
     """Return the files to read, or the stream of objects; a stream is not read ahead."""
     if isinstance(sources, (str, os.PathLike)):
         return find_files([sources]), ()

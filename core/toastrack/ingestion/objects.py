@@ -145,11 +145,11 @@ def _document(
     if options.id_from == "content":
         id = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     if not id:
-        return BadInput(f"{location}: it has no id. Give it one, or use id_from='content'.")
+        return BadInput(location, "it has no id. Give it one, or use id_from='content'.")
     plain: dict[str, Any] = as_json(metadata)
     if options.metadata is not None:
         missing = [name for name in options.metadata if name not in plain]
         if missing:
-            return BadInput(f"{location}: its metadata has no {missing[0]!r} to keep.")
+            return BadInput(location, f"its metadata has no {missing[0]!r} to keep.")
         plain = {name: plain[name] for name in options.metadata}
     return SourceDocument(id, text, location, plain)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
 from zlib import error as ZlibError
@@ -21,6 +23,7 @@ from toastrack.ingestion.readers import (
     ReadOptions,
     SourceDocument,
 )
+from toastrack.records import Skip, SkipKind
 
 STANDARD_INPUT = "-"
 
@@ -54,15 +57,15 @@ class SourceFile:
                     # Of a packed file the packed bytes count, as they do in its size.
                     now = before if raw is None else raw.tell()
                     if self.named and isinstance(item, BadInput) and item.kind == "not for us":
-                        item = BadInput(item.message)
+                        item = replace(item, kind="cannot be read")
                     yield item, now - before
                     before = now
         except (gzip.BadGzipFile, EOFError, ZlibError) as error:
-            yield BadInput(f"{location}: the file is damaged: {error}."), 0
+            yield BadInput(location, f"the file is damaged: {error}."), 0
         except MissingExtraError as error:
-            yield BadInput(f"{location}: {error}"), 0
+            yield BadInput(location, str(error)), 0
         except OSError as error:
-            yield BadInput(f"{location}: {error.strerror or error}."), 0
+            yield BadInput(location, f"{error.strerror or error}."), 0
 
     def _open(self, stack: ExitStack) -> tuple[BinaryIO | None, BinaryIO]:
         if self.path is None:
@@ -73,45 +76,118 @@ class SourceFile:
         return raw, cast(BinaryIO, stack.enter_context(gzip.open(raw)))
 
 
-def find_files(sources: Iterable[str | os.PathLike[str]]) -> list[SourceFile]:
-    """List every readable file of the sources, sorted within each folder.
+def find_files(sources: Iterable[str | os.PathLike[str]]) -> list[SourceFile | Skip]:
+    """List every readable file of the sources, sorted within each folder, and what is left out.
 
     A folder is searched with all below it, except hidden files and folders. Files of a folder
-    with other endings are left aside; a file given by name must have a known one. "-" is JSON
+    with other endings are left out; a file given by name must have a known one. "-" is JSON
     Lines on standard input.
     """
-    return [file for source in sources for file in _files_of(source)]
+    return [found for source in sources for found in _found_in(source)]
 
 
-def _files_of(given: str | os.PathLike[str]) -> Iterator[SourceFile]:
+def _found_in(given: str | os.PathLike[str]) -> list[SourceFile | Skip]:
     if given == STANDARD_INPUT:
-        yield SourceFile(None, STANDARD_INPUT, None, FORMATS[".jsonl"])
-        return
+        return [SourceFile(None, STANDARD_INPUT, None, FORMATS[".jsonl"], named=True)]
     source = Path(given).expanduser()
     if source.is_file():
-        if _format(source) is None:
+        format = _format(source)
+        if format is None:
             raise SourceError(f"{source}: its format is not known. toastrack reads {_formats()}.")
-        yield _file(source, source.name, named=True)
-    elif source.is_dir():
-        empty = True
-        for path in sorted(_walk(source)):
-            empty = False
-            yield _file(path, path.relative_to(source).as_posix())
-        if empty:
+        try:
+            source.name.encode("utf-8")
+        except UnicodeEncodeError:
+            raise SourceError(f"{os.fsencode(source)!r}: {_NOT_UTF8}") from None
+        return [SourceFile(source, source.name, source.stat().st_size, format, named=True)]
+    if source.is_dir():
+        found = _Folder(source).found()
+        if all(isinstance(item, Skip) and item.kind != "cannot be read" for item in found):
             raise SourceError(f"{source}: the folder holds no file that ends in {_formats()}.")
-    elif source.exists():
+        return found
+    if source.exists():
         raise SourceError(f"{source}: this is neither a file nor a folder.")
-    else:
-        raise SourceError(f"{source}: there is no such file or folder.")
+    raise SourceError(f"{source}: there is no such file or folder.")
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = Path(root, name)
-            if not name.startswith(".") and _format(path) is not None and path.is_file():
-                yield path
+_NOT_UTF8 = "the file's name is not UTF-8."
+
+
+class _Folder:
+    """What lies in a folder and below it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._found: list[tuple[Path, SourceFile | Skip]] = []
+        self._folders = [folder]
+        self._links: deque[Path] = deque()
+        self._seen: set[tuple[int, int]] = set()
+
+    def found(self) -> list[SourceFile | Skip]:
+        """Return the files and what is left out, sorted by their paths."""
+        # Links come last, so that what they lead to keeps its own path where it has one here.
+        while self._folders or self._links:
+            self._list(self._folders.pop() if self._folders else self._links.popleft())
+        return [item for _, item in sorted(self._found, key=lambda found: found[0])]
+
+    def _list(self, folder: Path) -> None:
+        try:
+            status = folder.stat()
+            if folder.is_symlink() and (status.st_dev, status.st_ino) in self._seen:
+                reason = "this is a link to a folder that is read already."
+                self._leave_out(folder, reason, "not for us")
+                return
+            self._seen.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    self._add(entry, Path(entry.path))
+        except OSError as error:
+            # Nobody knows what is in there: to prune would delete all of it.
+            self._leave_out(folder, f"the folder cannot be listed: {error.strerror}.")
+
+    def _add(self, entry: os.DirEntry[str], path: Path) -> None:
+        if entry.name.startswith("."):
+            self._leave_out(path, "it is hidden.", "not for us")
+            return
+        try:
+            is_folder = entry.is_dir()
+        except OSError as error:
+            is_circle = error.errno == errno.ELOOP
+            reason = "this link leads to itself." if is_circle else f"{error.strerror}."
+            self._leave_out(path, reason, "not for us" if is_circle else "cannot be read")
+            return
+        if is_folder:
+            (self._links if entry.is_symlink() else self._folders).append(path)
+        elif (format := _format(path)) is None:
+            ending = path.suffix
+            reason = f"files that end in {ending} are not read." if ending else "it has no ending."
+            self._leave_out(path, reason, "not for us")
+        else:
+            self._add_file(entry, path, format)
+
+    def _add_file(self, entry: os.DirEntry[str], path: Path, format: Format) -> None:
+        name = path.relative_to(self._folder).as_posix()
+        try:
+            name.encode("utf-8")
+            size = entry.stat().st_size
+        except UnicodeEncodeError:
+            self._leave_out(path, _NOT_UTF8)
+        except OSError as error:
+            what = "it is a link to nothing" if entry.is_symlink() else error.strerror
+            self._leave_out(path, f"{what}.")
+        else:
+            if entry.is_file():
+                self._found.append((path, SourceFile(path, name, size, format)))
+            else:
+                self._leave_out(path, "this is neither a file nor a folder.", "not for us")
+
+    def _leave_out(self, path: Path, reason: str, kind: SkipKind = "cannot be read") -> None:
+        name = path.relative_to(self._folder).as_posix()
+        self._found.append((path, Skip(_shown(name), _shown(str(path)), reason, kind)))
+
+
+def _shown(path: str) -> str:
+    """Return a path as it can be printed, also one that is not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _format(path: Path) -> Format | None:
@@ -121,14 +197,6 @@ def _format(path: Path) -> Format | None:
         return FORMATS.get(ending)
     inner = FORMATS.get(path.with_suffix("").suffix.lower())
     return None if inner is None or inner.packed else inner
-
-
-def _file(path: Path, name: str, *, named: bool = False) -> SourceFile:
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        raise SourceError(f"{os.fsencode(path)!r}: the file's name is not UTF-8.") from None
-    return SourceFile(path, name, path.stat().st_size, cast(Format, _format(path)), named)
 
 
 def _formats() -> str:

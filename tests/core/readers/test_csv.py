@@ -62,7 +62,7 @@ def test_a_broken_row_is_named_and_the_next_one_is_read(line: str, says: str) ->
     bad, row = items(content, ReadOptions(types={"year": int}))
     assert isinstance(row, SourceDocument)
     assert isinstance(bad, BadInput)
-    assert re.search(rf"^rows\.csv, line 2: .*{says}", bad.message)
+    assert re.search(rf"^rows\.csv, line 2: .*{says}", str(bad))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_wrong_quote_or_byte_loses_its_row_alone(broken: bytes, says: str) -> 
     )
     assert isinstance(first, SourceDocument)
     assert isinstance(bad, BadInput)
-    assert re.search(rf"^rows\.csv, line 4: {says}", bad.message)
+    assert re.search(rf"^rows\.csv, line 4: {says}", str(bad))
     assert [(d.id, d.text, d.location) for d in others if isinstance(d, SourceDocument)][:3] == [
         ("c", "y\n2", "rows.csv, line 6"),
         ("d", "z", "rows.csv, line 7"),
@@ -153,7 +153,7 @@ def test_a_header_that_lacks_something_is_said_once(
 ) -> None:
     (bad,) = items(f"{header}\n" + "a,b,c,d\n" * 5, options)
     assert isinstance(bad, BadInput)
-    assert re.search(f"^rows\\.csv, {says}" if says.startswith("line") else says, bad.message)
+    assert re.search(f"^rows\\.csv, {says}" if says.startswith("line") else says, str(bad))
 
 
 def test_columns_without_a_name_are_numbered_and_dropped_where_empty() -> None:
@@ -181,7 +181,7 @@ def test_dates_are_iso() -> None:
     assert good.metadata == {"day": "2024-05-01", "at": "2024-05-01T10:00:00+00:00"}
     assert empty.metadata == {"day": None, "at": None}
     assert isinstance(bad, BadInput)
-    assert "day is '1.5.2024', which is no date like 2024-12-31" in bad.message
+    assert "day is '1.5.2024', which is no date like 2024-12-31" in str(bad)
 
 
 @pytest.mark.parametrize("cell", ["[1, 2.5]", "1 2.5", "{1,2.5}", "[1.  2.5]", "1e0,2.5"])
@@ -194,7 +194,7 @@ def test_a_cell_may_hold_a_vector(cell: str) -> None:
 def test_a_cell_that_holds_no_vector_is_named_and_an_empty_one_is_none() -> None:
     bad, none = items('id,text,v\na,x,"[1, ...]"\nb,y,\n', ReadOptions(vector="v"))
     assert isinstance(bad, BadInput)
-    assert "'v' is '[1, ...]', which is no vector" in bad.message
+    assert "'v' is '[1, ...]', which is no vector" in str(bad)
     assert isinstance(none, SourceDocument)
     assert none.vector is None
 
@@ -214,6 +214,6 @@ def test_a_row_over_the_limit_is_named_and_the_next_is_read(
     many = 'c,"' + "y\n" * 100
     found = items(f"id,text\na,{long}\nb,z\n{many}")
     assert isinstance(found[0], BadInput)
-    assert "line 2: not CSV: the row is over" in found[0].message
+    assert "line 2: not CSV: the row is over" in str(found[0])
     assert isinstance(found[1], SourceDocument)
     assert all(isinstance(item, BadInput) for item in found[2:])

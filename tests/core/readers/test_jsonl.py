@@ -82,7 +82,7 @@ def test_a_broken_line_is_named_and_the_next_one_is_read(line: bytes, says: str)
     assert isinstance(first, SourceDocument)
     assert isinstance(last, SourceDocument)
     assert isinstance(bad, BadInput)
-    assert re.search(rf"^rows\.jsonl, line 2: .*{says}", bad.message)
+    assert re.search(rf"^rows\.jsonl, line 2: .*{says}", str(bad))
 
 
 def test_only_the_metadata_asked_for_is_kept() -> None:
@@ -91,7 +91,7 @@ def test_only_the_metadata_asked_for_is_kept() -> None:
     assert row.metadata == {"lang": "en"}
     (bad,) = items(line, ReadOptions(metadata=["year"]))
     assert isinstance(bad, BadInput)
-    assert "no field 'year'" in bad.message
+    assert "no field 'year'" in str(bad)
 
 
 def test_a_ready_vector_is_taken_from_its_field() -> None:
@@ -111,13 +111,13 @@ def test_a_text_is_made_of_several_fields_which_stay_metadata() -> None:
     ):
         (item,) = items(bad, ReadOptions(template=template))
         assert isinstance(item, BadInput)
-        assert says in item.message
+        assert says in str(item)
 
 
 def test_a_vector_that_was_asked_for_and_is_not_there_is_named() -> None:
     (bad,) = items('{"id": "a", "text": "x"}', ReadOptions(vector="v"))
     assert isinstance(bad, BadInput)
-    assert "no field 'v' to take the vector from" in bad.message
+    assert "no field 'v' to take the vector from" in str(bad)
 
 
 def test_a_line_over_the_limit_is_named_and_the_next_is_read(
@@ -127,7 +127,7 @@ def test_a_line_over_the_limit_is_named_and_the_next_is_read(
         monkeypatch.setattr(module, "MAX_DOCUMENT", 100)
     bad, row = items('{"id": "b", "text": "' + "x" * 5_000 + '"}\n{"id": "a", "text": "x"}\n')
     assert isinstance(bad, BadInput)
-    assert bad.message.startswith("rows.jsonl, line 1: the line is over")
+    assert str(bad).startswith("rows.jsonl, line 1: the line is over")
     assert isinstance(row, SourceDocument)
     assert row.location == "rows.jsonl, line 2"
 
@@ -135,7 +135,7 @@ def test_a_line_over_the_limit_is_named_and_the_next_is_read(
 def test_deep_nesting_is_named() -> None:
     bad, _ = items("[" * 100_000 + '\n{"id": "a", "text": "x"}')
     assert isinstance(bad, BadInput)
-    assert bad.message.startswith("rows.jsonl, line 1: not JSON")
+    assert str(bad).startswith("rows.jsonl, line 1: not JSON")
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "latin-1"])
@@ -195,7 +195,7 @@ def test_json_that_is_no_array_of_rows(content: str | bytes, kind: str, says: st
     (item,) = array(content)
     assert isinstance(item, BadInput)
     assert item.kind == kind
-    assert re.search(f"^x\\.json.*{says}", item.message)
+    assert re.search(f"^x\\.json.*{says}", str(item))
 
 
 def test_the_rows_before_a_broken_one_are_kept() -> None:

@@ -123,8 +123,8 @@ def test_what_is_no_front_matter_stays_text(
 def test_front_matter_that_cannot_be_read_is_named(content: str | bytes, says: str) -> None:
     item = item_of(content)
     assert isinstance(item, BadInput)
-    assert item.message.startswith("docs/rye.md: ")
-    assert says in item.message
+    assert str(item).startswith("docs/rye.md: ")
+    assert says in str(item)
 
 
 @pytest.mark.parametrize("sign", [">", "- ", "[", "*a ", "#", "<div>"])

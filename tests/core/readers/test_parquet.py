@@ -114,7 +114,7 @@ def test_a_uuid_becomes_text() -> None:
 def test_a_column_that_lacks_is_said_once_and_no_rows_are_nothing() -> None:
     (bad,) = items(written(pyarrow.table({"id": ["a", "b"], "body": ["x", "y"]})))
     assert isinstance(bad, BadInput)
-    assert bad.message.startswith("x.parquet: there is no field 'text', only 'id', 'body'")
+    assert str(bad).startswith("x.parquet: there is no field 'text', only 'id', 'body'")
     (none,) = items(
         written(
             pyarrow.table({"id": pyarrow.array([], "string"), "text": pyarrow.array([], "string")})
@@ -127,4 +127,4 @@ def test_a_column_that_lacks_is_said_once_and_no_rows_are_nothing() -> None:
 def test_what_is_not_parquet_is_named() -> None:
     (bad,) = items(io.BytesIO(b"not at all"))
     assert isinstance(bad, BadInput)
-    assert bad.message.startswith("x.parquet: not Parquet: ")
+    assert str(bad).startswith("x.parquet: not Parquet: ")

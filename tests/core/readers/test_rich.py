@@ -75,9 +75,13 @@ def test_a_pages_encoding(content: bytes, encoding: str | None) -> None:
 def test_a_page_that_cannot_be_read_is_named() -> None:
     item = item_of(".html", b"<p>caf\xe9")
     assert isinstance(item, BadInput)
-    assert "(0xE9) is not UTF-8" in item.message
+    assert "(0xE9) is not UTF-8" in str(item)
     item = item_of(".html", b"<div>" * 5_000 + b"x")
-    assert item == BadInput("docs/rye.html: the page is nested too deeply.")
+    assert item == BadInput("docs/rye.html", "the page is nested too deeply.")
+    # Some versions of Python's parser take it.
+    item = item_of(".html", b"<p>rye<![*>")
+    if isinstance(item, BadInput):
+        assert str(item) == "docs/rye.html: not HTML that can be read: its markup is damaged."
 
 
 def test_word_headings_are_sections() -> None:
@@ -119,7 +123,7 @@ BOMB = (
 def test_a_word_file_that_cannot_be_read_is_named(content: bytes, says: str) -> None:
     item = item_of(".docx", content)
     assert isinstance(item, BadInput)
-    assert item.message.startswith(f"docs/rye.docx: {says}")
+    assert str(item).startswith(f"docs/rye.docx: {says}")
 
 
 def test_a_word_file_that_unpacks_to_too_much_is_not_unpacked(
@@ -128,7 +132,7 @@ def test_a_word_file_that_unpacks_to_too_much_is_not_unpacked(
     monkeypatch.setattr(docx_module, "_MAX_XML", 100_000)
     item = item_of(".docx", docx([("", "x" * 200_000)]))
     assert isinstance(item, BadInput)
-    assert "unpacked it is" in item.message
+    assert "unpacked it is" in str(item)
 
 
 def test_the_pages_of_a_pdf_are_known() -> None:
@@ -145,7 +149,7 @@ def test_the_pages_of_a_pdf_are_known() -> None:
 def test_a_pdf_without_text_has_nothing_in_it() -> None:
     item = item_of(".pdf", pdf([[], []]))
     assert isinstance(item, BadInput)
-    assert (item.kind, "may be a scan" in item.message) == ("nothing in it", True)
+    assert (item.kind, "may be a scan" in str(item)) == ("nothing in it", True)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +158,7 @@ def test_a_pdf_without_text_has_nothing_in_it() -> None:
 def test_a_pdf_that_cannot_be_read_is_named(content: bytes) -> None:
     item = item_of(".pdf", content)
     assert isinstance(item, BadInput)
-    assert item.message.startswith("docs/rye.pdf: ")
+    assert str(item).startswith("docs/rye.pdf: ")
     assert item.kind == "cannot be read"
 
 
@@ -162,11 +166,11 @@ def test_a_pdf_of_too_much_text_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(pdf_module, "MAX_DOCUMENT", 100)
     item = item_of(".pdf", pdf([["x" * 80]] * 3))
     assert isinstance(item, BadInput)
-    assert "its text is over" in item.message
+    assert "its text is over" in str(item)
     monkeypatch.setattr(pdf_module, "_MAX_PAGES", 2)
     item = item_of(".pdf", pdf([["x"]] * 3))
     assert isinstance(item, BadInput)
-    assert "over 2 pages" in item.message
+    assert "over 2 pages" in str(item)
 
 
 @pytest.mark.parametrize(

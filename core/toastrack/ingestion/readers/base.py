@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, Protocol
 
 from toastrack.ingestion.readers.template import Template
+from toastrack.records import SkipKind
 
 # More than eight long novels; to split as much takes minutes.
 MAX_DOCUMENT = 16 * 2**20
 """How many bytes or characters one document, one row or one line may have, unpacked."""
-
-Kind = Literal["not for us", "nothing in it", "cannot be read"]
-"""Why an input became no document; only "cannot be read" is a fault."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +42,14 @@ class SourceDocument:
 
 @dataclass(frozen=True)
 class BadInput:
-    """What stands where a document should be; ``message`` names the location and the reason."""
+    """What stands where a document should be, and why."""
 
-    message: str
-    kind: Kind = "cannot be read"
+    location: str
+    reason: str
+    kind: SkipKind = "cannot be read"
+
+    def __str__(self) -> str:
+        return f"{self.location}: {self.reason}"
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def read_csv(
         try:
             yield from _rows(lines, location, options)
         except UnicodeDecodeError as error:
-            yield BadInput(f"{location}: not {lines.encoding.upper()}: {error.reason}.")
+            yield BadInput(location, f"not {lines.encoding.upper()}: {error.reason}.")
 
 
 def read_tsv(
@@ -55,7 +55,7 @@ def _rows(lines: Lines, location: str, options: ReadOptions) -> Iterator[SourceD
     while first and not first.strip():
         skipped, first = skipped + 1, next(lines, "")
     if not first:
-        yield BadInput(f"{location}: there is no row in it.", "nothing in it")
+        yield BadInput(location, "there is no row in it.", "nothing in it")
         return
     delimiter = options.delimiter or (separator[1] if separator else _delimiter(first, options))
     if delimiter != "," and not options.delimiter and options.say is not None:
@@ -67,7 +67,7 @@ def _rows(lines: Lines, location: str, options: ReadOptions) -> Iterator[SourceD
     header = next(records)
     fault = records.fault or _header_fault(header, options)
     if fault:
-        yield BadInput(f"{location}, line {records.number}: {fault}")
+        yield BadInput(f"{location}, line {records.number}", fault)
         return
     names = [name or f"column_{number}" for number, name in enumerate(header, start=1)]
     empty = True
@@ -77,9 +77,9 @@ def _rows(lines: Lines, location: str, options: ReadOptions) -> Iterator[SourceD
             continue
         empty = False
         if records.fault:
-            yield BadInput(f"{here}: {records.fault}")
+            yield BadInput(here, records.fault)
         elif len(row) != len(header):
-            yield BadInput(f"{here}: {len(row)} fields, but the header names {len(header)}.")
+            yield BadInput(here, f"{len(row)} fields, but the header names {len(header)}.")
         else:
             cells = {
                 name: cell
@@ -89,7 +89,7 @@ def _rows(lines: Lines, location: str, options: ReadOptions) -> Iterator[SourceD
             fields = _typed(cells, options.types, here)
             yield fields if isinstance(fields, BadInput) else row_input(fields, options, here)
     if empty:
-        yield BadInput(f"{location}: there is a header and no row in it.", "nothing in it")
+        yield BadInput(location, "there is a header and no row in it.", "nothing in it")
 
 
 class _Records:
@@ -183,8 +183,9 @@ def _typed(
             result[name] = None if row[name] == "" else _value(row[name].strip(), kind)
         except (KeyError, ValueError):
             return BadInput(
-                f"{location}: {name} is {row[name]!r:.60}, which is no {kind.__name__}"
-                f"{_EXAMPLES.get(kind, '')}."
+                location,
+                f"{name} is {row[name]!r:.60}, which is no {kind.__name__}"
+                f"{_EXAMPLES.get(kind, '')}.",
             )
     return result
 

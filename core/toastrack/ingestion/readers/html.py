@@ -26,19 +26,23 @@ def read_html(
         import markdownify  # noqa: F401 - so that a missing one is named before the file is read
         from bs4 import BeautifulSoup
         from bs4.dammit import EncodingDetector
+        from bs4.exceptions import ParserRejectedMarkup
     try:
         content = read_all(file)
         said = EncodingDetector.find_declared_encoding(content, is_html=True)
         written = decode(content, options.encoding or (said if is_encoding(said) else None))
     except ValueError as error:
-        yield BadInput(f"{location}: {error}")
+        yield BadInput(location, str(error))
         return
     try:
         page = BeautifulSoup(written, "html.parser")
         title = page.title.get_text(" ", strip=True) if page.title else ""
         text = to_markdown(page.find("main") or page.body or page)
     except RecursionError:
-        yield BadInput(f"{location}: the page is nested too deeply.")
+        yield BadInput(location, "the page is nested too deeply.")
+        return
+    except ParserRejectedMarkup:
+        yield BadInput(location, "not HTML that can be read: its markup is damaged.")
         return
     yield markdown_document(
         name, text, location, {"source": name, **({"title": title} if title else {})}

@@ -30,32 +30,32 @@ def read_jsonl(
                     continue
                 empty = False
                 if len(line) >= MAX_DOCUMENT:
-                    yield BadInput(f"{here}: the line is {TOO_LONG}.")
+                    yield BadInput(here, f"the line is {TOO_LONG}.")
                     continue
                 row = _parse(line, here, lines)
                 yield row if isinstance(row, BadInput) else row_input(row, options, here)
         except UnicodeDecodeError as error:
             yield BadInput(
-                f"{location}, after line {number}: not {lines.encoding.upper()}: {error.reason}."
+                f"{location}, after line {number}", f"not {lines.encoding.upper()}: {error.reason}."
             )
             return
         if empty:
-            yield BadInput(f"{location}: there is no row in it.", "nothing in it")
+            yield BadInput(location, "there is no row in it.", "nothing in it")
 
 
 def _parse(line: str, location: str, lines: Lines) -> dict[str, Any] | BadInput:
     fault = lines.fault(line)
     if fault:
-        return BadInput(f"{location}: {fault}")
+        return BadInput(location, fault)
     try:
         return _object(json.loads(line), location)
     except (ValueError, RecursionError) as error:
-        return BadInput(f"{location}: not JSON: {error}.")
+        return BadInput(location, f"not JSON: {error}.")
 
 
 def _object(row: Any, location: str) -> dict[str, Any] | BadInput:
     if not isinstance(row, dict):
-        return BadInput(f"{location}: a row must be a JSON object, not {type(row).__name__}.")
+        return BadInput(location, f"a row must be a JSON object, not {type(row).__name__}.")
     return row
 
 
@@ -67,7 +67,7 @@ def read_json(
         try:
             yield from _elements(_Text(lines), location, options)
         except UnicodeDecodeError as error:
-            yield BadInput(f"{location}: not {lines.encoding.upper()}: {error.reason}.")
+            yield BadInput(location, f"not {lines.encoding.upper()}: {error.reason}.")
 
 
 def _elements(
@@ -75,11 +75,11 @@ def _elements(
 ) -> Iterator[SourceDocument | BadInput]:
     text.skip(_SPACE)
     if text.ended:
-        yield BadInput(f"{location}: there is no row in it.", "nothing in it")
+        yield BadInput(location, "there is no row in it.", "nothing in it")
         return
     if not text.take("["):
         yield BadInput(
-            f"{location}: this JSON is no array of objects, so it holds no rows.", "not for us"
+            location, "this JSON is no array of objects, so it holds no rows.", "not for us"
         )
         return
     number = 0
@@ -93,12 +93,12 @@ def _elements(
             row = text.value()
         except (ValueError, RecursionError) as error:
             # Nobody knows where it ends.
-            yield BadInput(f"{here}: not JSON: {error}. The rows behind it are lost.")
+            yield BadInput(here, f"not JSON: {error}. The rows behind it are lost.")
             return
         found = _object(row, here)
         yield found if isinstance(found, BadInput) else row_input(found, options, here)
     if number == 0:
-        yield BadInput(f"{location}: there is no row in it.", "nothing in it")
+        yield BadInput(location, "there is no row in it.", "nothing in it")
 
 
 class _Text:

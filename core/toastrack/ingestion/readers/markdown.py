@@ -24,7 +24,7 @@ def read_markdown(
         text = decode(read_all(file), options.encoding)
         matter, text = _front_matter(text)
     except ValueError as error:
-        yield BadInput(f"{location}: {error}")
+        yield BadInput(location, str(error))
         return
     yield markdown_document(name, text, location, {"source": name}, matter)
 

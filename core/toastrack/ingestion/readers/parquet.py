@@ -28,17 +28,17 @@ def read_parquet(
         twice = [name for name, count in Counter(names).items() if count > 1]
         fault = f"two columns are called {twice[0]!r}." if twice else lacking(names, options)
         if fault:
-            yield BadInput(f"{location}: {fault}")
+            yield BadInput(location, fault)
             return
         for batch in source.iter_batches(batch_size=_ROWS):
             for row in table_rows(batch):
                 number += 1
                 yield row_input(row, options, f"{location}, row {number}")
         if number == 0:
-            yield BadInput(f"{location}: there is no row in it.", "nothing in it")
-    except (pyarrow.ArrowException, OSError) as error:
+            yield BadInput(location, "there is no row in it.", "nothing in it")
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         fault = f"damaged after row {number}" if number else "not Parquet"
-        yield BadInput(f"{location}: {fault}: {str(error).rstrip('.')}.")
+        yield BadInput(location, f"{fault}: {str(error).rstrip('.')}.")
 
 
 def table_rows(table: Any) -> Iterator[dict[str, Any]]:

@@ -45,13 +45,14 @@ def read_pdf(
             if size > MAX_DOCUMENT:
                 raise ValueError(f"its text is {TOO_LONG}")
     except RecursionError:
-        yield BadInput(f"{location}: the PDF is nested too deeply.")
+        yield BadInput(location, "the PDF is nested too deeply.")
         return
     except Exception as error:  # of a damaged file pypdf raises whatever comes to it
-        yield BadInput(f"{location}: not a PDF that can be read: {error or type(error).__name__}.")
+        fault = str(error).rstrip(".") or type(error).__name__
+        yield BadInput(location, f"not a PDF that can be read: {fault}.")
         return
     if not pages:
-        yield BadInput(f"{location}: no page has text; it may be a scan.", "nothing in it")
+        yield BadInput(location, "no page has text; it may be a scan.", "nothing in it")
         return
     yield SourceDocument(name, _BREAK.join(pages), location, metadata, places=places)
 

@@ -20,7 +20,7 @@ def row_input(
     """
     missing = lacking(row, options)
     if missing:
-        return BadInput(f"{location}: {missing}")
+        return BadInput(location, missing)
     fields = dict(row)
     try:
         if options.template is not None:
@@ -31,14 +31,14 @@ def row_input(
                 raise ValueError(f"{options.text!r} is {type(text).__name__}, not text")
         vector = _vector(fields.pop(options.vector), options.vector) if options.vector else None
     except ValueError as error:
-        return BadInput(f"{location}: {error}.")
+        return BadInput(location, f"{error}.")
     if options.id_from == "content":
         id = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     else:
         found = fields.pop(options.id)
         id = str(found) if isinstance(found, int) and not isinstance(found, bool) else found
         if not isinstance(id, str) or not id:
-            return BadInput(f"{location}: the id {found!r:.60} is not text or a whole number.")
+            return BadInput(location, f"the id {found!r:.60} is not text or a whole number.")
     if options.metadata is not None:
         fields = {name: row[name] for name in options.metadata}
     nested = fields.pop("metadata", {})

@@ -16,6 +16,6 @@ def read_text(
     try:
         text = decode(read_all(file), options.encoding)
     except ValueError as error:
-        yield BadInput(f"{location}: {error}")
+        yield BadInput(location, str(error))
         return
     yield SourceDocument(name, text, location, {"source": name})
