@@ -292,7 +292,7 @@ def test_nothing_to_ingest_is_an_error(store: PostgresStore) -> None:
 def test_prune_never_empties_a_store_by_mistake(store: PostgresStore, tmp_path: Path) -> None:
     store.upsert([Record("a", "bread")])
     (tmp_path / "empty.jsonl").write_text("\n")
-    with pytest.raises(SourceError, match="would empty the store"):
+    with pytest.raises(SourceError, match="would delete all that is stored"):
         ingest(tmp_path, store, prune=True)
     assert store.count() == 1
 
@@ -376,6 +376,7 @@ def test_json_that_holds_no_rows_stops_no_folder_but_itself(
         ({"text": "{a}", "text_column": "b"}, "text= and text_column="),
         ({"column_types": {"n": list}}, "'n' is <class 'list'>"),
         ({"id_from": "nowhere"}, "id_from='nowhere'"),
+        ({"prefix": "/"}, "prefix='/' is no name"),
     ],
 )
 def test_an_argument_that_cannot_be_is_named(
@@ -383,3 +384,26 @@ def test_an_argument_that_cannot_be_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(says)):
         ingest(folder, store, **wrong)
+
+
+def test_two_folders_live_under_two_prefixes(store: PostgresStore, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "README.md").write_text(f"# Folder {name}\n")
+        (tmp_path / name / "long.txt").write_text(LONG)
+        ingest(tmp_path / name, store, prefix=name)
+    readme, other, chunk = store.get(["a/README.md", "b/README.md", "b/long.txt#1"])
+    assert readme is not None
+    assert other is not None
+    assert chunk is not None
+    assert (readme.metadata["title"], other.metadata["title"]) == ("Folder a", "Folder b")
+    assert readme.metadata["source"] == "README.md"
+    assert chunk.document_id == "b/long.txt"
+    (tmp_path / "b" / "long.txt").unlink()
+    assert ingest(tmp_path / "b", store, prefix="b/", prune=True).embedded == 0
+    assert set(store.document_ids()) == {"a/README.md", "a/long.txt", "b/README.md"}
+
+
+def test_records_get_the_prefix_too(store: PostgresStore) -> None:
+    ingest([Record("42", "rye")], store, prefix="crm")
+    assert store.get(["crm/42"]) == [Record("crm/42", "rye")]

@@ -15,6 +15,7 @@ _FLAGS = {
     "id_from": "--id-from",
     "metadata_columns": "--metadata-column",
     "overlap": "--overlap",
+    "prefix": "--prefix",
     "prune": "--prune",
     "skip_bad": "--skip-bad",
     "text": "--text",

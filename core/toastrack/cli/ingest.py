@@ -43,6 +43,10 @@ def ingest_command(
             help="Take over a filled store that does not say which model embedded it: --model did.",
         ),
     ] = False,
+    prefix: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Stands before each id: NAME/...", show_default=False),
+    ] = None,
     prune: Annotated[
         bool, typer.Option("--prune", help="Delete stored documents that the sources do not have.")
     ] = False,
@@ -115,6 +119,7 @@ def ingest_command(
                 report = ingest(
                     sources,
                     store,
+                    prefix=prefix,
                     prune=prune,
                     overlap=overlap,
                     text_column=text_column,

@@ -56,6 +56,7 @@ def ingest(
     sources: StrPath | Table | Iterable[StrPath | Row],
     store: IngestStore,
     *,
+    prefix: str | None = None,
     prune: bool = False,
     skip_bad: bool = False,
     overlap: int = 0,
@@ -87,7 +88,10 @@ def ingest(
             of records there may be mappings, a frame of pandas or polars, an Arrow table,
             LangChain's documents or LlamaIndex' nodes.
         store: Where they go.
-        prune: Delete the store's documents that these sources do not have.
+        prefix: Stands before each id, with a "/" between them: two folders whose files have the same
+            names go into one store under two prefixes.
+        prune: Delete the store's documents that these sources do not have; with a prefix, of those
+            under it.
         skip_bad: Leave out what cannot be read or stored instead of stopping at it.
         overlap: Tokens that neighbouring chunks of one document share.
         text_column: The field of a row that is embedded.
@@ -134,6 +138,11 @@ def ingest(
             "prune=True and skip_bad=True cannot go together: a document that cannot be read today would be "
             "deleted from the store."
         )
+    if prefix is not None and not prefix.strip("/"):
+        raise ValueError(
+            f"prefix={prefix!r} is no name. Leave it out, or write one like 'handbook'."
+        )
+    prefix = "" if prefix is None else prefix.rstrip("/") + "/"
     found, objects = _sort_sources(sources)
     files = [item for item in found if isinstance(item, SourceFile)]
     if not skip_bad:
@@ -142,7 +151,15 @@ def ingest(
     sizes = [file.size for file in files if file.size is not None]
     total = sum(sizes) if files and len(sizes) == len(files) else None
     with closing(IdSet()) as ids, closing(IdSet()) as documents:
-        run = _Run(store, ids, documents, overlap=overlap, on_skip=on_skip, skip_bad=skip_bad)
+        run = _Run(
+            store,
+            ids,
+            documents,
+            prefix=prefix,
+            overlap=overlap,
+            skip_bad=skip_bad,
+            on_skip=on_skip,
+        )
         for item in found:
             if isinstance(item, Skip):
                 run.skip(item)
@@ -158,7 +175,7 @@ def ingest(
         )
         report = run.counted(store.replace_many(run.documents(inputs), on_write))
         if prune:
-            report.deleted += _prune(store, documents)
+            report.deleted += _prune(store, documents, prefix)
     report.seconds = time.monotonic() - started
     return report
 
@@ -194,6 +211,7 @@ class _Run:
         ids: IdSet,
         documents: IdSet,
         *,
+        prefix: str,
         overlap: int,
         skip_bad: bool,
         on_skip: Callable[[Skip], None] | None,
@@ -201,6 +219,7 @@ class _Run:
         self.store = store
         self.ids = ids
         self.document_ids = documents
+        self.prefix = prefix
         self.overlap = overlap
         self.skip_bad = skip_bad
         self.on_skip = on_skip
@@ -252,6 +271,8 @@ class _Run:
             item = SourceDocument(record.id, record.text, location)
         else:
             record = Record(item.id, item.text, item.metadata, vector=item.vector)
+        if self.prefix and isinstance(record.id, str) and record.id:
+            record = replace(record, id=f"{self.prefix}{record.id}", document_id=None)
         try:
             record = checked(record, dimensions=self.store.embedder.dimensions)
             self.store._check(record)
@@ -343,10 +364,12 @@ def _whole(record: Record) -> Record:
     return record
 
 
-def _prune(store: Store, documents: IdSet) -> int:
+def _prune(store: Store, documents: IdSet, prefix: str) -> int:
     if not len(documents):
-        raise SourceError("The sources hold no document; prune=True would empty the store.")
-    gone = (id for id in store.document_ids() if id not in documents)
+        raise SourceError(
+            "The sources hold no document; prune=True would delete all that is stored."
+        )
+    gone = (id for id in store.document_ids() if id.startswith(prefix) and id not in documents)
     deleted = 0
     while page := list(islice(gone, _DELETE_PAGE)):
         deleted += store.delete(documents=page)
