@@ -81,11 +81,10 @@ class Awaited:
 
     def replace_many(self, documents: Any, on_write: Any = None) -> Any:
         """Call back from a thread, so that the callback may use this store."""
+        return self._loop.run(self._store.replace_many(documents, _in_a_thread(on_write)))
 
-        async def call_back(*numbers: Any) -> None:
-            await asyncio.to_thread(on_write, *numbers)
-
-        return self._loop.run(self._store.replace_many(documents, call_back if on_write else None))
+    def _ingest(self, documents: Any, on_write: Any) -> Any:
+        return self._loop.run(self._store._ingest(documents, _in_a_thread(on_write)))
 
     def _waiting(self, method: Callable[..., Coroutine[Any, Any, T]]) -> Callable[..., T]:
         return lambda *args, **options: self._loop.run(method(*args, **options))
@@ -94,6 +93,13 @@ class Awaited:
         end = object()
         while (item := self._loop.run(_next(items, end))) is not end:
             yield item
+
+
+def _in_a_thread(call_back: Callable[..., object] | None) -> Any:
+    """A callback that may use the store it is called by."""
+    if call_back is None:
+        return None
+    return lambda *numbers: asyncio.to_thread(call_back, *numbers)
 
 
 async def _next(items: AsyncIterator[T], end: Any) -> Any:

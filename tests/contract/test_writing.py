@@ -14,10 +14,10 @@ import pytest
 from at_once import at_once
 from awaited import Awaited
 
-from toastrack import Embedder, Record, Report
+from toastrack import Embedder, Record, Report, ingest
 from toastrack.errors import RecordError, TruncationWarning
 from toastrack.stores import windows
-from toastrack.stores.protocol import Document, Store
+from toastrack.stores.protocol import Document, IngestStore, Store
 
 if TYPE_CHECKING:
     from contract.conftest import MakeStore, Runs
@@ -721,3 +721,17 @@ def test_two_writers_of_the_same_new_ids_leave_one_record_each(make_store: MakeS
     assert stores[0].count() == len(records)
     assert stores[0].get(["r0", "r19"]) == [records[0], records[19]]
     assert len(stores[0].search([1.0] * 32, k=100)) == len(records)
+
+
+def test_ingest_takes_no_record_from_another_document(store: IngestStore) -> None:
+    """A chunk's id, ``a#1``, may be another document's name."""
+    store.replace("a", [Record("a#0", "rye"), Record("a#1", "bread")])
+    before = store.get(["a#0", "a#1"])
+    for text in ("salt", "bread"):  # another text, and the same one
+        with pytest.raises(RecordError, match=r"'a#1', of document 'a#1', .* document 'a'"):
+            ingest([Record("a#1", text)], store)
+    assert store.get(["a#0", "a#1"]) == before
+    assert ingest([Record("a", "rye"), Record("b", "bread")], store).deleted == 2
+    assert ingest([Record("a#1", "salt")], store).written == 1
+    store.replace("c", [Record("a#1", "salt")])  # which moves it on purpose
+    assert store.get(["a#1"]) == [Record("a#1", "salt", document_id="c")]

@@ -111,7 +111,7 @@ def ingest(
     Raises:
         SourceError: A source cannot be read, or two documents have one id; names file and line.
         MissingExtraError: There is a file of a format whose extra is not installed.
-        RecordError: The store cannot hold a record; names it and where it stands.
+        RecordError: The store cannot hold a record, or has its id in another document; names it.
         SpaceMismatchError: The store was built in another embedding space.
         StoreError: The table or collection cannot be used as it is.
         ModelError: The model cannot be found, read or run.
@@ -173,7 +173,7 @@ def ingest(
             ((item, size, file.name) for file in files for item, size in file.read(options)),
             ((item, 0, "") for item in read_objects(objects, options)),
         )
-        report = run.counted(store.replace_many(run.documents(inputs), on_write))
+        report = run.counted(store._ingest(run.documents(inputs), on_write))
         if prune:
             report.deleted += _prune(store, documents, prefix)
     report.seconds = time.monotonic() - started

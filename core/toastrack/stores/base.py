@@ -304,6 +304,10 @@ class BaseStore(_Base[S, O]):
     ) -> list[Match]:
         return run_sync(self._flow.search(query, k, filter, exact, options))
 
+    def _ingest(self, documents: Iterable[Document], on_write: OnWrite | None) -> Report:
+        """``replace_many`` that takes no record from another document; raises ``RecordError``."""
+        return self._write(partial(document_windows, moves=False), documents, on_write)
+
     def _write(self, cut: Cut[Item], items: Iterable[Item], on_write: OnWrite | None) -> Report:
         return run_sync(self._flow.write(IterableReader(cut, items), on_write))
 
@@ -522,6 +526,14 @@ class AsyncBaseStore(_Base[S, O]):
         options: O,
     ) -> list[Match]:
         return await self._flow.search(query, k, filter, exact, options)
+
+    async def _ingest(
+        self,
+        documents: Iterable[Document] | AsyncIterable[Document],
+        on_write: AsyncOnWrite | None,
+    ) -> Report:
+        """``replace_many`` that takes no record from another document; raises ``RecordError``."""
+        return await self._write(partial(document_windows, moves=False), documents, on_write)
 
     async def _write(
         self,

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 from toastrack.batching.truncation import TruncationCounter
 from toastrack.embedder import Embedder
 from toastrack.errors import RecordError
-from toastrack.records import Report
+from toastrack.records import Record, Report
 from toastrack.stores.backend import Backend
 from toastrack.stores.plan import (
     Row,
@@ -36,6 +36,9 @@ T = TypeVar("T")
 _QUEUED = 1
 # A source that takes this long for a window gains nothing from being read ahead.
 _SLOW_SECONDS = 5.0
+
+# What is stored, and not to the letter.
+_DIFFERING: Collection[Status | None] = ("changed", "metadata")
 
 Read = Callable[[], Awaitable[Window | None]]
 """Take the next window of the source; None at its end."""
@@ -140,9 +143,37 @@ class _Run:
             # A record that comes from another document may be one of those that go with it.
             await self._settle()
             statuses = await self._compare(rows)
+        if not window.moves:
+            await self._saving(self._check_documents(rows, statuses), RecordError)
         return await self._saving(
             self._runtime.offload(WindowPlan, window, rows, statuses, self.stream)
         )
+
+    async def _check_documents(self, rows: Sequence[Row], statuses: Mapping[str, Status]) -> None:
+        """Raise ``RecordError`` for a record that is stored under another document."""
+        differing = [row.record for row in rows if statuses.get(row.record.id) in _DIFFERING]
+        if not await self._elsewhere(differing):
+            return
+        # It may be one of those that go with a document that is written just now.
+        await self._settle()
+        for record, document in await self._elsewhere(differing):
+            raise RecordError(
+                f"The id {record.id!r}, of document {record.document!r}, is stored already as a "
+                f"record of document {document!r}. Give one of them another id, for instance with "
+                "prefix=, or delete the stored document first."
+            )
+
+    async def _elsewhere(self, records: Sequence[Record]) -> list[tuple[Record, str]]:
+        """Return those that are stored under another document, with that."""
+        if not records:
+            return []
+        ids = [record.id for record in records]
+        found = await self._queue.wait(self._queue.submit(self._backend.get, ids, reads=True))
+        return [
+            (record, stored.document)
+            for record, stored in zip(records, found, strict=True)
+            if stored is not None and stored.document != record.document
+        ]
 
     def _checked_rows(self, window: Window, limit: int) -> list[Row]:
         for record in window.records:

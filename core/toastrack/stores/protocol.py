@@ -211,6 +211,10 @@ class IngestStore(Store, Protocol):
         """Raise ``RecordError`` if the host cannot hold this record."""
         ...
 
+    def _ingest(self, documents: Iterable[Document], on_write: OnWrite | None) -> Report:
+        """``replace_many``, but raise ``RecordError`` for a record stored under another document."""
+        ...
+
     def _check_index(self) -> None:
         """Raise ``UnsupportedError`` if ``build_index`` could not build one here."""
         ...

@@ -40,6 +40,8 @@ class Window:
     """Documents of which these are all the records."""
     read: int = 0
     """How many inputs became these records."""
+    moves: bool = True
+    """A record may be taken from the document that it is stored under."""
 
 
 def record_windows(records: Iterable[Record], dimensions: int) -> Iterator[Window]:
@@ -57,7 +59,9 @@ def record_windows(records: Iterable[Record], dimensions: int) -> Iterator[Windo
         yield Window(window.chosen(range(len(window))), read=len(window))
 
 
-def document_windows(documents: Iterable[Document], dimensions: int) -> Iterator[Window]:
+def document_windows(
+    documents: Iterable[Document], dimensions: int, *, moves: bool = True
+) -> Iterator[Window]:
     """Cut a stream of documents into checked windows; a document is never divided."""
     window = _Records(dimensions)
     parts: dict[str, range] = {}
@@ -74,15 +78,17 @@ def document_windows(documents: Iterable[Document], dimensions: int) -> Iterator
             parts[document_id] = range(start, len(window))
             read += 1
             if len(window) >= WINDOW or len(parts) >= WINDOW:
-                yield _document_window(window, parts, read)
+                yield _document_window(window, parts, read, moves)
                 window, parts, read = _Records(dimensions), {}, 0
     if parts:
-        yield _document_window(window, parts, read)
+        yield _document_window(window, parts, read, moves)
 
 
-def _document_window(window: _Records, parts: Mapping[str, range], read: int) -> Window:
+def _document_window(
+    window: _Records, parts: Mapping[str, range], read: int, moves: bool
+) -> Window:
     records = window.chosen(chain.from_iterable(parts.values()))
-    return Window(records, exact=list(parts), read=read)
+    return Window(records, exact=list(parts), read=read, moves=moves)
 
 
 @contextmanager
