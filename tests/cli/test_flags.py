@@ -21,6 +21,8 @@ from toastrack.cli.flags import _FLAGS, with_flags
         ("device='banana' cannot", "--device banana cannot"),
         ("prune=True and skip_bad=True cannot", "--prune and --skip-bad cannot"),
         ("Embedder('x', query_prompt='')", "Embedder('x', query_prompt='')"),
+        ("or with text='{title}: {body}'.", "or with --text '{title}: {body}'."),
+        ("delimiter=';' is", "--delimiter ';' is"),
         ("an overlap of 3", "an overlap of 3"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 _FLAGS = {
     "adopt": "toastrack ingest --adopt",  # the other commands only look
@@ -34,4 +35,4 @@ def with_flags(message: str) -> str:
 
 def _flag(argument: re.Match[str]) -> str:
     value = argument[3] or argument[4]
-    return f"{_FLAGS[argument[1]]} {value}" if value else _FLAGS[argument[1]]
+    return f"{_FLAGS[argument[1]]} {shlex.quote(value)}" if value else _FLAGS[argument[1]]

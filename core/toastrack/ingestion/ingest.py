@@ -242,7 +242,7 @@ class _Run:
     def skip(self, skip: Skip, error: type[ValueError] = SourceError) -> None:
         """Note what is left out; raises ``error`` if it may not be."""
         if skip.kind == "cannot be read" and not self.skip_bad:
-            raise error(str(skip))
+            raise error(f"{skip} To leave it out: skip_bad=True.")
         self.kinds[skip.kind] += 1
         if len(self.skips) < _SKIPS:
             self.skips.append(skip)
