@@ -17,7 +17,9 @@ INTRODUCTION = """\
 
 Written by `make docs` from the docstrings. In the examples `embedder` is an `Embedder()`, `client` a
 `QdrantClient(":memory:")`, `store` a `QdrantStore(client, "bread", embedder=embedder)` with two breads
-in it, and `text` a long text; all else is imported from the packages on this page.
+in it, `text` a long text, and `connection` a psycopg connection that knows the embedder, to a database
+with a table `loaves (id bigint, text text, embedding halfvec(1024))`; all else is imported from the
+packages on this page.
 
 A `Vector` is a list or an array of numbers, a `FloatVector` a float32 array of shape `(dimensions,)`, a
 `FloatMatrix` one of shape `(n, dimensions)`. What a class has from its host's own class is explained in

@@ -123,11 +123,25 @@ def where_it_runs_here(code: str, request: pytest.FixtureRequest) -> str:
     return code.replace('QdrantClient("localhost")', 'QdrantClient(":memory:")')
 
 
+@pytest.fixture
+def loaves(postgres_dsn: str, schema: str, names: dict[str, Any]) -> Iterator[Any]:
+    """A connection that knows an embedder, to a database with a table of loaves."""
+    psycopg = pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
+    with psycopg.connect(postgres_dsn, options=f"-c search_path={schema},public") as connection:
+        connection.execute("create table loaves (id bigint, text text, embedding halfvec(384))")
+        THINGS["record_column_space"](connection, "loaves", "embedding", names["embedder"])
+        THINGS["register_embedder"](connection, names["embedder"])
+        yield connection
+        connection.rollback()
+
+
 @pytest.mark.parametrize("documented", list(with_examples()))
 def test_an_example_runs(
     documented: Any, names: dict[str, Any], request: pytest.FixtureRequest
 ) -> None:
     for code in examples(documented):
+        if "connection" in code:
+            names["connection"] = request.getfixturevalue("loaves")
         code = where_it_runs_here(code, request)
         compiled = compile(code, "example", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         coroutine = eval(compiled, names)

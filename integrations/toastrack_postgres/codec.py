@@ -49,6 +49,11 @@ class VectorParameter:
     def __init__(self, vector: FloatVector, kind: VectorType, oid: int) -> None:
         self.oid = oid
         self.data: bytes = (HalfVector if kind == "halfvec" else Vector)(vector).to_binary()
+        self._kind = kind
+
+    def as_text(self) -> str:
+        """Write it as pgvector reads it."""
+        return _written(vector_of(self.data, self._kind))
 
 
 class VectorArrayParameter:
@@ -79,6 +84,11 @@ class VectorArrayParameter:
         rows["values"] = vectors
         header = struct.pack(">iiIii", 1, 0, oid, len(vectors), 1)
         self.data = header + rows.tobytes()
+        self._vectors = vectors
+
+    def as_text(self) -> str:
+        """Write it as Postgres reads an array."""
+        return "{" + ",".join(f'"{_written(vector)}"' for vector in self._vectors) + "}"
 
 
 def vector_of(sent: bytes, kind: VectorType) -> FloatVector:
@@ -86,28 +96,35 @@ def vector_of(sent: bytes, kind: VectorType) -> FloatVector:
     return np.frombuffer(sent, _FLOAT[kind], offset=4).astype(np.float32)
 
 
-class _ParameterDumper(adapt.Dumper):
+def _written(vector: FloatVector) -> str:
+    return "[" + ",".join(map(repr, vector.tolist())) + "]"
+
+
+class ParameterDumper(adapt.Dumper):
     """Sends a parameter's bytes as they are, under its own oid."""
 
     format = pq.Format.BINARY
 
     def get_key(self, obj: Any, format: adapt.PyFormat) -> tuple[type, int]:  # type: ignore[override]
+        """Tell parameters of one oid from those of another."""
         return (self.cls, obj.oid)
 
-    def upgrade(self, obj: Any, format: adapt.PyFormat) -> _ParameterDumper:
+    def upgrade(self, obj: Any, format: adapt.PyFormat) -> ParameterDumper:
+        """Return a dumper for the oid of a parameter."""
         dumper = type(self)(self.cls)
         dumper.oid = obj.oid
         return dumper
 
     def dump(self, obj: Any) -> bytes:
+        """Return a parameter's bytes."""
         data: bytes = obj.data
         return data
 
 
 def register_parameters(adapters: adapt.AdaptersMap) -> None:
     """Teach one cursor our two parameters; the connection stays as its owner made it."""
-    adapters.register_dumper(VectorParameter, _ParameterDumper)
-    adapters.register_dumper(VectorArrayParameter, _ParameterDumper)
+    adapters.register_dumper(VectorParameter, ParameterDumper)
+    adapters.register_dumper(VectorArrayParameter, ParameterDumper)
 
 
 def check_record(record: Record) -> None:

@@ -42,6 +42,24 @@ class Session:
             rows: Rows = await self._runtime.call(cursor.fetchall)
             return rows
 
+    async def fetch(
+        self, statement: str | sql.Composable, parameters: Parameters | None = None
+    ) -> Rows:
+        """Execute one statement that returns rows, also inside a pipeline of the caller's.
+
+        There nothing is known of its result before that is asked for. Without parameters it is sent
+        as it is written.
+        """
+        async with self._cursor(row_factory=tuple_row) as cursor:
+            await self._runtime.call(cursor.execute, statement, parameters, prepare=False)
+            rows: Rows = await self._runtime.call(cursor.fetchall)
+            return rows
+
+    async def run(self, statement: str | sql.Composable) -> None:
+        """Execute one statement without parameters, as it is written."""
+        async with self._cursor() as cursor:
+            await self._runtime.call(cursor.execute, statement, prepare=False)
+
     async def execute_many(self, statement: sql.Composed, parameters: Iterable[Parameters]) -> None:
         """Execute one statement for several parameters, taken while the server does earlier ones."""
         # A libpq before 14 waits for each answer.

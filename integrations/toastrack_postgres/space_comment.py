@@ -11,8 +11,10 @@ from toastrack.stores import from_recorded, to_recorded
 _MARK = "toastrack "
 
 
-def recorded_in(comment: str | None, label: str) -> tuple[EmbeddingSpace | None, int]:
-    """Return the space that a comment holds, and the format.
+def recorded_in(
+    comment: str | None, label: str, column: str = "embedding"
+) -> tuple[EmbeddingSpace | None, int]:
+    """Return the space that a column's comment holds, and the format.
 
     Raises ``StoreError`` for a damaged one, and for a format that is newer than this version.
     """
@@ -23,9 +25,9 @@ def recorded_in(comment: str | None, label: str) -> tuple[EmbeddingSpace | None,
                 return from_recorded(recorded, where=f"Table {label!r}")
             except (ValueError, TypeError) as error:
                 raise StoreError(
-                    f"Table {label!r}: the comment on its column embedding is damaged ({error}). "
-                    "Restore it, or remove its line that starts with 'toastrack' and open the "
-                    "table with adopt=True."
+                    f"Table {label!r}: the comment on its column {column} is damaged ({error}). "
+                    "Restore it, or remove its line that starts with 'toastrack' and record it "
+                    "anew with adopt=True."
                 ) from None
     return None, 1
 

@@ -41,6 +41,13 @@ VECTOR_TYPES = """
     where n.nspname = %s and t.typname in ('vector', 'halfvec')
 """
 
+# By their names as this session writes them.
+EXTENSION_TYPES = """
+    select t.typname, t.oid::int8, t.typarray::int8, format_type(t.oid, null)
+    from pg_type t join pg_extension e on e.extnamespace = t.typnamespace
+    where e.extname = 'vector' and t.typname in ('vector', 'halfvec')
+"""
+
 CURRENT_SCHEMA = "select current_schema()"
 
 # The table that the name means in this session, or the one in the schema given.

@@ -30,6 +30,7 @@ from toastrack.stores.protocol import (
 )
 from toastrack.stores.runtime import AsyncRuntime, Ended, Runtime, SyncRuntime, run_sync
 from toastrack.stores.settling import Look, another_writer, delete_documents, write_batch
+from toastrack.stores.space_check import check_space
 from toastrack.stores.top_k import TopK
 from toastrack.stores.widening import widened
 from toastrack.utils import arrays
@@ -75,6 +76,7 @@ __all__ = [
     "after_fork",
     "another_writer",
     "arrays",
+    "check_space",
     "delete_documents",
     "format_of",
     "from_recorded",
