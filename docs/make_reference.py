@@ -11,7 +11,12 @@ from typing import Any
 
 PAGE = Path(__file__).with_name("reference.md")
 ADAPTERS = ("postgres", "qdrant", "chroma", "langchain", "llama_index")
-PACKAGES = ("toastrack", *(f"toastrack_{adapter}" for adapter in ADAPTERS), "toastrack.errors")
+PACKAGES = (
+    "toastrack",
+    *(f"toastrack_{adapter}" for adapter in ADAPTERS),
+    "toastrack_postgres.sqlalchemy",
+    "toastrack.errors",
+)
 INTRODUCTION = """\
 # Reference
 

