@@ -42,7 +42,9 @@ from toastrack_postgres.codec import (
     vector_of,
 )
 from toastrack_postgres.connections import Connections, Use
+from toastrack_postgres.embedded import OwnServer
 from toastrack_postgres.filters import Where
+from toastrack_postgres.index_memory import FullMemory
 from toastrack_postgres.progress import reporting
 from toastrack_postgres.reconnecting import Outage
 from toastrack_postgres.session import Rows, Session, is_inside_transaction
@@ -547,15 +549,19 @@ class PostgresBackend(BackendBase):
     ) -> bool:
         """Build the HNSW index unless it is there."""
         self.check_index()
+        full = FullMemory()
         build = partial(
             index.build_index,
             table=self._statements,
             oid=self._oid,
             storage=self._storage,
+            dimensions=self.dimensions or 0,
             m=m,
             ef_construction=ef_construction,
             memory=maintenance_work_mem,
+            own_server=isinstance(self._given, OwnServer),
             concurrently=concurrently,
+            full=full,
         )
         async with reporting(self._runtime, self._connections, self._oid, on_progress):
             while True:
@@ -568,6 +574,7 @@ class PostgresBackend(BackendBase):
                         lambda: self._transact(build, "build"), retry="long"
                     )
                 if built is not None:
+                    full.warn()
                     return built
                 # Not inside the transaction: a concurrent build waits for the end of each.
                 await self._runtime.sleep(_SECONDS_BETWEEN_TRIES)

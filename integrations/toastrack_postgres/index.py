@@ -5,6 +5,7 @@ from __future__ import annotations
 from toastrack.errors import StoreError, UnsupportedError
 from toastrack_postgres import sql as statements
 from toastrack_postgres.codec import VectorType
+from toastrack_postgres.index_memory import FullMemory, bytes_of_graph, bytes_to_spare
 from toastrack_postgres.session import Session
 from toastrack_postgres.sql import Statements
 
@@ -29,14 +30,18 @@ async def build_index(
     table: Statements,
     oid: int,
     storage: VectorType,
+    dimensions: int,
     m: int,
     ef_construction: int,
     memory: str | None,
+    own_server: bool,
     concurrently: bool,
+    full: FullMemory,
 ) -> bool | None:
     """Build the HNSW index unless it is there; None while another session builds one.
 
-    A concurrent build runs outside of a transaction, and gives back what the session was given.
+    A concurrent build runs outside of a transaction, and gives back what the session was given. On a
+    server of ours it gets the memory that the rows need, if the machine has it to spare.
     """
     local = not concurrently
     if concurrently:
@@ -56,10 +61,13 @@ async def build_index(
             table,
             oid,
             storage,
+            dimensions,
             m=m,
             ef_construction=ef_construction,
             memory=memory,
+            own_server=own_server,
             local=local,
+            full=full,
         )
     except BaseException:
         if concurrently:  # else the transaction gives it back
@@ -90,11 +98,14 @@ async def _build(
     table: Statements,
     oid: int,
     storage: VectorType,
+    dimensions: int,
     *,
     m: int,
     ef_construction: int,
     memory: str | None,
+    own_server: bool,
     local: bool,
+    full: FullMemory,
 ) -> bool:
     indexes = await session.execute(statements.VECTOR_INDEXES, [oid])
     operators = f"{storage}_cosine_ops"
@@ -106,7 +117,12 @@ async def _build(
         if not valid and method == "hnsw":
             # "create index if not exists" would take a broken index for a good one.
             await session.execute(table.drop_index(name))
-    settings = {"local": local, "memory": memory}
+    ((rows,),) = await session.execute(table.count_vectors)
+    full.needed = bytes_of_graph(rows, dimensions, storage, m)
+    ours = memory is None and own_server
+    if ours:
+        memory = f"{min(full.needed, bytes_to_spare()) >> 10}kB"
+    settings = {"local": local, "memory": memory, "at_least": ours}
     ((timeout, memory_before, *_),) = await session.execute(
         statements.INDEX_BUILD_SETTINGS, settings
     )
@@ -115,7 +131,8 @@ async def _build(
         storage, m=m, ef_construction=ef_construction, concurrently=not local
     )
     try:
-        await session.execute(create)
+        with full.watching(session.connection):
+            await session.execute(create)
     except BaseException:
         if not local:  # else the transaction takes the settings back itself
             await session.execute(statements.RESTORE_SETTINGS, before)

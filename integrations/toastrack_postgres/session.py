@@ -28,6 +28,11 @@ class Session:
         """A transaction of the caller's was open on the connection already."""
 
     @property
+    def connection(self) -> AnyConnection:
+        """What the operation was lent."""
+        return self._connection
+
+    @property
     def backend_pid(self) -> int:
         """The process of the server that the connection was made to, as it was told then."""
         return self._connection.info.backend_pid

@@ -101,7 +101,11 @@ INDEX_BUILD_SETTINGS = """
     select current_setting('statement_timeout'), current_setting('maintenance_work_mem'),
            set_config('statement_timeout', '0', %(local)s),
            set_config('maintenance_work_mem',
-                      coalesce(%(memory)s, current_setting('maintenance_work_mem')), %(local)s)
+                      case when %(memory)s::text is null
+                             or %(at_least)s and pg_size_bytes(%(memory)s)
+                                < pg_size_bytes(current_setting('maintenance_work_mem'))
+                           then current_setting('maintenance_work_mem') else %(memory)s end,
+                      %(local)s)
 """
 RESTORE_SETTINGS = """
     select set_config('statement_timeout', %s, %s), set_config('maintenance_work_mem', %s, %s)
@@ -427,6 +431,10 @@ class Statements:
                 else "embedding {distance} %(toastrack_query)b"
             ),
         )
+
+    @property
+    def count_vectors(self) -> sql.Composed:
+        return self._sql("select count(*) from {table} where embedding is not null")
 
     def create_hnsw_index(
         self, kind: str, *, m: int, ef_construction: int, concurrently: bool

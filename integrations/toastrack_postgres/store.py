@@ -151,7 +151,9 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
             ef_construction: How widely neighbours are looked for; pgvector's own default.
             concurrently: Let others write meanwhile; slower, and neither on a connection that is
                 inside a transaction nor over a pooler such as PgBouncer.
-            maintenance_work_mem: Memory for the build, e.g. "1GB"; None leaves the server's.
+            maintenance_work_mem: Memory for the build, e.g. "1GB"; None leaves the server's, or on
+                the embedded server of an address takes what the rows need, at most a quarter of the
+                machine's. It is put back afterwards, and a warning says when it was too little.
                 Parallel builds take it from /dev/shm, which containers often keep at 64 MB.
             on_progress: Called about twice a second, on another thread, with the share that is
                 built. Asked over a second connection: of our own, or the pool's while it has one

