@@ -277,7 +277,13 @@ class PostgresBackend(BackendBase):
                 f"Table {label!r}: its column embedding is {storage} without a size, not "
                 f"{storage}(n)."
             )
-        ((unique,),) = await session.execute(statements.HAS_UNIQUE_ID, [oid])
+        ((unique, partitioned),) = await session.execute(statements.HAS_UNIQUE_ID, [oid, oid])
+        if not unique and partitioned:
+            raise StoreError(
+                f"Table {label!r} is partitioned by another column than id, so that Postgres cannot "
+                "keep an id unique. Partition by hash (id), or keep tenants apart by row-level "
+                "security on one table, or with a table for each."
+            )
         if not unique:
             raise StoreError(
                 f"Table {label!r}: its column id is not unique. Make it the primary key."

@@ -74,7 +74,7 @@ HAS_UNIQUE_ID = """
         select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
         where i.indrelid = %s and i.indisunique and i.indisvalid and i.indnkeyatts = 1
           and i.indpred is null and i.indexprs is null and a.attname = 'id'
-    )
+    ), exists (select from pg_partitioned_table where partrelid = %s)
 """
 
 # Any index that can answer an ORDER BY on the column:
