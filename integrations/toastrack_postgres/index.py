@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from toastrack.errors import StoreError, UnsupportedError
 from toastrack_postgres import sql as statements
 from toastrack_postgres.codec import VectorType
@@ -107,16 +109,16 @@ async def _build(
     local: bool,
     full: FullMemory,
 ) -> bool:
-    indexes = await session.execute(statements.VECTOR_INDEXES, [oid])
-    operators = f"{storage}_cosine_ops"
-    if any(valid and found == operators for _, valid, _, _, found in indexes):
+    if await _is_built(session, table, oid, storage):
         return False
-    for name, valid, in_progress, method, _ in indexes:
-        if in_progress:
-            raise StoreError(f"Index {name!r} is being built by another session. Wait for it.")
-        if not valid and method == "hnsw":
-            # "create index if not exists" would take a broken index for a good one.
-            await session.execute(table.drop_index(name))
+    create = partial(table.create_hnsw_index, storage, m=m, ef_construction=ef_construction)
+    creations = []
+    partitions = [] if local else await session.execute(statements.PARTITIONS, {"oid": oid})
+    for partition_oid, schema, name in partitions:
+        if not await _is_built(session, table, partition_oid, storage, schema=schema):
+            creations.append(create(concurrently=True, partition=(schema, name)))
+    # That of the whole table takes those of its parts for its own, and builds nothing.
+    creations.append(create(concurrently=not local and not partitions))
     ((rows,),) = await session.execute(table.count_vectors)
     full.needed = bytes_of_graph(rows, dimensions, storage, m)
     ours = memory is None and own_server
@@ -127,15 +129,35 @@ async def _build(
         statements.INDEX_BUILD_SETTINGS, settings
     )
     before = [timeout, local, memory_before, local]
-    create = table.create_hnsw_index(
-        storage, m=m, ef_construction=ef_construction, concurrently=not local
-    )
     try:
         with full.watching(session.connection):
-            await session.execute(create)
+            for creation in creations:
+                await session.execute(creation)
     except BaseException:
         if not local:  # else the transaction takes the settings back itself
             await session.execute(statements.RESTORE_SETTINGS, before)
         raise
     await session.execute(statements.RESTORE_SETTINGS, before)
     return True
+
+
+async def _is_built(
+    session: Session,
+    table: Statements,
+    oid: int,
+    storage: VectorType,
+    *,
+    schema: str | None = None,
+) -> bool:
+    """Tell whether a table, or a part of it, has the index; one that was left broken is dropped."""
+    indexes = await session.execute(statements.VECTOR_INDEXES, [oid])
+    operators = f"{storage}_cosine_ops"
+    if any(valid and found == operators for _, valid, _, _, found in indexes):
+        return True
+    for name, valid, in_progress, method, _ in indexes:
+        if in_progress:
+            raise StoreError(f"Index {name!r} is being built by another session. Wait for it.")
+        if not valid and method == "hnsw":
+            # "create index if not exists" would take a broken index for a good one.
+            await session.execute(table.drop_index(name, schema))
+    return False

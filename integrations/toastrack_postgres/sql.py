@@ -91,6 +91,15 @@ VECTOR_INDEXES = """
     where i.indrelid = %s and a.attname = 'embedding' and m.amname in ('hnsw', 'ivfflat')
 """
 
+# Postgres builds no index of a partitioned table concurrently, but one of each of its parts.
+PARTITIONS = """
+    select c.oid, n.nspname, c.relname
+    from pg_partition_tree(%(oid)s::oid::regclass) t
+    join pg_class c on c.oid = t.relid join pg_namespace n on n.oid = c.relnamespace
+    where t.isleaf and t.relid <> %(oid)s::oid
+    order by c.oid
+"""
+
 TRY_BUILD_LOCK = "select pg_try_advisory_xact_lock(hashtextextended('toastrack index', %s))"
 TRY_SESSION_BUILD_LOCK = "select pg_try_advisory_lock(hashtextextended('toastrack index', %s))"
 SESSION_BUILD_UNLOCK = "select pg_advisory_unlock(hashtextextended('toastrack index', %s))"
@@ -437,16 +446,23 @@ class Statements:
         return self._sql("select count(*) from {table} where embedding is not null")
 
     def create_hnsw_index(
-        self, kind: str, *, m: int, ef_construction: int, concurrently: bool
+        self,
+        kind: str,
+        *,
+        m: int,
+        ef_construction: int,
+        concurrently: bool,
+        partition: tuple[str, str] | None = None,
     ) -> sql.Composed:
         return self._sql(
-            "create index {concurrently} on {table} using hnsw (embedding {operators}) "
+            "create index {concurrently} on {what} using hnsw (embedding {operators}) "
             "with (m = {m}, ef_construction = {ef_construction})",
             concurrently=sql.SQL("concurrently" if concurrently else ""),
+            what=self.table if partition is None else _identifier(*partition),
             operators=_identifier(self._extension_schema, f"{kind}_cosine_ops"),
             m=sql.Literal(m),
             ef_construction=sql.Literal(ef_construction),
         )
 
-    def drop_index(self, name: str) -> sql.Composed:
-        return self._sql("drop index {index}", index=_identifier(self._schema, name))
+    def drop_index(self, name: str, schema: str | None = None) -> sql.Composed:
+        return self._sql("drop index {index}", index=_identifier(schema or self._schema, name))

@@ -149,8 +149,9 @@ COLUMNS = (
 )
 
 
+@pytest.mark.parametrize("concurrently", [False, True])
 def test_a_table_partitioned_by_hash_of_the_id_works(
-    admin: Any, postgres_dsn: str, schema: str, embedder: Embedder
+    admin: Any, postgres_dsn: str, schema: str, embedder: Embedder, concurrently: bool
 ) -> None:
     admin.execute(
         f"create table {schema}.docs ({COLUMNS}, primary key (id)) partition by hash (id)"
@@ -163,8 +164,16 @@ def test_a_table_partitioned_by_hash_of_the_id_works(
     with PostgresStore(postgres_dsn, "docs", schema=schema, embedder=embedder) as store:
         assert store.upsert(records("north", 300)).written == 300
         assert store.upsert(records("north", 300)).unchanged == 300
-        assert store.build_index() is True
-        assert store.build_index() is False
+        if concurrently:  # one part has its own, and one that was left broken
+            operators = "using hnsw (embedding halfvec_cosine_ops)"
+            admin.execute(f"create index on {schema}.docs_0 {operators}")
+            admin.execute(f"create index broken on {schema}.docs_1 {operators}")
+            admin.execute(
+                "update pg_index set indisvalid = false where indexrelid = %s::regclass",
+                [f"{schema}.broken"],
+            )
+        assert store.build_index(concurrently=concurrently) is True
+        assert store.build_index(concurrently=concurrently) is False
         (parts,) = admin.execute(
             "select count(*) from pg_index i join pg_class c on c.oid = i.indexrelid "
             "join pg_am m on m.oid = c.relam "
