@@ -7,7 +7,7 @@ import operator
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta, timezone
 from typing import Any, Literal
 
 from toastrack.errors import FilterError
@@ -302,6 +302,31 @@ def instant_of(value: str | date) -> Instant | None:
     offset_minutes = int(hours or 0) * 60 + int(minutes or 0)
     moment -= (-1 if sign == "-" else 1) * offset_minutes * 60_000_000
     return Instant(_microseconds(midnight, moment))
+
+
+def moment_of(text: str) -> date | None:
+    """Return the date, or datetime, that a string of this shape names; None for any other."""
+    if instant_of(text) is None:
+        return None
+    found = _INSTANT.fullmatch(text)
+    assert found is not None
+    year, month, day, hour, minute, seconds, fraction, sign, hours, minutes = found.groups()
+    if hour is None and text[10:] == "":
+        return date(int(year), int(month), int(day))
+    zone = timezone.utc if text.endswith("Z") else None
+    if sign:
+        offset = timedelta(hours=int(hours), minutes=int(minutes))
+        zone = timezone(-offset if sign == "-" else offset)
+    return datetime(
+        int(year),
+        int(month),
+        int(day),
+        int(hour or 0),
+        int(minute or 0),
+        int(seconds or 0),
+        int((fraction or "").ljust(6, "0")),
+        zone,
+    )
 
 
 def _microseconds(day: date, rest: int) -> int:
