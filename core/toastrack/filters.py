@@ -98,6 +98,18 @@ def checked_filter(filter: Filter | None) -> dict[str, Any]:
     return checked
 
 
+def checked_fields(names: Collection[str]) -> list[str]:
+    """Return the fields of metadata that somebody names, each once.
+
+    Raises:
+        FilterError: One is no name that a filter could have.
+        TypeError: It is one str, or no collection of them.
+    """
+    if isinstance(names, str) or not isinstance(names, Collection):
+        raise TypeError(f"Fields are a list of names such as ['lang'], not {shown(names)}.")
+    return list(dict.fromkeys(map(_checked_key, names)))
+
+
 def _size(filter: Mapping[str, Any]) -> int:
     return sum(
         sum(map(_size, value))

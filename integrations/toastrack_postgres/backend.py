@@ -489,20 +489,22 @@ class PostgresBackend(BackendBase):
         self,
         *,
         on_progress: OnProgress | None = None,
-        m: int = 16,
-        ef_construction: int = 64,
+        rebuild: bool = False,
+        filter_fields: Sequence[str] = (),
+        m: int | None = None,
+        ef_construction: int | None = None,
         concurrently: bool = False,
         maintenance_work_mem: str | None = None,
     ) -> bool:
-        """Build the HNSW index unless it is there."""
+        """Build the HNSW index unless it is there, and those that serve filters."""
         self.check_index()
         build = partial(
             index.build_index,
             table=self._statements,
             oid=self._oid,
+            label=self.label,
             storage=self._storage,
-            m=m,
-            ef_construction=ef_construction,
+            wanted=index.Wanted(m, ef_construction, rebuild, filter_fields),
             memory=maintenance_work_mem,
             concurrently=concurrently,
         )

@@ -68,17 +68,28 @@ HAS_UNIQUE_ID = """
 """
 
 # Any index that can answer an ORDER BY on the column:
-# (name, is valid, is being built, method, operator class).
+# (name, is valid, is being built, method, operator class, options).
 VECTOR_INDEXES = """
     select c.relname, i.indisvalid,
            exists (select from pg_stat_progress_create_index p where p.index_relid = c.oid),
-           m.amname, o.opcname
+           m.amname, o.opcname, coalesce(c.reloptions, '{}')
     from pg_index i
     join pg_class c on c.oid = i.indexrelid
     join pg_am m on m.oid = c.relam
     join pg_opclass o on o.oid = i.indclass[0]
     join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
     where i.indrelid = %s and a.attname = 'embedding' and m.amname in ('hnsw', 'ivfflat')
+"""
+
+# What can serve a filter: (name, is valid, is on all of the metadata, what we wrote beside it).
+FILTER_INDEXES = """
+    select c.relname, i.indisvalid, m.amname = 'gin' and a.attname = 'metadata',
+           obj_description(c.oid, 'pg_class')
+    from pg_index i
+    join pg_class c on c.oid = i.indexrelid
+    join pg_am m on m.oid = c.relam
+    left join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+    where i.indrelid = %s and i.indpred is null and m.amname in ('btree', 'gin')
 """
 
 # What the index reads at least: https://github.com/pgvector/pgvector#query-options, #iterative-index-scans
@@ -393,5 +404,33 @@ class Statements:
             ef_construction=sql.Literal(ef_construction),
         )
 
-    def drop_index(self, name: str) -> sql.Composed:
-        return self._sql("drop index {index}", index=_identifier(self._schema, name))
+    def has_field(self) -> sql.Composed:
+        return self._sql("select exists (select from {table} where jsonb_exists(metadata, %s))")
+
+    def create_filter_index(
+        self, name: str, what: sql.Composable, *, concurrently: bool
+    ) -> sql.Composed:
+        return self._sql(
+            "create index {concurrently} {name} on {table} using {what}",
+            concurrently=sql.SQL("concurrently" if concurrently else ""),
+            name=_identifier(name),
+            what=what,
+        )
+
+    def describe_index(self, name: str, text: str) -> sql.Composed:
+        return self._sql(
+            "comment on index {index} is {text}",
+            index=_identifier(self._schema, name),
+            text=sql.Literal(text.replace("%", "%%")),
+        )
+
+    @property
+    def analyze(self) -> sql.Composed:
+        return self._sql("analyze {table}")
+
+    def drop_index(self, name: str, *, concurrently: bool = False) -> sql.Composed:
+        return self._sql(
+            "drop index {concurrently} {index}",
+            concurrently=sql.SQL("concurrently" if concurrently else ""),
+            index=_identifier(self._schema, name),
+        )

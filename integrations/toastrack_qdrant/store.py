@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
@@ -13,9 +15,11 @@ from toastrack.stores import (
     BaseStore,
     ChooseEmbedder,
     Filter,
+    OnProgress,
     OwnClient,
     RetryingSession,
     arrays,
+    run_sync,
 )
 from toastrack_qdrant.backend import Creation, QdrantBackend, SearchOptions
 
@@ -106,6 +110,35 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
         options = SearchOptions(where, score_threshold, search_params)
         return self._search(query, k, filter, exact, options)
 
+    def build_index(
+        self,
+        *,
+        on_progress: OnProgress | None = None,
+        rebuild: bool = False,
+        filter_fields: Collection[str] = (),
+    ) -> bool:
+        """Give fields that filters ask for an index; True if something was built.
+
+        Qdrant builds and keeps the index of the vectors by itself. A local client has none.
+
+        Args:
+            on_progress: Is not called, as Qdrant does not say.
+            rebuild: Bring a collection that was there to the ``hnsw_config`` and
+                ``quantization_config`` that were given, and an index of another kind to a field's
+                values.
+            filter_fields: Fields of the metadata that filters ask for. Each gets a payload index for
+                what most of its values are: texts, numbers or bools.
+
+        Raises:
+            FilterError: A field's name is none that a filter could have.
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: The collection is gone; it has other settings than were asked for, or a field
+                an index of another kind, and ``rebuild`` is False; or no record has the field.
+            UnsupportedError: A field's name has a quote or a backslash in it.
+        """
+        build = partial(self._backend.build_index, on_progress=on_progress, rebuild=rebuild)
+        return run_sync(self._flow.build_index(build, filter_fields))
+
 
 class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
     """The twin of ``QdrantStore``: the same arguments, and every call is awaited.
@@ -164,6 +197,25 @@ class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
         """
         options = SearchOptions(where, score_threshold, search_params)
         return await self._search(query, k, filter, exact, options)
+
+    async def build_index(
+        self,
+        *,
+        on_progress: OnProgress | None = None,
+        rebuild: bool = False,
+        filter_fields: Collection[str] = (),
+    ) -> bool:
+        """Give fields that filters ask for an index; see ``QdrantStore.build_index``.
+
+        Raises:
+            FilterError: A field's name is none that a filter could have.
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: The collection is gone; it has other settings than were asked for, or a field
+                an index of another kind, and ``rebuild`` is False; or no record has the field.
+            UnsupportedError: A field's name has a quote or a backslash in it.
+        """
+        build = partial(self._backend.build_index, on_progress=on_progress, rebuild=rebuild)
+        return await self._flow.build_index(build, filter_fields)
 
 
 def _check_creation(name: str, creation: Any) -> None:

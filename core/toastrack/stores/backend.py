@@ -160,8 +160,17 @@ class Backend(Protocol[S, O_contra]):
 
     # -- the index ------------------------------------------------------------------------------
 
-    async def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
-        """Build the search index; True if one was built."""
+    async def build_index(
+        self,
+        *,
+        on_progress: OnProgress | None = None,
+        rebuild: bool = False,
+        filter_fields: Sequence[str] = (),
+    ) -> bool:
+        """Build the search index, anew if that is asked for, and those of fields; True if one was.
+
+        Raises ``StoreError`` where an index is there with other settings than are asked for.
+        """
         ...
 
     def check_index(self) -> None:
@@ -255,7 +264,13 @@ class BackendBase:
     def check(self, record: Record) -> None:
         """Do nothing: this host can hold any record."""
 
-    async def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
+    async def build_index(
+        self,
+        *,
+        on_progress: OnProgress | None = None,
+        rebuild: bool = False,
+        filter_fields: Sequence[str] = (),
+    ) -> bool:
         """Do nothing and return False: this host keeps its index by itself."""
         return False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -276,16 +276,22 @@ class BaseStore(_Base[S, O]):
 
     # -- the index ------------------------------------------------------------------------------
 
-    def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
-        """Do nothing and return False: this host keeps its index by itself.
+    def build_index(
+        self,
+        *,
+        on_progress: OnProgress | None = None,
+        rebuild: bool = False,
+        filter_fields: Collection[str] = (),
+    ) -> bool:
+        """Do nothing and return False: this host keeps its index by itself, also that of fields.
 
         Raises:
+            FilterError: A field's name is none that a filter could have.
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
         """
-        return run_sync(
-            self._flow.build_index(partial(self._backend.build_index, on_progress=on_progress))
-        )
+        build = partial(self._backend.build_index, on_progress=on_progress, rebuild=rebuild)
+        return run_sync(self._flow.build_index(build, filter_fields))
 
     def _check_index(self) -> None:
         """Raise ``UnsupportedError`` if ``build_index`` could not build one here."""
@@ -495,16 +501,22 @@ class AsyncBaseStore(_Base[S, O]):
 
     # -- the index ------------------------------------------------------------------------------
 
-    async def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
-        """Do nothing and return False: this host keeps its index by itself.
+    async def build_index(
+        self,
+        *,
+        on_progress: OnProgress | None = None,
+        rebuild: bool = False,
+        filter_fields: Collection[str] = (),
+    ) -> bool:
+        """Do nothing and return False: this host keeps its index by itself, also that of fields.
 
         Raises:
+            FilterError: A field's name is none that a filter could have.
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
         """
-        return await self._flow.build_index(
-            partial(self._backend.build_index, on_progress=on_progress)
-        )
+        build = partial(self._backend.build_index, on_progress=on_progress, rebuild=rebuild)
+        return await self._flow.build_index(build, filter_fields)
 
     async def _check_index(self) -> None:
         """Raise ``UnsupportedError`` if ``build_index`` could not build one here."""

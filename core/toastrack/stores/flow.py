@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
 from toastrack.embedder import Embedder
 from toastrack.errors import StoreError
-from toastrack.filters import Filter, checked_filter
+from toastrack.filters import Filter, checked_fields, checked_filter
 from toastrack.records import Match, Record, Report
 from toastrack.space import EmbeddingSpace
 from toastrack.stores.backend import Backend, Retry, S
@@ -351,10 +351,13 @@ class StoreFlow(Generic[S, O]):
         )
         return await self.perform(count, documents=documents, reads=True, retry="short")
 
-    async def build_index(self, build: Callable[[], Awaitable[bool]]) -> bool:
-        """Build an index of the collection, once its space is compared."""
+    async def build_index(
+        self, build: Callable[..., Awaitable[bool]], filter_fields: Collection[str]
+    ) -> bool:
+        """Build an index of the collection, and of fields, once its space is compared."""
+        fields = checked_fields(filter_fields)
         await self.ready()
-        return await self.run(build)
+        return await self.run(partial(build, filter_fields=fields))
 
 
 _flows: WeakSet[StoreFlow[Any, Any]] = WeakSet()

@@ -7,6 +7,7 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Collection,
     Iterable,
     Iterator,
     Sequence,
@@ -114,10 +115,18 @@ class Store(Protocol):
         """Yield the id of every document, in pages, in no promised order."""
         ...
 
-    def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
+    def build_index(
+        self,
+        *,
+        on_progress: OnProgress | None = None,
+        rebuild: bool = False,
+        filter_fields: Collection[str] = (),
+    ) -> bool:
         """Build the search index if the host needs to be told; True if one was built.
 
         ``on_progress`` is called with the share that is done, 0 to 1, by a host that knows it.
+        ``rebuild`` builds anew what is there; ``filter_fields`` names fields of the metadata that
+        filters will ask for.
         """
         ...
 
@@ -199,7 +208,13 @@ class AsyncStore(Protocol):
         """Yield the id of every document, in pages, in no promised order."""
         ...
 
-    async def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
+    async def build_index(
+        self,
+        *,
+        on_progress: OnProgress | None = None,
+        rebuild: bool = False,
+        filter_fields: Collection[str] = (),
+    ) -> bool:
         """Build the search index if the host needs to be told; True if one was built."""
         ...
 
