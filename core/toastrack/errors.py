@@ -24,9 +24,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from toastrack.space import EmbeddingSpace
-
-# The one place that knows how an extra is installed; it changes when the package is on PyPI.
-INSTALL_COMMAND = "pip install '.[{extra}]'"
+from toastrack.utils.install import install_command
 
 
 class ToastrackError(Exception):
@@ -52,12 +50,17 @@ class MissingExtraError(ToastrackError, ModuleNotFoundError):
     A ``ModuleNotFoundError``, so that ``except ImportError`` and ``pytest.importorskip`` see it.
 
     Attributes:
-        extra: The extra that brings the package; the message is the command that installs it.
+        extra: The extra that brings the package; several stand with commas between them. The message
+            is the command that installs it.
     """
 
     def __init__(self, package: str, extra: str) -> None:
-        command = INSTALL_COMMAND.format(extra=extra)
-        super().__init__(f"{package!r} is not installed. Run: {command}", name=package)
+        names = package.split(", ")
+        is_or_are = "is" if len(names) == 1 else "are"
+        super().__init__(
+            f"{', '.join(map(repr, names))} {is_or_are} not installed. Run: {install_command(extra)}",
+            name=package,
+        )
         self.extra = extra
 
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:

@@ -85,6 +85,7 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
         filter: Filter | None = None,
         exact: bool = False,
         *,
+        min_score: float | None = None,
         where: Where | None = None,
         where_document: Where | None = None,
     ) -> list[Match]:
@@ -95,6 +96,7 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
             k: How many at most.
             filter: What the metadata must be, e.g. ``{"lang": "en", "year": {"$gte": 2020}}``.
             exact: Read every matching vector and compare it here, as Chroma has no exact search.
+            min_score: Leave out what is less similar than this, from -1 to 1.
             where: A condition in Chroma's words, e.g. ``{"year": {"$gt": 2020}}``.
             where_document: A condition on the text, e.g. ``{"$contains": "rye"}``.
 
@@ -104,8 +106,10 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
+            ValueError: ``k`` or ``min_score`` is none.
         """
-        return self._search(query, k, filter, exact, SearchOptions(where, where_document))
+        options = SearchOptions(where, where_document)
+        return self._search(query, k, filter, exact, options, min_score)
 
     def audit(self) -> list[str]:
         """Return the ids whose stored vector is not the one that was written.
@@ -179,6 +183,7 @@ class AsyncChromaStore(AsyncBaseStore[RetryingSession, SearchOptions]):
         filter: Filter | None = None,
         exact: bool = False,
         *,
+        min_score: float | None = None,
         where: Where | None = None,
         where_document: Where | None = None,
     ) -> list[Match]:
@@ -190,8 +195,10 @@ class AsyncChromaStore(AsyncBaseStore[RetryingSession, SearchOptions]):
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
+            ValueError: ``k`` or ``min_score`` is none.
         """
-        return await self._search(query, k, filter, exact, SearchOptions(where, where_document))
+        options = SearchOptions(where, where_document)
+        return await self._search(query, k, filter, exact, options, min_score)
 
     async def audit(self) -> list[str]:
         """Return the ids whose stored vector is not the one that was written.

@@ -20,6 +20,7 @@ from toastrack import EmbeddingSpace, Match, Record
 from toastrack.errors import StoreError
 from toastrack.stores import (
     BackendBase,
+    Description,
     Filter,
     OnProgress,
     Retry,
@@ -520,6 +521,17 @@ class PostgresBackend(BackendBase):
                     return built
                 # Not inside the transaction: a concurrent build waits for the end of each.
                 await self._runtime.sleep(_SECONDS_BETWEEN_TRIES)
+
+    async def describe(self, session: Session) -> Description:
+        """Say which server and pgvector this is, and what the table takes on disk."""
+        ((server, extension, size),) = await session.execute(statements.DESCRIPTION, [self._oid])
+        return Description(
+            self.label,
+            host=f"Postgres {server.split()[0]}, pgvector {extension}",
+            storage=f"{self._storage}({self.dimensions})",
+            index=index.described(await session.execute(statements.VECTOR_INDEXES, [self._oid])),
+            bytes=size,
+        )
 
     # -- the host -------------------------------------------------------------------------------
 

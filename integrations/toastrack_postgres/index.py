@@ -13,7 +13,7 @@ from toastrack.errors import StoreError, UnsupportedError
 from toastrack_postgres import sql as statements
 from toastrack_postgres.codec import VectorType
 from toastrack_postgres.filters import EQUALITY, number_order, text_order
-from toastrack_postgres.session import Session
+from toastrack_postgres.session import Rows, Session
 from toastrack_postgres.sql import Statements
 
 # https://github.com/pgvector/pgvector#hnsw
@@ -147,6 +147,18 @@ async def _vector_index(
         table.create_hnsw_index(storage, concurrently=concurrently, **(options | wanted.options)),
         *(table.drop_index(name, concurrently=concurrently) for name in stale),
     ]
+
+
+def described(indexes: Rows) -> str:
+    """Say which indexes of the vectors are there, for people."""
+    said = []
+    for name, valid, in_progress, method, _, written in indexes:
+        options = ", ".join(f"{key}={value}" for key, value in _options(written).items())
+        state = ", being built" if in_progress else "" if valid else ", broken"
+        said.append(
+            f"{method} ({options}){state}" if method == "hnsw" else f"{method} {name}{state}"
+        )
+    return "; ".join(said) or "none, so that each search compares with every row"
 
 
 def _options(written: Sequence[str]) -> dict[str, int]:

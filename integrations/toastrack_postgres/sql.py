@@ -81,6 +81,22 @@ VECTOR_INDEXES = """
     where i.indrelid = %s and a.attname = 'embedding' and m.amname in ('hnsw', 'ivfflat')
 """
 
+# Each with a line of ours in the comment on its embedding column.
+TABLES_WITH_SPACE = """
+    select n.nspname, c.relname
+    from pg_attribute a
+    join pg_class c on c.oid = a.attrelid
+    join pg_namespace n on n.oid = c.relnamespace
+    where a.attname = 'embedding' and not a.attisdropped and c.relkind in ('r', 'p')
+      and col_description(a.attrelid, a.attnum) ~ '(^|\\n)toastrack [{]'
+    order by n.nspname, c.relname
+"""
+
+DESCRIPTION = """
+    select current_setting('server_version'), (select extversion from pg_extension where extname = 'vector'),
+           pg_total_relation_size(%s)
+"""
+
 # What can serve a filter: (name, is valid, is on all of the metadata, what we wrote beside it).
 FILTER_INDEXES = """
     select c.relname, i.indisvalid, m.amname = 'gin' and a.attname = 'metadata',

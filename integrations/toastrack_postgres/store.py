@@ -108,6 +108,7 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
         filter: Filter | None = None,
         exact: bool = False,
         *,
+        min_score: float | None = None,
         where: sql.Composable | None = None,
         params: Mapping[str, Any] | None = None,
     ) -> list[Match]:
@@ -118,6 +119,7 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
             k: How many at most.
             filter: What the metadata must be, e.g. ``{"lang": "en", "year": {"$gte": 2020}}``.
             exact: Compare with every row instead of using the index.
+            min_score: Leave out what is less similar than this, from -1 to 1.
             where: A condition in SQL on the table's columns, with named placeholders ...
             params: ... and their values.
 
@@ -127,9 +129,10 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
             SpaceMismatchError: The table was built with another model, prompt or size.
             StoreError: The table is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
+            ValueError: ``k`` or ``min_score`` is none.
         """
         options = SearchOptions(where, params or {})
-        return self._search(query, k, filter, exact, options)
+        return self._search(query, k, filter, exact, options, min_score)
 
     def build_index(
         self,
@@ -224,6 +227,7 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
         filter: Filter | None = None,
         exact: bool = False,
         *,
+        min_score: float | None = None,
         where: sql.Composable | None = None,
         params: Mapping[str, Any] | None = None,
     ) -> list[Match]:
@@ -235,9 +239,10 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
             SpaceMismatchError: The table was built with another model, prompt or size.
             StoreError: The table is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
+            ValueError: ``k`` or ``min_score`` is none.
         """
         options = SearchOptions(where, params or {})
-        return await self._search(query, k, filter, exact, options)
+        return await self._search(query, k, filter, exact, options, min_score)
 
     async def build_index(
         self,

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import httpx
@@ -21,6 +22,7 @@ from toastrack import EmbeddingSpace, Match, Record
 from toastrack.errors import ConnectionLostError, StoreError
 from toastrack.stores import (
     Condition,
+    Description,
     Filter,
     IdSet,
     Look,
@@ -55,7 +57,7 @@ from toastrack_qdrant.host import Client, Host
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_METADATA_KEY = "toastrack"
+METADATA_KEY = "toastrack"
 
 _PAGE = 1_000
 _VECTORS_PAGE = 256
@@ -213,7 +215,7 @@ class QdrantBackend(RetryingBackend):
     @property
     def _metadata_key(self) -> str:
         """Where the space is recorded; each named vector has its own."""
-        return f"{_METADATA_KEY}/{self._vector_name}" if self._vector_name else _METADATA_KEY
+        return f"{METADATA_KEY}/{self._vector_name}" if self._vector_name else METADATA_KEY
 
     def _metadata_of(self, space: EmbeddingSpace) -> dict[str, Any]:
         # In a collection's metadata null means: remove this.
@@ -681,6 +683,31 @@ class QdrantBackend(RetryingBackend):
             args = (self.label, path_of(field), kinds[field])
             await self._call(session, "create_payload_index", *args)
         return bool(differing or stale or missing)
+
+    async def describe(self, session: RetryingSession) -> Description:
+        """Say which Qdrant this is, and how far its index is."""
+        info = await self._read_info(session)
+        if self.host.local:
+            return Description(
+                self.label,
+                host=f"Qdrant in Python, qdrant-client {version('qdrant-client')}",
+                storage="float32",
+                index="none, as a local client compares with every record",
+            )
+        server = await self._call(session, "info")
+        hnsw, quantization = info.config.hnsw_config, info.config.quantization_config
+        vectors = info.config.params.vectors
+        kept = vectors.get(self._vector_name) if isinstance(vectors, Mapping) else vectors
+        storage = str(getattr(getattr(kept, "datatype", None), "value", None) or "float32")
+        if quantization is not None:
+            storage += f", and quantized: {next(iter(quantization.model_dump(exclude_none=True)))}"
+        return Description(
+            self.label,
+            host=f"Qdrant {server.version}",
+            storage=storage,
+            index=f"hnsw (m={hnsw.m}, ef_construct={hnsw.ef_construct}), "
+            f"{info.indexed_vectors_count or 0:,} of {info.points_count or 0:,} vectors in it",
+        )
 
     def _payload_indexes(
         self, info: models.CollectionInfo, kinds: Mapping[str, models.PayloadSchemaType]

@@ -83,6 +83,7 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
         filter: Filter | None = None,
         exact: bool = False,
         *,
+        min_score: float | None = None,
         where: models.Filter | None = None,
         score_threshold: float | None = None,
         search_params: models.SearchParams | None = None,
@@ -94,6 +95,7 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
             k: How many at most.
             filter: What the metadata must be, e.g. ``{"lang": "en", "year": {"$gte": 2020}}``.
             exact: Compare with every vector instead of using the index.
+            min_score: Leave out what is less similar than this, from -1 to 1.
             where: A filter of Qdrant's own; metadata is under ``metadata.``.
             score_threshold: Leave out what is less similar. What the index then gives is taken
                 as it is; without one, fewer than k are asked for again exactly.
@@ -106,9 +108,10 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
+            ValueError: ``k`` or ``min_score`` is none.
         """
         options = SearchOptions(where, score_threshold, search_params)
-        return self._search(query, k, filter, exact, options)
+        return self._search(query, k, filter, exact, options, min_score)
 
     def build_index(
         self,
@@ -182,6 +185,7 @@ class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
         filter: Filter | None = None,
         exact: bool = False,
         *,
+        min_score: float | None = None,
         where: models.Filter | None = None,
         score_threshold: float | None = None,
         search_params: models.SearchParams | None = None,
@@ -194,9 +198,10 @@ class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
+            ValueError: ``k`` or ``min_score`` is none.
         """
         options = SearchOptions(where, score_threshold, search_params)
-        return await self._search(query, k, filter, exact, options)
+        return await self._search(query, k, filter, exact, options, min_score)
 
     async def build_index(
         self,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from functools import partial
 from typing import Annotated
 
 import typer
 
+from toastrack.cli.extras import check_extras
 from toastrack.cli.filters import HELP, JSON_HELP, described, filter_of
 from toastrack.cli.options import Device, Json, Model, choose_embedder
-from toastrack.cli.output import print_matches
+from toastrack.cli.output import print_matches, working
 from toastrack.stores.addresses import DEFAULT_URL, URL_HELP, open_store
 
 
@@ -36,6 +36,12 @@ def search_command(
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare with every record instead of the index.")
     ] = False,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            min=-1, max=1, help="Leave out hits that are less similar.", show_default=False
+        ),
+    ] = None,
     model: Model = None,
     device: Device = None,
     as_json: Json = False,
@@ -47,10 +53,13 @@ def search_command(
     """
     wanted = filter_of(filter or [], filter_json)
     choose = partial(choose_embedder, model=model, device=device, create=False)
+    check_extras(url)
     with open_store(url, choose, create=False) as store:
-        matches = store.search(query, k=k, filter=wanted, exact=exact)
+        with working("loading the model"):
+            store.embedder.load()
+        matches = store.search(query, k=k, filter=wanted, exact=exact, min_score=min_score)
     if as_json:
-        typer.echo(json.dumps([asdict(match) for match in matches], ensure_ascii=False))
+        typer.echo(json.dumps([match.to_dict() for match in matches], ensure_ascii=False))
     else:
         print_matches(matches)
     if wanted and not matches:

@@ -1,7 +1,7 @@
 """What an adapter for a database imports; beside ``toastrack`` and ``toastrack.errors``, all of it."""
 
 from toastrack.filters import Comparison, Condition, Filter, Group, Instant, Scalar, matches, parsed
-from toastrack.stores.addresses import open_store
+from toastrack.stores.addresses import open_store, without_collection
 from toastrack.stores.backend import (
     LONG_BACKOFF,
     SHORT_BACKOFF,
@@ -13,6 +13,7 @@ from toastrack.stores.backend import (
 )
 from toastrack.stores.base import AsyncBaseStore, BaseStore
 from toastrack.stores.checks import text_hash
+from toastrack.stores.description import Description
 from toastrack.stores.id_set import IdSet
 from toastrack.stores.own_client import OwnClient
 from toastrack.stores.plan import Row, Status, WriteBatch, WriteResult
@@ -46,6 +47,7 @@ __all__ = [
     "ChooseEmbedder",
     "Comparison",
     "Condition",
+    "Description",
     "Document",
     "Ended",
     "Filter",
@@ -79,5 +81,6 @@ __all__ = [
     "run_sync",
     "text_hash",
     "widened",
+    "without_collection",
     "write_batch",
 ]

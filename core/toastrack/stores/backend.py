@@ -10,6 +10,7 @@ from toastrack.errors import ConnectionLostError, UnsupportedError
 from toastrack.filters import Filter
 from toastrack.records import Match, Record
 from toastrack.space import EmbeddingSpace
+from toastrack.stores.description import Description
 from toastrack.stores.plan import Row, Status, WriteBatch, WriteResult
 from toastrack.stores.protocol import OnProgress
 from toastrack.stores.runtime import Runtime
@@ -177,6 +178,10 @@ class Backend(Protocol[S, O_contra]):
         """Raise ``UnsupportedError`` if ``build_index`` could not build one."""
         ...
 
+    async def describe(self, session: S) -> Description:
+        """Say what the host keeps, and how, for people."""
+        ...
+
     # -- the host -------------------------------------------------------------------------------
 
     async def in_session(
@@ -276,6 +281,10 @@ class BackendBase:
 
     def check_index(self) -> None:
         """Do nothing: there is an index."""
+
+    async def describe(self, session: Any) -> Description:
+        """Say that the host has an index of its own."""
+        return Description(self.label)
 
     def interrupt(self, thread: Thread) -> None:
         """Do nothing: the call comes to its own end."""

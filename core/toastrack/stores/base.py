@@ -12,6 +12,7 @@ from toastrack.records import Match, Record, Report
 from toastrack.space import EmbeddingSpace
 from toastrack.stores.backend import Backend, S
 from toastrack.stores.checks import filter_to_delete, ids_to_delete, listed
+from toastrack.stores.description import Description
 from toastrack.stores.flow import O, StoreFlow
 from toastrack.stores.protocol import AsyncOnWrite, ChooseEmbedder, Document, OnProgress, OnWrite
 from toastrack.stores.runtime import AsyncRuntime, Runtime, SyncRuntime, run_sync
@@ -298,6 +299,10 @@ class BaseStore(_Base[S, O]):
         run_sync(self._flow.open())
         self._backend.check_index()
 
+    def _describe(self) -> Description:
+        """Say what the host keeps, and how, for people."""
+        return run_sync(self._flow.perform(self._backend.describe, reads=True, retry="short"))
+
     # -- for the classes of the adapters ----------------------------------------------------------
 
     def _search(
@@ -307,8 +312,9 @@ class BaseStore(_Base[S, O]):
         filter: Filter | None,
         exact: bool,
         options: O,
+        min_score: float | None,
     ) -> list[Match]:
-        return run_sync(self._flow.search(query, k, filter, exact, options))
+        return run_sync(self._flow.search(query, k, filter, exact, options, min_score))
 
     def _write(self, cut: Cut[Item], items: Iterable[Item], on_write: OnWrite | None) -> Report:
         return run_sync(self._flow.write(IterableReader(cut, items), on_write))
@@ -523,6 +529,10 @@ class AsyncBaseStore(_Base[S, O]):
         await self._flow.open()
         self._backend.check_index()
 
+    async def _describe(self) -> Description:
+        """Say what the host keeps, and how, for people."""
+        return await self._flow.perform(self._backend.describe, reads=True, retry="short")
+
     # -- for the classes of the adapters ----------------------------------------------------------
 
     async def _search(
@@ -532,8 +542,9 @@ class AsyncBaseStore(_Base[S, O]):
         filter: Filter | None,
         exact: bool,
         options: O,
+        min_score: float | None,
     ) -> list[Match]:
-        return await self._flow.search(query, k, filter, exact, options)
+        return await self._flow.search(query, k, filter, exact, options, min_score)
 
     async def _write(
         self,

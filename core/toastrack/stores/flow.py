@@ -14,7 +14,7 @@ from toastrack.filters import Filter, checked_fields, checked_filter
 from toastrack.records import Match, Record, Report
 from toastrack.space import EmbeddingSpace
 from toastrack.stores.backend import Backend, Retry, S
-from toastrack.stores.checks import checked_k, read_record, unit_vector
+from toastrack.stores.checks import checked_k, checked_score, read_record, unit_vector
 from toastrack.stores.pipeline import write_all
 from toastrack.stores.plan import Row
 from toastrack.stores.protocol import ChooseEmbedder
@@ -289,9 +289,11 @@ class StoreFlow(Generic[S, O]):
         filter: Filter | None,
         exact: bool,
         options: O,
+        min_score: float | None,
     ) -> list[Match]:
         """Embed a query unless it is a vector, and search."""
         k, wanted = checked_k(k), checked_filter(filter)
+        lowest = checked_score(min_score)
         if isinstance(query, str):
             check_unicode(query, "The query")
         dimensions = await self.ready()
@@ -302,7 +304,7 @@ class StoreFlow(Generic[S, O]):
             vector = await self.runtime.embed_query(self.embedder, query)
         else:
             vector = query
-        return await self.perform(
+        found = await self.perform(
             self.backend.search,
             unit_vector(vector, "The query vector", dimensions),
             k=k,
@@ -312,6 +314,7 @@ class StoreFlow(Generic[S, O]):
             reads=True,
             retry="short",
         )
+        return [match for match in found if match.score >= lowest]
 
     async def get(self, ids: Sequence[str], vectors: bool) -> list[Record | None]:
         """Read records, and say of each where its vector comes from."""

@@ -18,6 +18,7 @@ from toastrack.embedder import Embedder
 from toastrack.filters import Filter
 from toastrack.records import Match, Record, Report
 from toastrack.space import EmbeddingSpace
+from toastrack.stores.description import Description
 from toastrack.utils import arrays
 
 Document = tuple[str, Sequence[Record]]
@@ -86,6 +87,8 @@ class Store(Protocol):
         k: int = 10,
         filter: Filter | None = None,
         exact: bool = False,
+        *,
+        min_score: float | None = None,
     ) -> list[Match]:
         """Return the best ``min(k, matching)`` records, best first."""
         ...
@@ -179,6 +182,8 @@ class AsyncStore(Protocol):
         k: int = 10,
         filter: Filter | None = None,
         exact: bool = False,
+        *,
+        min_score: float | None = None,
     ) -> list[Match]:
         """Return the best ``min(k, matching)`` records, best first."""
         ...
@@ -220,7 +225,7 @@ class AsyncStore(Protocol):
 
 
 class IngestStore(Store, Protocol):
-    """What ``ingest`` asks of a store beyond what its users do."""
+    """What ``ingest`` and the command line ask of a store beyond what its users do."""
 
     def _check(self, record: Record) -> None:
         """Raise ``RecordError`` if the host cannot hold this record."""
@@ -228,4 +233,8 @@ class IngestStore(Store, Protocol):
 
     def _check_index(self) -> None:
         """Raise ``UnsupportedError`` if ``build_index`` could not build one here."""
+        ...
+
+    def _describe(self) -> Description:
+        """Say what the host keeps, and how, for people."""
         ...

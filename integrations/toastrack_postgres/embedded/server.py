@@ -124,6 +124,11 @@ class EmbeddedPostgres:
         self.stop()
 
     @property
+    def is_there(self) -> bool:
+        """Whether a server was ever made in the folder."""
+        return (self._data / "PG_VERSION").exists()
+
+    @property
     def conninfo(self) -> str:
         """The URL that ``psycopg.connect`` takes.
 
@@ -294,7 +299,7 @@ class EmbeddedPostgres:
                 self._log.replace(self._log.with_suffix(".log.old"))
         log = self._open("server.log", os.O_APPEND)
         try:
-            if not (self._data / "PG_VERSION").exists():
+            if not self.is_there:
                 self._make_data(programs, log)
             begin = os.fstat(log).st_size
             options = ("start", "--silent", "--wait", f"--timeout={START_SECONDS}")
