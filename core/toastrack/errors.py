@@ -22,9 +22,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from toastrack.space import EmbeddingSpace
 from toastrack.utils.install import install_command
+from toastrack.utils.peers import explain_argument
+
+truncation_remedy = ContextVar("truncation_remedy", default="embedder.split(text)")
+"""What splits a text that is over the limit, as those know it whose class was called."""
+
+
+@contextmanager
+def suggesting(remedy: str) -> Iterator[None]:
+    """In the block, texts over the limit are said to be split with this."""
+    token = truncation_remedy.set(remedy)
+    try:
+        yield
+    finally:
+        truncation_remedy.reset(token)
 
 
 class ToastrackError(Exception):
@@ -222,6 +237,11 @@ class UnsupportedError(ToastrackError):
     For instance pgvector has no index for more than 4,000 dimensions. The message says what there
     is in its place.
     """
+
+
+def unknown_argument(owner: str, name: str) -> str:
+    """Say that a class has no argument of a name, and what stands for it that others call so."""
+    return explain_argument(owner, name)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from chromadb.api import AsyncClientAPI, ClientAPI
+from chromadb.errors import NotFoundError
 
 from toastrack import Embedder, Match
 from toastrack.errors import StoreError
@@ -247,10 +248,19 @@ def open_collection(
         configuration: Chroma's settings of a new collection.
 
     Raises:
+        TypeError: The client is asynchronous.
         SpaceMismatchError: The collection was built with another model, prompt or size.
         StoreError: It is missing and ``create`` is False, compares by another distance than
             cosine, or was made with another embedding function.
     """
+    if not isinstance(client, ClientAPI):
+        raise TypeError(
+            "open_collection takes a synchronous Chroma client such as "
+            f"chromadb.PersistentClient(path), not {type(client).__name__}. For an AsyncHttpClient "
+            "there is AsyncChromaStore."
+        )
+    # Then Chroma itself wrote down which model it was, in place of a space.
+    adopt = adopt or _is_of(client, name, embedder)
     backend = _OwnFunctionBackend(
         client,
         name,
@@ -261,6 +271,17 @@ def open_collection(
     run_sync(store._flow.ready())
     function: Any = ToastrackEmbeddingFunction.recorded(embedder, embedder.space)
     return client.get_collection(name, embedding_function=function)
+
+
+def _is_of(client: ClientAPI, name: str, embedder: Embedder) -> bool:
+    """Tell whether a collection was made with our registered function, of the same settings."""
+    try:
+        found = client.get_collection(name, embedding_function=None)
+    except (NotFoundError, ValueError):
+        return False
+    recorded = (found.configuration_json or {}).get("embedding_function") or {}
+    ours = ToastrackEmbeddingFunction(embedder=embedder)
+    return (recorded.get("name"), recorded.get("config")) == (ours.name(), ours.get_config())
 
 
 class _OwnFunctionBackend(ChromaBackend):

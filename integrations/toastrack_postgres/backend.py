@@ -237,28 +237,22 @@ class PostgresBackend(BackendBase):
             for name, kinds in statements.COLUMNS.items()
             if name not in columns
         ]
-        if missing:
-            raise StoreError(
-                f"Table {label!r} exists and lacks the columns {', '.join(missing)}. Add them, or "
-                "choose another table name."
-            )
-        wrong = [
-            f"{name} is {columns[name][1]} and must be {' or '.join(kinds)}"
+        problems = [f"it lacks the columns {', '.join(missing)}; add them"] if missing else []
+        problems += [
+            f"its column {name} is {columns[name][1]} and must be {' or '.join(kinds)}"
             for name, kinds in statements.COLUMNS.items()
-            if columns[name][1].rpartition(".")[2] not in kinds
+            if name in columns and columns[name][1].rpartition(".")[2] not in kinds
         ]
-        if wrong:
-            raise StoreError(f"Table {label!r}: its column {', its column '.join(wrong)}.")
-        _, _, storage, dimensions, comment = columns["embedding"]
-        if dimensions < 1:
-            raise StoreError(
-                f"Table {label!r}: its column embedding is {storage} without a size, not "
-                f"{storage}(n)."
-            )
+        _, _, storage, dimensions, comment = columns.get("embedding", ("", "", "", 1, None))
+        if storage in statements.COLUMNS["embedding"] and dimensions < 1:
+            problems.append(f"its column embedding is {storage} without a size, not {storage}(n)")
         ((unique,),) = await session.execute(statements.HAS_UNIQUE_ID, [oid])
-        if not unique:
+        if "id" in columns and not unique:
+            problems.append("its column id is not unique; make it the primary key")
+        if problems:
             raise StoreError(
-                f"Table {label!r}: its column id is not unique. Make it the primary key."
+                f"Table {label!r} cannot be used: {'; '.join(problems)}. Or choose another table "
+                "name."
             )
         types = await session.execute(statements.VECTOR_TYPES, [extension_schema])
         self._vector_oid, self._vector_array_oid = next(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 import psycopg
 
@@ -48,7 +48,7 @@ def parse_url(url: str) -> Address:
                 f"{_EMBEDDED}:DIR?table=docs"
             )
         return Address(None, unquote(parts.netloc + parts.path) or None, table, schema)
-    conninfo = urlunsplit(parts._replace(query="&".join(rest)))
+    conninfo = _joined(parts, rest)
     check_conninfo(conninfo)
     return Address(conninfo, None, table, schema)
 
@@ -81,7 +81,7 @@ def collections_at(url: str) -> Iterator[list[str]]:
         parts = urlsplit(url)
         asked, rest = _split_query(parts.query)
         yield [
-            urlunsplit(parts._replace(query="&".join([*rest, urlencode(found)])))
+            _joined(parts, [*rest, urlencode(found)])
             for found in ({"schema": schema, "table": table} for schema, table in rows)
             if all(found[name] == value for name, value in asked.items())
         ]
@@ -95,6 +95,15 @@ def _server(address: Address, *, create: bool) -> Any:
         # Starting one would put it into any folder that was misspelt.
         raise StoreError(f"There is no Postgres in {str(server.folder)!r}. Ingest into it first.")
     return server
+
+
+def _joined(parts: SplitResult, fields: Sequence[str]) -> str:
+    """Return a URL with another query; ``postgresql:///db`` keeps its slashes, too."""
+    url = urlunsplit(parts._replace(query="&".join(fields)))
+    bare = f"{parts.scheme}:"
+    if parts.scheme != _EMBEDDED and not url.startswith(f"{bare}//"):
+        return f"{bare}//{url.removeprefix(bare)}"
+    return url
 
 
 def _split_query(query: str) -> tuple[dict[str, str], list[str]]:

@@ -115,8 +115,7 @@ def _try(package: str) -> Iterator[str]:
             import_module(name)
     except Exception as error:
         reason = " ".join(str(error).split())
-        again = "Install it again: pip install --force-reinstall"
-        yield f"{package} is installed and cannot be imported ({reason}). {again} {package}"
+        yield f"{package} is installed and cannot be imported ({reason}). Install it again."
 
 
 def _engines() -> Iterator[Finding]:

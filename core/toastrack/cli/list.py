@@ -48,7 +48,7 @@ def list_command(
                     f"{row['records']:,}",
                     f"{row['documents']:,}",
                     row["model"],
-                    row["index"],
+                    row["index"].partition(" ")[0].rstrip(","),
                     size_of(row["bytes"]),
                 ]
                 for row in found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from toastrack.ingestion.ingest import Progress
 from toastrack.records import Match, Report
@@ -124,10 +124,10 @@ def print_rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for head in heads:
-        table.add_column(
-            head.strip(), justify="right" if head.endswith(" ") else "left", overflow="fold"
-        )
+    for position, head in enumerate(heads):
+        side: Literal["left", "right"] = "right" if head.endswith(" ") else "left"
+        # A name is copied into the next command, so it stands on one line.
+        table.add_column(head.strip(), justify=side, overflow="fold", no_wrap=position == 0)
     for row in rows:
         table.add_row(*map(Text, row))
     Console().print(table)

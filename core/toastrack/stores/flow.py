@@ -196,9 +196,10 @@ class StoreFlow(Generic[S, O]):
         if backend.space is not None:
             return
         if not await backend.is_empty(session):
+            # First, so that nobody is told to adopt what cannot be.
+            await backend.check_adoptable(session)
             if not self._adopt:
                 raise missing_space(ours, where=f"{backend.kind} {backend.label!r}")
-            await backend.check_adoptable(session)
         await backend.record_space(session, ours)
         if backend.space is None:
             raise StoreError(

@@ -180,6 +180,9 @@ def test_points_without_our_payload_are_not_adopted(
         host.upsert("other", [models.PointStruct(id=1, vector=axis(0), payload={"id": "x"})])
         with pytest.raises(StoreError, match="1 points whose payload lacks id, document_id, text"):
             QdrantStore(host, "other", embedder=embedder, adopt=True).open()
+        # Nobody is told to adopt what cannot be.
+        with pytest.raises(StoreError, match="1 points whose payload lacks id, document_id, text"):
+            QdrantStore(host, "other", embedder=embedder).open()
 
 
 def test_points_that_come_later_keep_their_own_id(client: QdrantClient, embedder: Embedder) -> None:
