@@ -60,6 +60,10 @@ class EdgeClient(_Client):  # type: ignore[misc]
                 name: edge.EdgeVectorParams(size=params.size, distance=edge.Distance.Cosine)
                 for name, params in named.items()
             },
+            sparse_vectors={
+                name: edge.EdgeSparseVectorParams()
+                for name in kwargs.get("sparse_vectors_config") or {}
+            },
             **self._config,
         )
         path = str(self._folder / collection_name)
@@ -103,13 +107,23 @@ class EdgeClient(_Client):  # type: ignore[misc]
 
     # -- points ---------------------------------------------------------------------------------
 
-    def upsert(self, collection_name: str, points: Any, wait: bool = True, **kwargs: Any) -> Any:
+    def upsert(
+        self,
+        collection_name: str,
+        points: Any,
+        wait: bool = True,
+        update_filter: Any = None,
+        **kwargs: Any,
+    ) -> Any:
         self._shards[collection_name].update(
             edge.UpdateOperation.upsert_points(
                 [
-                    edge.Point(id=point.id, vector=point.vector, payload=_sent(point.payload))
+                    edge.Point(
+                        id=point.id, vector=_vectors(point.vector), payload=_sent(point.payload)
+                    )
                     for point in points
-                ]
+                ],
+                condition=translated(update_filter),
             )
         )
 
@@ -117,12 +131,11 @@ class EdgeClient(_Client):  # type: ignore[misc]
         self, collection_name: str, update_operations: Any, wait: bool = True, **kwargs: Any
     ) -> Any:
         for operation in update_operations:
-            change = operation.overwrite_payload
-            self._shards[collection_name].update(
-                edge.UpdateOperation.overwrite_payload_by_filter(
-                    translated(change.filter), _sent(change.payload)
-                )
-            )
+            self._shards[collection_name].update(_operation(operation))
+
+    def set_payload(self, collection_name: str, payload: Any, points: Any, **kwargs: Any) -> Any:
+        operation = edge.UpdateOperation.set_payload(points, _sent(payload))
+        self._shards[collection_name].update(operation)
 
     def delete(
         self, collection_name: str, points_selector: Any, wait: bool = True, **kwargs: Any
@@ -189,6 +202,32 @@ class EdgeClient(_Client):  # type: ignore[misc]
         )
 
 
+def _operation(operation: Any) -> Any:
+    """An operation of a batch in the classes of qdrant-edge."""
+    if isinstance(operation, models.UpdateVectorsOperation):
+        change = operation.update_vectors
+        return edge.UpdateOperation.update_vectors(
+            [edge.PointVectors(point.id, _vectors(point.vector)) for point in change.points],
+            condition=translated(change.update_filter),
+        )
+    change = operation.set_payload
+    values = _sent(change.payload)
+    if change.points is not None:
+        return edge.UpdateOperation.set_payload(change.points, values)
+    return edge.UpdateOperation.set_payload_by_filter(translated(change.filter), values)
+
+
+def _vectors(vector: Any) -> Any:
+    if not isinstance(vector, dict):
+        return vector
+    return {
+        name: edge.SparseVector(one.indices, one.values)
+        if isinstance(one, models.SparseVector)
+        else one
+        for name, one in vector.items()
+    }
+
+
 def translated(wanted: models.Filter | None) -> Any:
     """A filter of qdrant-client's in the classes of qdrant-edge."""
     if wanted is None:
@@ -213,6 +252,8 @@ def _condition(condition: Any) -> Any:
         return edge.IsEmptyCondition(condition.is_empty.key)
     if isinstance(condition, models.IsNullCondition):
         return edge.IsNullCondition(condition.is_null.key)
+    if isinstance(condition, models.HasVectorCondition):
+        return edge.HasVectorCondition(condition.has_vector)
     match = condition.match
     if isinstance(match, models.MatchAny):
         test: dict[str, Any] = {"match": edge.MatchAny(match.any)}
@@ -234,7 +275,15 @@ def _selected(with_payload: Any) -> Any:
 
 def _record(point: Any) -> models.Record:
     id = point.id if isinstance(point.id, int) else str(point.id)
-    return models.Record(id=id, payload=point.payload, vector=point.vector)
+    vector = point.vector
+    if isinstance(vector, dict):
+        vector = {
+            name: models.SparseVector(indices=one.indices, values=one.values)
+            if isinstance(one, edge.SparseVector)
+            else one
+            for name, one in vector.items()
+        }
+    return models.Record(id=id, payload=point.payload, vector=vector)
 
 
 def _sent(payload: Any) -> Any:

@@ -161,7 +161,7 @@ def running(name: str) -> Iterator[Running]:
 def connected() -> Any:
     """Return a client of the engine, swept of what killed runs left."""
     docker: Any = pytest.importorskip("docker", reason="the package 'docker' is not installed")
-    from docker.errors import DockerException
+    from docker.errors import APIError, DockerException
 
     missing = ""
     try:
@@ -175,9 +175,13 @@ def connected() -> Any:
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
         pytest.skip(missing)
-    for left in client.containers.list(all=True, filters={"label": _LABEL}):
+    for left in client.containers.list(all=True, filters={"label": _LABEL}, ignore_removed=True):
         if _is_left(left):
-            left.remove(force=True, v=True)
+            try:
+                left.remove(force=True, v=True)
+            except APIError as error:  # another worker of this run is at it, or was
+                if error.status_code not in (404, 409):
+                    raise
     return client
 
 

@@ -8,6 +8,15 @@ from __future__ import annotations
 from toastrack import Record
 
 COLLECTION = "docs"
+VECTOR = "dense"
+"""The name of the vector of ``qdrant-named``."""
+FILES = {
+    "chroma": "chroma.tar.gz",
+    "qdrant": "qdrant.tar.gz",
+    "qdrant-named": "qdrant-named.tar.gz",
+    "postgres": "postgres.sql",
+}
+"""What a set holds of a host, if that host's format is the set's."""
 
 READY = Record(
     "ready",

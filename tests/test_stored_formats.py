@@ -10,13 +10,14 @@ import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 from chroma_server import close_client
-from stored_records import BEST, CHUNKS, COLLECTION, DOCUMENT, READY, RECORDS, WHOLE
+from stored_records import BEST, CHUNKS, COLLECTION, DOCUMENT, FILES, READY, RECORDS, VECTOR, WHOLE
 
 from toastrack import Embedder, Record
 
@@ -38,7 +39,7 @@ def chroma(made: Path, embedder: Embedder, request: pytest.FixtureRequest) -> It
     chromadb = pytest.importorskip("chromadb", reason="the extra 'chroma' is not installed")
     from toastrack_chroma import ChromaStore
 
-    client = chromadb.PersistentClient(unpacked(made / "chroma.tar.gz", request))
+    client = chromadb.PersistentClient(unpacked(made / FILES["chroma"], request))
     try:
         with ChromaStore(client, COLLECTION, embedder=embedder, create=False) as store:
             yield store
@@ -47,16 +48,25 @@ def chroma(made: Path, embedder: Embedder, request: pytest.FixtureRequest) -> It
 
 
 @contextmanager
-def qdrant(made: Path, embedder: Embedder, request: pytest.FixtureRequest) -> Iterator[Store]:
+def qdrant(
+    made: Path,
+    embedder: Embedder,
+    request: pytest.FixtureRequest,
+    *,
+    host: str = "qdrant",
+    vector_name: str | None = None,
+) -> Iterator[Store]:
     qdrant_client = pytest.importorskip(
         "qdrant_client", reason="the extra 'qdrant' is not installed"
     )
     from toastrack_qdrant import QdrantStore
 
-    folder = str(unpacked(made / "qdrant.tar.gz", request))
+    folder = str(unpacked(made / FILES[host], request))
     with (
         closing(qdrant_client.QdrantClient(path=folder)) as client,
-        QdrantStore(client, COLLECTION, embedder=embedder, create=False) as store,
+        QdrantStore(
+            client, COLLECTION, embedder=embedder, create=False, vector_name=vector_name
+        ) as store,
     ):
         yield store
 
@@ -79,7 +89,7 @@ def postgres(made: Path, embedder: Embedder, request: pytest.FixtureRequest) -> 
         conninfo = make_conninfo(dsn, dbname=database)
         try:
             with psycopg.connect(conninfo) as connection:
-                connection.execute((made / "postgres.sql").read_text(encoding="utf-8"))
+                connection.execute((made / FILES["postgres"]).read_text(encoding="utf-8"))
             with PostgresStore(conninfo, COLLECTION, embedder=embedder, create=False) as store:
                 yield store
         finally:
@@ -93,7 +103,12 @@ def unpacked(archive: Path, request: pytest.FixtureRequest) -> Path:
     return folder
 
 
-HOSTS: dict[str, Open] = {"chroma": chroma, "qdrant": qdrant, "postgres": postgres}
+HOSTS: dict[str, Open] = {
+    "chroma": chroma,
+    "qdrant": qdrant,
+    "qdrant-named": partial(qdrant, host="qdrant-named", vector_name=VECTOR),
+    "postgres": postgres,
+}
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +121,7 @@ def minilm(minilm_folder: Path) -> Embedder:
         pytest.param((made, open_store), id=f"{made.name}-{host}")
         for made in SETS
         for host, open_store in HOSTS.items()
+        if (made / FILES[host]).exists()
     ]
 )
 def store(request: pytest.FixtureRequest, minilm: Embedder) -> Iterator[Store]:

@@ -181,7 +181,7 @@ class ConnectionLostError(StoreError):
     """The connection to a host broke, and the host did not come back in time.
 
         try:
-            store.upsert(records)
+            store.upsert([Record("1", "Rye bread keeps for a week.")])
         except ConnectionLostError as error:
             print(error)
 

@@ -17,6 +17,7 @@ from chromadb.errors import ChromaError, NotFoundError
 from toastrack import EmbeddingSpace, Match, Record
 from toastrack.errors import ConnectionLostError, RecordError, StoreError
 from toastrack.stores import (
+    CollectionChangedError,
     Condition,
     Description,
     Filter,
@@ -31,8 +32,10 @@ from toastrack.stores import (
     WriteBatch,
     WriteResult,
     delete_documents,
+    from_recorded,
     matches,
     parsed,
+    to_recorded,
     widened,
     write_batch,
 )
@@ -173,7 +176,7 @@ class ChromaBackend(RetryingBackend):
                 self.client.get_or_create_collection,
                 self.label,
                 configuration=configuration,
-                metadata={SPACE: _dump_space(space)},
+                metadata={SPACE: self._recorded(space)},
                 embedding_function=self._function(space),
             )
         except ChromaError as error:
@@ -182,10 +185,20 @@ class ChromaBackend(RetryingBackend):
 
     async def record_space(self, session: RetryingSession, space: EmbeddingSpace) -> None:
         """Put the space into the collection's metadata, beside what the user keeps there."""
-        metadata = {**self.own_metadata, SPACE: _dump_space(space)}
+        metadata = {**self.own_metadata, SPACE: self._recorded(space)}
         await session.call(self.host.modify, metadata=metadata)
         # Of two that write at once the last one's is there; both must see it.
         await self._learn(session, await self._get_collection(session, self.label))
+
+    async def bring_up(self, session: RetryingSession) -> None:
+        """Put the newer format into the collection's metadata."""
+        await self._learn(session, await self._get_collection(session, self.label))
+        if self.space is not None and self.format < self.writes_format:
+            await self.record_space(session, self.space)
+
+    def _recorded(self, space: EmbeddingSpace) -> str:
+        recorded = to_recorded(space, self.writes_format)
+        return json.dumps(recorded, sort_keys=True, ensure_ascii=False)
 
     @property
     def own_metadata(self) -> dict[str, Any]:
@@ -245,24 +258,38 @@ class ChromaBackend(RetryingBackend):
                 "cosine similarities. A collection's distance cannot be changed: use a new one."
             )
         metadata = dict(host.metadata or {})
-        space = self._space_in(metadata)
+        space, format = self._recorded_in(metadata)
         dimensions = space.dimensions if space else await _size(session, host)
         self._max_rows = await session.call(self.client.get_max_batch_size)
         # All at once, as others may be in the middle of a call.
         self.host, self._metadata = host, metadata
-        self.space, self.dimensions = space, dimensions
+        self.space, self.format, self.dimensions = space, format, dimensions
 
-    def _space_in(self, metadata: Mapping[str, Any]) -> EmbeddingSpace | None:
+    def _recorded_in(self, metadata: Mapping[str, Any]) -> tuple[EmbeddingSpace | None, int]:
         written = metadata.get(SPACE)
         if written is None:
-            return None
+            return None, 1
         try:
-            return EmbeddingSpace.from_dict(json.loads(written))
+            return from_recorded(json.loads(written), where=f"Collection {self.label!r}")
         except (ValueError, TypeError) as error:
             raise StoreError(
                 f"Collection {self.label!r}: its metadata {SPACE!r} is damaged ({error}). Restore "
                 "it, or remove it and open the collection with adopt=True."
             ) from None
+
+    async def _check_found(self, session: RetryingSession) -> None:
+        """Raise ``CollectionChangedError`` unless the name stands for the collection that was found.
+
+        One that was deleted says so itself at each call; one that was renamed would go on.
+        """
+        now = await self.lookup(session, self.label)
+        found = self.host
+        if (
+            now is None
+            or now.id != found.id
+            or self._recorded_in(now.metadata or {})[0] != self.space
+        ):
+            raise CollectionChangedError(self.kind, self.label)
 
     # -- writing --------------------------------------------------------------------------------
 
@@ -273,6 +300,7 @@ class ChromaBackend(RetryingBackend):
     async def compare(self, session: RetryingSession, rows: Sequence[Row]) -> dict[str, Status]:
         """Say how each row compares to what is stored under its id."""
         stored = await self._metadatas(session, [row.record.id for row in rows])
+        await self._check_found(session)
         return {
             row.record.id: _status_of(stored[row.record.id] or {}, row)
             for row in rows
@@ -281,6 +309,7 @@ class ChromaBackend(RetryingBackend):
 
     async def write(self, session: RetryingSession, batch: WriteBatch) -> WriteResult:
         """Write new rows, then the others' metadata; what is stale goes last."""
+        await self._check_found(session)
         return await write_batch(self, session, batch)
 
     async def put(
@@ -336,6 +365,7 @@ class ChromaBackend(RetryingBackend):
         self, session: RetryingSession, ids: Sequence[str], documents: Sequence[str]
     ) -> int:
         """Delete records by id and whole documents; return how many records went."""
+        await self._check_found(session)
         there = await self._metadatas(session, ids)
         for page in _batches(there, _PAGE):
             await session.call(self.host.delete, ids=page)
@@ -374,6 +404,7 @@ class ChromaBackend(RetryingBackend):
 
     async def delete_matching(self, session: RetryingSession, filter: Filter) -> int:
         """Delete the rows that match when they are deleted; return how many went."""
+        await self._check_found(session)
         condition = parsed(filter)
         deleted = 0
         chosen = {"where": broad(condition)}
@@ -423,6 +454,8 @@ class ChromaBackend(RetryingBackend):
         self, session: RetryingSession, ids: Sequence[str], vectors: bool
     ) -> list[Row | None]:
         """Return records in the order asked, with their hashes and vectors."""
+        if vectors:
+            await self._check_found(session)
         found: dict[str, Row] = {}
         include = ["documents", "metadatas", *(["embeddings"] if vectors else [])]
         for page in _batches(_storable(ids), _VECTOR_PAGE if vectors else _PAGE):
@@ -524,6 +557,7 @@ class ChromaBackend(RetryingBackend):
         options: SearchOptions,
     ) -> list[Match]:
         """Return the best ``min(k, matching)`` rows; compared here if the index gives fewer."""
+        await self._check_found(session)
         if k > _PAGE and not (k := min(k, await self.count(session, False))):
             return []  # a host's number has 32 bits, and it would make room for so many
         condition = parsed(filter)
@@ -531,7 +565,9 @@ class ChromaBackend(RetryingBackend):
         chosen = {"where": all_of(conditions), "where_document": options.where_document or None}
         if not filter:
             scores = None if exact else await self._query(session, vector, k, chosen)
-            if scores is None or len(scores) < await self._there(session, k, chosen):
+            if scores is None or (
+                len(scores) < k and len(scores) < await self._there(session, k, chosen)
+            ):
                 scores = await self._read_all(session, vector, k, chosen)
             return await self._matches(session, scores, condition)
         hits: list[_Hit] | None = None
@@ -737,10 +773,6 @@ def _distance(configuration: Mapping[str, Any]) -> str | None:
         if settings and settings.get("space"):
             return str(settings["space"])
     return None
-
-
-def _dump_space(space: EmbeddingSpace) -> str:
-    return json.dumps(space.to_dict(), sort_keys=True, ensure_ascii=False)
 
 
 async def _size(session: RetryingSession, host: Any) -> int | None:

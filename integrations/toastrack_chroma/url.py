@@ -11,11 +11,13 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import chromadb
+import httpx
 
 from toastrack import Embedder
 from toastrack.errors import ConnectionLostError, StoreError
 from toastrack.stores import ChooseEmbedder, OwnClient, without_collection
 from toastrack_chroma.backend import SPACE
+from toastrack_chroma.folder_lock import hold, let_go
 from toastrack_chroma.store import ChromaStore
 
 _FORMS = "chroma+http://host:8000/collection or chroma:DIR/collection"
@@ -78,6 +80,9 @@ class _UrlClient(OwnClient):
         for server in servers:
             if hasattr(server, "_session"):
                 server._session.close()
+        address, _ = self.address
+        if address.folder is not None:
+            let_go(address.folder)
 
 
 def parse_url(url: str) -> Address:
@@ -133,12 +138,17 @@ def _client(address: Address, create: bool) -> Any:
             )
         if folder.exists() and not folder.is_dir():
             raise StoreError(f"{str(folder)!r} is a file, not the folder of a Chroma database.")
-        _local_in = os.getpid()
-        return chromadb.PersistentClient(str(folder))
+        hold(folder)
+        try:
+            _local_in = os.getpid()
+            return chromadb.PersistentClient(str(folder))
+        except BaseException:
+            let_go(folder)
+            raise
     host, port = address.host, address.port
     try:
         return chromadb.HttpClient(host=host, port=port, ssl=address.secure)
-    except ValueError as error:
+    except (ValueError, httpx.HTTPError) as error:  # it was not there at all, or went
         raise ConnectionLostError(
             f"No Chroma server answers at {host}:{port}. Start one: "
             f"chroma run --path DIR --host {host.strip('[]')} --port {port}"

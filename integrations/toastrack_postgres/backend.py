@@ -20,6 +20,7 @@ from toastrack import EmbeddingSpace, Match, Record
 from toastrack.errors import StoreError
 from toastrack.stores import (
     BackendBase,
+    CollectionChangedError,
     Description,
     Filter,
     OnProgress,
@@ -41,12 +42,12 @@ from toastrack_postgres.codec import (
     dump_json,
     vector_of,
 )
-from toastrack_postgres.connections import Connections
+from toastrack_postgres.connections import Connections, Use
 from toastrack_postgres.filters import Where
 from toastrack_postgres.progress import reporting
 from toastrack_postgres.reconnecting import Outage
 from toastrack_postgres.session import Rows, Session, is_inside_transaction
-from toastrack_postgres.space_comment import space_in, with_space
+from toastrack_postgres.space_comment import recorded_in, with_recorded
 from toastrack_postgres.sql import Statements
 
 if TYPE_CHECKING:
@@ -162,7 +163,8 @@ class PostgresBackend(BackendBase):
                 await session.execute(known.create_schema)
         await session.execute(known.create_table(self._new_storage, space.dimensions))
         await session.execute(known.create_document_index)
-        await session.execute(known.comment(with_space(None, space)))
+        comment = with_recorded(None, space, self.writes_format)
+        await session.execute(known.comment(comment))
         self.uncommitted = session.inside
         if not await self.find(session):
             raise StoreError(
@@ -171,14 +173,33 @@ class PostgresBackend(BackendBase):
 
     async def record_space(self, session: Session, space: EmbeddingSpace) -> None:
         """Put the space into the comment on the embedding column, unless somebody was faster."""
+        comment = await self._read_comment(session)
+        if self.space is None:
+            await self._record(session, comment, space)
+
+    async def bring_up(self, session: Session) -> None:
+        """Put the newer format into the comment, where this user may."""
+        ((may_alter,),) = await session.execute(statements.MAY_ALTER, [self._oid])
+        if not may_alter:
+            return
+        comment = await self._read_comment(session)
+        if self.space is not None and self.format < self.writes_format:
+            await self._record(session, comment, self.space)
+
+    async def _read_comment(self, session: Session) -> str | None:
+        """Return the comment that nobody else changes until the transaction ends."""
         await session.execute(statements.CREATION_LOCK)
         columns = await session.execute(statements.TABLE_COLUMNS, [self._oid])
-        comment = next((row[4] for row in columns if row[0] == "embedding"), None)
-        self.space = space_in(comment, self.label)
-        if self.space is None:
-            await session.execute(self._statements.comment(with_space(comment, space)))
-            self.space = space
-            self.uncommitted = self.uncommitted or session.inside
+        comment: str | None = next((row[4] for row in columns if row[0] == "embedding"), None)
+        self.space, self.format = recorded_in(comment, self.label)
+        self._comment = comment
+        return comment
+
+    async def _record(self, session: Session, comment: str | None, space: EmbeddingSpace) -> None:
+        changed = with_recorded(comment, space, self.writes_format)
+        await session.execute(self._statements.comment(changed))
+        self.space, self.format, self._comment = space, self.writes_format, changed
+        self.uncommitted = self.uncommitted or session.inside
 
     async def is_empty(self, session: Session) -> bool:
         """Look for one row; counting would read them all."""
@@ -243,7 +264,9 @@ class PostgresBackend(BackendBase):
             for name, kinds in statements.COLUMNS.items()
             if name in columns and columns[name][1].rpartition(".")[2] not in kinds
         ]
-        _, _, storage, dimensions, comment = columns.get("embedding", ("", "", "", 1, None))
+        _, _, storage, dimensions, comment, number = columns.get(
+            "embedding", ("", "", "", 1, None, 0)
+        )
         if storage in statements.COLUMNS["embedding"] and dimensions < 1:
             problems.append(f"its column embedding is {storage} without a size, not {storage}(n)")
         ((unique,),) = await session.execute(statements.HAS_UNIQUE_ID, [oid])
@@ -259,13 +282,32 @@ class PostgresBackend(BackendBase):
             row[1:] for row in types if row[0] == storage
         )
         self._statements = Statements(
-            schema=schema, table=self._table, extension_schema=extension_schema
+            schema=schema,
+            table=self._table,
+            extension_schema=extension_schema,
+            embedding_column=number,
         )
         self._oid = oid
+        self._comment = comment
         self._storage: VectorType = storage
         self.dimensions = dimensions
         self.label = label
-        self.space = space_in(comment, label)
+        self.space, self.format = recorded_in(comment, label)
+
+    async def _check_found(self, session: Session) -> None:
+        """Raise ``CollectionChangedError`` unless the name stands for the table that was found.
+
+        It does until the transaction ends.
+        """
+        self._compare_found(await session.execute(self._statements.found))
+
+    def _compare_found(self, rows: Rows) -> None:
+        oid, comment = rows[0][:2] if rows else (None, None)
+        # Another store may have brought its format up.
+        if oid != self._oid or (
+            comment != self._comment and recorded_in(comment, self.label)[0] != self.space
+        ):
+            raise CollectionChangedError(self.kind, self.label)
 
     # -- writing --------------------------------------------------------------------------------
 
@@ -276,7 +318,9 @@ class PostgresBackend(BackendBase):
     async def compare(self, session: Session, rows: Sequence[Row]) -> dict[str, Status]:
         """Say how each row compares to what is stored under its id."""
         ids = [row.record.id for row in rows]
-        stored = await session.execute(self._statements.stored_hashes, {"ids": ids})
+        answer = await session.execute(self._statements.stored_hashes, {"ids": ids})
+        self._compare_found([row[2:] for row in answer if row[0] == -1])
+        stored = [row[:2] for row in answer if row[0] != -1]
         result: dict[str, Status] = {rows[position].record.id: "changed" for position, _ in stored}
         same_text = [
             rows[position].record
@@ -295,6 +339,7 @@ class PostgresBackend(BackendBase):
 
     async def write(self, session: Session, batch: WriteBatch) -> WriteResult:
         """Write one batch, unless rows that it counts on are not as they were."""
+        await self._check_found(session)
         deleted = 0
         metadata_rows = list(batch.metadata_rows)
         if batch.replaced or metadata_rows:
@@ -357,12 +402,14 @@ class PostgresBackend(BackendBase):
 
     async def delete(self, session: Session, ids: Sequence[str], documents: Sequence[str]) -> int:
         """Delete rows by id and whole documents; return how many went."""
+        await self._check_found(session)
         await self._lock_documents(session, documents)
         names = {"ids": _storable(ids), "documents": _storable(documents)}
         return _affected(await session.execute(self._statements.delete, names))
 
     async def delete_matching(self, session: Session, filter: Filter) -> int:
         """Delete the rows that match; return how many went."""
+        await self._check_found(session)
         passing = Where(parsed(filter))
         delete = self._statements.delete_matching(passing.sql)
         return _affected(await session.execute(delete, passing.values))
@@ -406,9 +453,11 @@ class PostgresBackend(BackendBase):
         if options.where is not None:
             conditions.append(sql.SQL("({})").format(options.where))
         rows: Rows = []
-        if not exact:
+        if exact:
+            await self._check_found(session)
+        else:
             settings = _search_settings(k, filtered=bool(conditions))
-            await session.execute(statements.SEARCH_SETTINGS, settings)
+            self._compare_found(await session.execute(self._statements.search_settings, settings))
             rows = await session.execute(self._statements.search(conditions, exact=False), values)
             if len(rows) < k:
                 # Without an index that answer was exact already.
@@ -432,6 +481,8 @@ class PostgresBackend(BackendBase):
 
     async def read(self, session: Session, ids: Sequence[str], vectors: bool) -> list[Row | None]:
         """Return records in the order asked, with their hashes and vectors."""
+        if vectors:
+            await self._check_found(session)
         statement = self._statements.read(self._storage if vectors else None)
         rows = await session.execute(statement, {"ids": _storable(set(ids))})
         found = {row[0]: self._row(row) for row in rows}
@@ -441,6 +492,8 @@ class PostgresBackend(BackendBase):
         self, session: Session, after: str | None, filter: Filter, vectors: bool
     ) -> tuple[list[Row], str | None]:
         """Return the next records that match, in the order of their ids."""
+        if vectors:
+            await self._check_found(session)
         passing = Where(parsed(filter))
         limit = _VECTOR_PAGE if vectors else _PAGE
         rows = await session.execute(
@@ -510,7 +563,9 @@ class PostgresBackend(BackendBase):
                         lambda: self._outside_transaction(build), retry="long"
                     )
                 else:
-                    built = await self.in_session(build, reads=False, retry="long")
+                    built = await self._reconnecting(
+                        lambda: self._transact(build, "build"), retry="long"
+                    )
                 if built is not None:
                     return built
                 # Not inside the transaction: a concurrent build waits for the end of each.
@@ -536,14 +591,15 @@ class PostgresBackend(BackendBase):
 
         Rolling back what only read puts back the settings it changed, also in a savepoint.
         """
-        return await self._reconnecting(lambda: self._transact(operation, reads), retry=retry)
+        use: Use = "read" if reads else "write"
+        return await self._reconnecting(lambda: self._transact(operation, use), retry=retry)
 
-    async def _transact(self, operation: Callable[[Session], Awaitable[T]], reads: bool) -> T:
+    async def _transact(self, operation: Callable[[Session], Awaitable[T]], use: Use) -> T:
         for attempt in range(RETRIES + 1):
-            async with self._connections.lend() as connection:
+            async with self._connections.lend(use) as connection:
                 session = Session(self._runtime, connection)
                 try:
-                    transaction = connection.transaction(force_rollback=reads)
+                    transaction = connection.transaction(force_rollback=use == "read")
                     async with self._runtime.enter(transaction):
                         return await operation(session)
                 except (errors.DeadlockDetected, errors.SerializationFailure):
@@ -556,7 +612,7 @@ class PostgresBackend(BackendBase):
 
     async def _outside_transaction(self, operation: Callable[[Session], Awaitable[T]]) -> T:
         """Run an operation that Postgres refuses inside a transaction."""
-        async with self._connections.lend() as connection, self._autocommit(connection):
+        async with self._connections.lend("build") as connection, self._autocommit(connection):
             return await operation(Session(self._runtime, connection))
 
     @asynccontextmanager

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
+    AsyncExitStack,
     asynccontextmanager,
     nullcontext,
     suppress,
 )
 from threading import Lock, Thread, current_thread
-from typing import Any
+from typing import Any, Literal, TypeVar, get_args
 from weakref import WeakKeyDictionary, WeakSet
 
 import psycopg
 from psycopg import IsolationLevel
 from psycopg.pq import TransactionStatus
 
-from toastrack.stores import Runtime, keep_for_ever
+from toastrack.stores import Runtime, after_fork, keep_for_ever
 from toastrack_postgres.conninfo import with_timeout
 from toastrack_postgres.embedded import OwnServer
 from toastrack_postgres.reconnecting import connecting, noticing_loss
 from toastrack_postgres.session import AnyConnection
 
+T = TypeVar("T")
+
 LendAnother = Callable[[float], AbstractAsyncContextManager[AnyConnection]]
+
+Use = Literal["read", "write", "build"]
+_USES: tuple[Use, ...] = get_args(Use)
 
 _SECONDS_TO_CANCEL = 3.0
 
@@ -40,10 +46,20 @@ def _lock_of(connection: Any, runtime: Runtime) -> Any:
         return _locks.setdefault(connection, runtime.lock())
 
 
+def _start_anew() -> None:
+    """In a forked child: another thread may have held it."""
+    global _locks_lock
+    _locks_lock = Lock()
+
+
+after_fork(_start_anew)
+
+
 class Connections:
     """Lends a connection to one operation at a time, and closes what was made here.
 
-    Over a conninfo, each event loop has a connection of its own, and all threads have one.
+    Over a conninfo, each event loop has connections of its own, and all threads have some: one, and
+    another while that is in use, as who asks does not wait for who writes, and neither for a build.
     """
 
     def __init__(self, runtime: Runtime, given: Any) -> None:
@@ -51,18 +67,22 @@ class Connections:
         self._given = given
         self.is_own = isinstance(given, (str, OwnServer))
         self.is_callers = isinstance(given, (psycopg.Connection, psycopg.AsyncConnection))
-        self._using = _lock_of(given, runtime) if self.is_callers else runtime.lock()
-        self._own: dict[asyncio.AbstractEventLoop | None, Any] = {}
+        self._using: dict[Use, Any] = (
+            dict.fromkeys(_USES, _lock_of(given, runtime))
+            if self.is_callers
+            else {use: runtime.lock() for use in _USES}
+        )
+        self._idle: dict[asyncio.AbstractEventLoop | None, list[Any]] = {}
         self._connected = False
         self._made: WeakSet[Any] = WeakSet()
         self._in_use: dict[Thread, AnyConnection] = {}
         self._interrupted: WeakSet[Thread] = WeakSet()
 
     @asynccontextmanager
-    async def lend(self) -> AsyncIterator[AnyConnection]:
-        """Lend a connection."""
+    async def lend(self, use: Use) -> AsyncIterator[AnyConnection]:
+        """Lend a connection, of our own one to each use at a time."""
         thread = current_thread()
-        async with self._lent() as connection:
+        async with self._lent(use) as connection:
             self._in_use[thread] = connection
             try:
                 if self.is_interrupted():
@@ -87,18 +107,20 @@ class Connections:
             yield lambda seconds: nullcontext(connection)
 
     async def renew(self) -> None:
-        """Have a pool give up its dead connections; others are noticed when they are used."""
-        if callable(check := getattr(self._given, "check", None)):
+        """Give up connections that are likely to be as dead as the one that was lost."""
+        if self.is_own:
+            await self._close_idle()
+        elif callable(check := getattr(self._given, "check", None)):
             await self._runtime.call(check)
 
     async def close(self) -> None:
-        """Close the connection that this thread's event loop, or the threads, made here."""
+        """Close the connections that this thread's event loop, or the threads, made here."""
         if not self.is_own:
             return
-        async with self._using:
-            own = self._own.pop(self._runtime.loop(), None)
-            if own is not None:
-                await self._runtime.call(own.close)
+        async with AsyncExitStack() as stack:
+            for using in self._using.values():
+                await stack.enter_async_context(using)
+            await self._close_idle()
         if isinstance(self._given, OwnServer):
             self._given.stop()
 
@@ -114,9 +136,9 @@ class Connections:
             # Its end would be that of a connection that somebody forgot to close.
             keep_for_ever(connection)
         self._made = WeakSet()
-        self._using = self._runtime.lock()
+        self._using = {use: self._runtime.lock() for use in _USES}
         self._in_use = {}
-        self._own = {}
+        self._idle = {}
         self._connected = False
 
     def interrupt(self, thread: Thread) -> None:
@@ -150,20 +172,20 @@ class Connections:
                 await self._runtime.call(connection.set_isolation_level, before)
 
     @asynccontextmanager
-    async def _lent(self) -> AsyncIterator[AnyConnection]:
+    async def _lent(self, use: Use) -> AsyncIterator[AnyConnection]:
         given = self._given
         if self.is_own:
-            async with self._using:
-                self._forget_closed_loops()
-                loop = self._runtime.loop()
-                own = self._own.get(loop)
-                if own is None or own.closed:
-                    with connecting(again=self._connected):
-                        own = self._own[loop] = await self._connect()
-                    self._connected = True
-                yield own
+            async with self._using[use]:
+                own = await self._own()
+                try:
+                    yield own
+                finally:
+                    if _is_idle(own):
+                        self._of_loop().append(own)
+                    else:  # it broke, in whatever state
+                        await self._runtime.call(own.close)
         elif self.is_callers:
-            async with self._using:
+            async with self._using[use]:
                 yield given
         else:
             lent: AbstractAsyncContextManager[AnyConnection] = self._runtime.enter(
@@ -182,9 +204,33 @@ class Connections:
         self._made.add(connection)
         return connection
 
-    def _forget_closed_loops(self) -> None:
-        for loop in [loop for loop in self._own if loop is not None and loop.is_closed()]:
-            self._own.pop(loop).pgconn.finish()  # its loop cannot await any more
+    async def _own(self) -> Any:
+        """Return a connection that nobody uses."""
+        for own in _popped(self._of_loop()):
+            if not own.closed:
+                return own
+        with connecting(again=self._connected):
+            own = await self._connect()
+        self._connected = True
+        return own
+
+    def _of_loop(self) -> list[Any]:
+        for loop in list(self._idle):
+            if loop is not None and loop.is_closed():
+                for own in self._idle.pop(loop, []):
+                    own.pgconn.finish()  # its loop cannot await any more
+        return self._idle.setdefault(self._runtime.loop(), [])
+
+    async def _close_idle(self) -> None:
+        for own in _popped(self._of_loop()):
+            await self._runtime.call(own.close)
+
+
+def _popped(items: list[T]) -> Iterator[T]:
+    """Take items out, the last one first, of a list that other threads may empty."""
+    with suppress(IndexError):
+        while True:
+            yield items.pop()
 
 
 def _is_idle(connection: AnyConnection) -> bool:

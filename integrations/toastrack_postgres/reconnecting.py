@@ -6,12 +6,14 @@ is not known then, and does not matter: every write here may be done twice.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from psycopg import errors
+from psycopg.pq import PipelineStatus
 
 from toastrack import errors as our_errors
 from toastrack.stores import LONG_BACKOFF as LONG_BACKOFF
@@ -26,6 +28,10 @@ _MAX_SECONDS = 15.0
 _GOODBYES = (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow)
 
 
+# How libpq tells of a connection that ended before the server had said yes or no.
+_BROKE = re.compile("closed the connection unexpectedly|(receive|send).* data|SSL SYSCALL error")
+
+
 class ConnectionLostError(our_errors.ConnectionLostError, psycopg.OperationalError):
     """The connection to the server broke, or could not be made again."""
 
@@ -35,24 +41,31 @@ def noticing_loss(
     connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any],
 ) -> Iterator[None]:
     """Turn an error after which the connection is gone into ``ConnectionLostError``."""
+    in_pipeline = _is_in_pipeline(connection)
     try:
         yield
     except psycopg.OperationalError as error:
-        if connection.closed or isinstance(error, _GOODBYES):
+        # A pipeline that breaks down cannot be left, and hides why.
+        is_stuck = _is_in_pipeline(connection) and not in_pipeline
+        if connection.closed or is_stuck or isinstance(error, _GOODBYES):
             raise ConnectionLostError(_first_line(error)) from error
         raise
 
 
+def _is_in_pipeline(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    return connection.pgconn.pipeline_status != PipelineStatus.OFF
+
+
 @contextmanager
 def connecting(*, again: bool) -> Iterator[None]:
-    """Turn a failure to connect into ``ConnectionLostError`` where it worked before.
+    """Turn a failure to connect into ``ConnectionLostError`` where somebody is or was there.
 
     At the first time it is the user's mistake or nobody there, and passes through.
     """
     try:
         yield
     except psycopg.OperationalError as error:
-        if again:
+        if again or _BROKE.search(str(error)):
             raise ConnectionLostError(_first_line(error)) from error
         raise
 

@@ -54,10 +54,13 @@ FIND_TABLE = """
 
 TABLE_COLUMNS = """
     select a.attname, format_type(t.oid, null), t.typname, a.atttypmod,
-           col_description(a.attrelid, a.attnum)
+           col_description(a.attrelid, a.attnum), a.attnum
     from pg_attribute a join pg_type t on t.oid = a.atttypid
     where a.attrelid = %s and a.attnum > 0 and not a.attisdropped
 """
+
+# Only who owns a table may comment on its columns.
+MAY_ALTER = "select pg_has_role(c.relowner, 'usage') from pg_class c where c.oid = %s"
 
 HAS_UNIQUE_ID = """
     select exists (
@@ -106,11 +109,6 @@ FILTER_INDEXES = """
     join pg_am m on m.oid = c.relam
     left join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
     where i.indrelid = %s and i.indpred is null and m.amname in ('btree', 'gin')
-"""
-
-# What the index reads at least: https://github.com/pgvector/pgvector#query-options, #iterative-index-scans
-SEARCH_SETTINGS = """
-    select set_config('hnsw.ef_search', %s, true), set_config('hnsw.iterative_scan', %s, true)
 """
 
 TRY_BUILD_LOCK = "select pg_try_advisory_xact_lock(hashtextextended('toastrack index', %s))"
@@ -168,17 +166,35 @@ def _identifier(*names: str) -> sql.Identifier:
 
 
 class Statements:
-    """The statements about one table; names are quoted, values are always parameters."""
+    """The statements about one table; names are quoted, values are always parameters.
 
-    def __init__(self, *, schema: str, table: str, extension_schema: str) -> None:
+    ``embedding_column`` is its number in the table, once that is known.
+    """
+
+    def __init__(
+        self, *, schema: str, table: str, extension_schema: str, embedding_column: int = 0
+    ) -> None:
         self.table = _identifier(schema, table)
-        self._names = {
+        self._names: dict[str, sql.Composable] = {
             "table": self.table,
             "schema": _identifier(schema),
             "distance": sql.SQL("operator({}.<=>)").format(_identifier(extension_schema)),
         }
         self._extension_schema = extension_schema
         self._schema = schema
+        # Who names the table in a statement holds its name until the transaction ends: after this
+        # row was read no other table takes its place.
+        self._names["found"] = sql.SQL(
+            """
+            (select to_regclass({name})::oid as oid,
+                    col_description(to_regclass({name}), {column}) as comment
+             where not exists (select from {table} where false))
+            """
+        ).format(
+            table=self.table,
+            name=sql.Literal(self.table.as_string(None)),
+            column=sql.Literal(embedding_column),
+        )
 
     def _sql(self, statement: LiteralString, /, **names: sql.Composable) -> sql.Composed:
         return sql.SQL(statement).format(**self._names, **names)
@@ -219,13 +235,37 @@ class Statements:
         )
 
     @property
-    def stored_hashes(self) -> sql.Composed:
-        """The rows that are there: (position, text_hash), null for one without a vector."""
+    def found(self) -> sql.Composed:
+        """What the name stands for at this moment: (oid, comment on the column embedding)."""
+        return self._sql("select found.oid, found.comment from {found} found")
+
+    @property
+    def search_settings(self) -> sql.Composed:
+        """What the index reads at least; answers with ``found``, to save a round trip.
+
+        https://github.com/pgvector/pgvector#query-options, #iterative-index-scans
+        """
         return self._sql(
             """
-            select u.position::int - 1, case when t.embedding is not null then t.text_hash end
+            select found.oid, found.comment, set_config('hnsw.ef_search', %s, true),
+                   set_config('hnsw.iterative_scan', %s, true)
+            from {found} found
+            """
+        )
+
+    @property
+    def stored_hashes(self) -> sql.Composed:
+        """The rows that are there: (position, text_hash), null for one without a vector.
+
+        One more, at -1, has ``found``, to save a round trip: (-1, null, oid, comment).
+        """
+        return self._sql(
+            """
+            select u.position::int - 1, case when t.embedding is not null then t.text_hash end,
+                   null::oid, null::text
             from unnest(%(ids)b::text[]) with ordinality u (id, position)
             join {table} t on t.id = u.id
+            union all select -1, null, found.oid, found.comment from {found} found
             """
         )
 

@@ -61,8 +61,10 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
             store.search("which bread stays fresh?")
 
     The connection is made at the first use; of what was given, only a conninfo is ours to close.
-    Over a conninfo a forked child connects anew, and a pickle opens anew; a connection or pool of
-    the caller's serves the process that it was made in.
+    Over a conninfo a search waits neither for a write nor for a build, which have connections of
+    their own meanwhile; over one connection of the caller's, calls follow one another. Over a
+    conninfo a forked child connects anew, and a pickle opens anew; a connection or pool of the
+    caller's serves the process that it was made in.
     On a connection that is inside a transaction nothing is committed, and every setting that a
     search changes is put back.
 
@@ -197,7 +199,7 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
             await store.search("which bread stays fresh?")
 
     The model and the reading of sources run on other threads, never on the event loop. A store
-    over a conninfo may be used from several event loops; each gets a connection of its own.
+    over a conninfo may be used from several event loops; each gets connections of its own.
     """
 
     _backend: PostgresBackend

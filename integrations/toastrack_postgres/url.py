@@ -91,7 +91,7 @@ def _server(address: Address, *, create: bool) -> Any:
     if address.conninfo is not None:
         return address.conninfo
     server = OwnServer(address.folder)
-    if not create and not server.is_there:
+    if not create and not server.is_there():
         # Starting one would put it into any folder that was misspelt.
         raise StoreError(f"There is no Postgres in {str(server.folder)!r}. Ingest into it first.")
     return server

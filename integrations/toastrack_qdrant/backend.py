@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -21,6 +22,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from toastrack import EmbeddingSpace, Match, Record
 from toastrack.errors import ConnectionLostError, StoreError
 from toastrack.stores import (
+    CollectionChangedError,
     Condition,
     Description,
     Filter,
@@ -35,12 +37,17 @@ from toastrack.stores import (
     TopK,
     WriteBatch,
     WriteResult,
+    another_writer,
     delete_documents,
+    format_of,
+    from_recorded,
     matches,
     parsed,
+    to_recorded,
     widened,
     write_batch,
 )
+from toastrack_qdrant.changes import new_metadata, new_texts
 from toastrack_qdrant.codec import (
     EXACT,
     KEYS,
@@ -52,12 +59,20 @@ from toastrack_qdrant.codec import (
     record_of,
 )
 from toastrack_qdrant.filters import both, broad, fields_of, of_documents, path_of, unchanged
+from toastrack_qdrant.hashes import UNNAMED, Hashes, hash_key
 from toastrack_qdrant.host import Client, Host
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 METADATA_KEY = "toastrack"
+_EARLIER = "earlier_hash"
+"""In what is recorded of a named vector, if it is from before each had a hash: where its hash was.
+
+Empty where others wrote theirs there, too.
+"""
+# Since then each named vector has a hash of its own.
+_FORMAT_OF_NAMED = 2
 
 _PAGE = 1_000
 _VECTORS_PAGE = 256
@@ -66,8 +81,12 @@ _IDS = 1_000
 # How often what others change at this moment is looked at again.
 _ROUNDS = 5
 
+_NO_COLLECTION = re.compile(r"(?i)\bcollection\b.*(doesn't exist|does not exist|not found)")
 # What a proxy or a server that is starting or too busy says.
 _AWAY = (429, 502, 503, 504)
+_BUT_TEXT = models.PayloadSelectorExclude(exclude=["text"])
+# An update of points that are none of these is made to new points only.
+_NO_POINT = models.Filter(must=[models.HasIdCondition(has_id=[])])
 # The default of `service.max_request_size_mb`.
 _MAX_REQUEST_BYTES = 32 * 2**20
 
@@ -110,6 +129,8 @@ class QdrantBackend(RetryingBackend):
         self.host = Host(client)
         self.label = collection
         self._vector_name = vector_name
+        self._hashes = Hashes(hash_key(vector_name))
+        self.writes_format = _FORMAT_OF_NAMED if vector_name else 1
         self._may_create = create
         self._creation = creation or Creation()
 
@@ -160,6 +181,28 @@ class QdrantBackend(RetryingBackend):
                 "collection, where the embedding space is recorded. Use Qdrant 1.16 or newer."
             )
 
+    async def bring_up(self, session: RetryingSession) -> None:
+        """Put the newer format into the collection's metadata, and whose the one hash was."""
+        await self._read_info(session)
+        if self.space is None or self.format >= self.writes_format:
+            return
+        metadata = self._metadata_of(self.space, earlier=self._hashes.earlier or "")
+        try:
+            await self._call(session, "update_collection", self.label, metadata=metadata)
+        except (UnexpectedResponse, RpcError) as error:
+            if not _is_forbidden(error):
+                raise
+        else:
+            self.format = self.writes_format
+
+    async def is_empty(self, session: RetryingSession) -> bool:
+        """Tell whether no point has a vector of this name; another store's may be there."""
+        wanted = None
+        if self._hashes.others:
+            wanted = models.Filter(must=[models.HasVectorCondition(has_vector=self._vector_name)])
+        answer = await self._call(session, "count", self.label, count_filter=wanted, exact=True)
+        return not answer.count
+
     async def check_adoptable(self, session: RetryingSession) -> None:
         """Raise ``StoreError`` if points are there that somebody else described."""
         needed = [key for key in KEYS if key in ("id", "document_id", "text")]
@@ -186,14 +229,32 @@ class QdrantBackend(RetryingBackend):
 
     async def _read_info(self, session: RetryingSession) -> models.CollectionInfo:
         info: models.CollectionInfo = await self._call(session, "get_collection", self.label)
-        self.space = self._space_in(info)
+        self._learn(info)
+        self._said = self._says(info)
         return info
+
+    def _says(self, info: models.CollectionInfo) -> tuple[int | None, Any]:
+        """Return what a collection says of its vectors: it has no id by which to know it again."""
+        ours = _vectors_in(info).get(self._vector_name)
+        recorded = (info.config.metadata or {}).get(self._metadata_key)
+        if isinstance(recorded, Mapping):
+            # Another store may have brought its format up.
+            recorded = {
+                key: value for key, value in recorded.items() if key not in ("format", _EARLIER)
+            }
+        return None if ours is None else ours.size, recorded
+
+    async def _check_found(self, session: RetryingSession) -> None:
+        """Raise ``CollectionChangedError`` unless name or alias stand for vectors of that space."""
+        info = await self._call(session, "get_collection", self.label)
+        if self._says(info) != self._said:
+            raise CollectionChangedError(self.kind, self.label)
+        self._learn(info)
 
     def _dimensions_in(self, info: models.CollectionInfo) -> int:
         """Return the size of the vectors, having made sure that they are compared by cosine."""
         where = f"Collection {self.label!r}"
-        vectors = info.config.params.vectors or {}
-        named = {"": vectors} if isinstance(vectors, models.VectorParams) else vectors
+        named = _vectors_in(info)
         found = named.get(self._vector_name)
         if found is None:
             names = ", ".join(f"vector_name={name!r}" for name in named) or "none at all"
@@ -217,22 +278,46 @@ class QdrantBackend(RetryingBackend):
         """Where the space is recorded; each named vector has its own."""
         return f"{METADATA_KEY}/{self._vector_name}" if self._vector_name else METADATA_KEY
 
-    def _metadata_of(self, space: EmbeddingSpace) -> dict[str, Any]:
+    def _metadata_of(self, space: EmbeddingSpace, earlier: str | None = None) -> dict[str, Any]:
+        recorded = {**to_recorded(space, self.writes_format), _EARLIER: earlier}
         # In a collection's metadata null means: remove this.
-        known = {name: value for name, value in space.to_dict().items() if value is not None}
-        return {self._metadata_key: known}
+        return {
+            self._metadata_key: {
+                name: value for name, value in recorded.items() if value is not None
+            }
+        }
 
-    def _space_in(self, info: models.CollectionInfo) -> EmbeddingSpace | None:
-        recorded = (info.config.metadata or {}).get(self._metadata_key)
-        if recorded is None:
-            return None
-        try:
-            return EmbeddingSpace.from_dict(recorded)
-        except (ValueError, TypeError) as error:
-            raise StoreError(
-                f"Collection {self.label!r}: {self._metadata_key!r} in its metadata is damaged "
-                f"({error}). Restore it, or remove it and open the collection with adopt=True."
-            ) from None
+    def _learn(self, info: models.CollectionInfo) -> None:
+        """Read what the collection says of each of its vectors, of which points may have several."""
+        where = f"Collection {self.label!r}"
+        recorded = {
+            key: value
+            for key, value in (info.config.metadata or {}).items()
+            if key == METADATA_KEY or key.startswith(f"{METADATA_KEY}/")
+        }
+        ours = recorded.get(self._metadata_key)
+        for value in recorded.values():
+            # What is damaged and not ours is not ours to mend.
+            with suppress(ValueError, TypeError):
+                format_of(value, where=where)
+        space, format = None, 1
+        if ours is not None:
+            try:
+                space, format = from_recorded(ours, where=where)
+            except (ValueError, TypeError) as error:
+                raise StoreError(
+                    f"{where}: {self._metadata_key!r} in its metadata is damaged ({error}). "
+                    "Restore it, or remove it and open the collection with adopt=True."
+                ) from None
+        earlier = None
+        if self._vector_name and ours is not None:
+            others = [value for key, value in recorded.items() if key != self._metadata_key]
+            if format > 1:
+                earlier = ours.get(_EARLIER) or None
+            elif not any(_shared_the_hash(other) for other in others):
+                earlier = UNNAMED  # of several that wrote there nobody knows who was last
+        self._hashes = Hashes.of_vector(self._vector_name, _vectors_in(info), earlier)
+        self.space, self.format = space, format
 
     # -- writing --------------------------------------------------------------------------------
 
@@ -242,37 +327,91 @@ class QdrantBackend(RetryingBackend):
 
     async def compare(self, session: RetryingSession, rows: Sequence[Row]) -> dict[str, Status]:
         """Say how each row compares to what is stored under its id."""
-        everything_but_text = models.PayloadSelectorExclude(exclude=["text"])
         ids = [row.record.id for row in rows]
-        stored = await self._retrieve(session, ids, everything_but_text)
+        stored = await self._retrieve(session, ids, _BUT_TEXT)
+        await self._check_found(session)
         result: dict[str, Status] = {}
         for row in rows:
             point = stored.get(point_id(row.record.id))
             if point is None:
                 continue
-            result[row.record.id] = _status(point.payload or {}, row)
+            result[row.record.id] = self._status(point.payload or {}, row)
         return result
+
+    def _status(self, values: Mapping[str, Any], row: Row) -> Status:
+        if self._hashes.in_payload(values) != row.text_hash.hex():
+            return "changed"
+        return "unchanged" if _same_rest(values, row.record) else "metadata"
 
     async def write(self, session: RetryingSession, batch: WriteBatch) -> WriteResult:
         """Write new points, then the others' payloads; what is stale goes last."""
+        await self._check_found(session)
         return await write_batch(self, session, batch)
 
     async def put(
         self, session: RetryingSession, rows: Sequence[Row], metadata_rows: Sequence[Row]
     ) -> None:
         """Write whole points; of the others the payload, where the text is as it was."""
-        for points in batches(rows, self._vector_name):
-            await self._send(session, points, "upsert", self.label, points, wait=True)
+        hashes = self._hashes
+        by_id = {point_id(row.record.id): row for row in rows}
+        for points in batches(rows, self._vector_name, copies=3 if hashes.others else 1):
+            await self._put(session, points, by_id)
         for points in batches(metadata_rows, self._vector_name):
-            changes = [
-                models.OverwritePayloadOperation(
-                    overwrite_payload=models.SetPayload(
-                        payload=point.payload or {}, filter=_as_it_was(point)
+            changes = [change for point in points for change in new_metadata(point, hashes)]
+            with self._too_large(points):
+                await self.host.update(session, self.label, [], changes)
+
+    async def _put(
+        self,
+        session: RetryingSession,
+        points: Sequence[models.PointStruct],
+        rows: Mapping[Any, Row],
+    ) -> None:
+        """Write vectors, texts and all else; in points that are there what is others' stays."""
+        hashes = self._hashes
+        written = False
+        for _ in range(_ROUNDS):
+            stored = await self._retrieve_points(
+                session, [point.id for point in points], True if written else _BUT_TEXT
+            )
+            new: list[models.PointStruct] = []
+            changed: list[models.PointStruct] = []
+            described: list[models.PointStruct] = []
+            for point in points:
+                there = stored.get(str(point.id))
+                if there is None:
+                    new.append(point)
+                    continue
+                status = self._status(there.payload or {}, rows[point.id])
+                if status == "changed" and not (written and _texts_differ(there, point)):
+                    changed.append(point)
+                elif status == "metadata":
+                    described.append(point)
+            if written:
+                # What went or was changed since, or described, is of somebody who came later. But
+                # one who gave it the same text took our hash away and left it without.
+                new, described = [], []
+            operations, changes = new_texts(changed, hashes) if changed else ([], [])
+            changes += [change for point in described for change in new_metadata(point, hashes)]
+            with self._too_large(points):
+                if new:
+                    # One that somebody else wrote since is left as it is.
+                    await self._call(
+                        session, "upsert", self.label, new, update_filter=_NO_POINT, wait=True
                     )
-                )
-                for point in points
-            ]
-            await self._send(session, points, "batch_update_points", self.label, changes, wait=True)
+                if changes:
+                    try:
+                        await self.host.update(session, self.label, operations, changes)
+                    except Exception as error:
+                        if not _is_point_gone(error):
+                            raise
+                        written = False
+                        continue
+            points = [*new, *changed] if hashes.others else []
+            if not points:
+                return
+            written = True
+        raise another_writer(rows[points[0].id].record.document)
 
     async def look(
         self, session: RetryingSession, documents: Sequence[str], rows: Mapping[str, Row]
@@ -288,11 +427,10 @@ class QdrantBackend(RetryingBackend):
                 if row is None:
                     stale.append(str(point.id))
                 else:
-                    statuses[row.record.id] = _status(point.payload or {}, row)
+                    statuses[row.record.id] = self._status(point.payload or {}, row)
 
-        everything_but_text = models.PayloadSelectorExclude(exclude=["text"])
         for some in _cut([document for document in documents if _is_text(document)]):
-            await self._scroll(session, of_documents(some), everything_but_text, compare)
+            await self._scroll(session, of_documents(some), _BUT_TEXT, compare)
         return Look(statuses, stale)
 
     async def remove(
@@ -307,6 +445,7 @@ class QdrantBackend(RetryingBackend):
         self, session: RetryingSession, ids: Sequence[str], documents: Sequence[str]
     ) -> int:
         """Delete records by id and whole documents; return how many went."""
+        await self._check_found(session)
         doomed = set(await self._retrieve(session, ids, False))
         for some in _cut(list(doomed)):
             selector = models.PointIdsList(points=list(some))
@@ -315,6 +454,7 @@ class QdrantBackend(RetryingBackend):
 
     async def delete_matching(self, session: RetryingSession, filter: Filter) -> int:
         """Delete the points that match when they are deleted; return how many went."""
+        await self._check_found(session)
         condition = parsed(filter)
         deleted = 0
         for some in _cut(await self._matching(session, condition, broad(condition))):
@@ -334,17 +474,11 @@ class QdrantBackend(RetryingBackend):
             deleted += len(some) - len(there)
         return deleted
 
-    async def _send(
-        self,
-        session: RetryingSession,
-        points: Sequence[models.PointStruct],
-        name: str,
-        *args: Any,
-        wait: bool,
-    ) -> None:
-        """Send points; raise ``StoreError`` naming the record if the request is too large."""
+    @contextmanager
+    def _too_large(self, points: Sequence[models.PointStruct]) -> Iterator[None]:
+        """Raise ``StoreError`` naming the record if a request with these points is too large."""
         try:
-            await self._call(session, name, *args, wait=wait)
+            yield
         except (UnexpectedResponse, ResponseHandlingException, RpcError) as error:
             weights = [len(json.dumps(point.payload)) for point in points]
             if not _is_too_large(error, sum(weights)):
@@ -373,6 +507,8 @@ class QdrantBackend(RetryingBackend):
         """Return records in the order asked, with their hashes and vectors."""
         points = [point_id(id) for id in dict.fromkeys(ids) if _is_text(id)]
         found = await self._retrieve_points(session, points, True, vectors=vectors)
+        if vectors:
+            await self._check_found(session)
         rows = {row.record.id: row for row in map(self._row, found.values())}
         return [rows.get(id) for id in ids]
 
@@ -391,16 +527,17 @@ class QdrantBackend(RetryingBackend):
             with_payload=True,
             with_vectors=self._with_vectors if vectors else False,
         )
+        if vectors:
+            await self._check_found(session)
         rows = map(self._row, page)
         return [row for row in rows if matches(row.record.metadata, condition)], following
 
     def _row(self, point: models.Record) -> Row:
         values = {"id": str(point.id), **(point.payload or {})}
-        written = values.get("text_hash")
         vector = self._vector_of(point)
         return Row(
             record_of(values),
-            bytes.fromhex(written) if isinstance(written, str) else b"",
+            bytes.fromhex(self._hashes.in_payload(values) or ""),
             None if vector is None else np.asarray(vector, dtype=np.float32),
         )
 
@@ -449,7 +586,26 @@ class QdrantBackend(RetryingBackend):
         exact: bool,
         options: SearchOptions,
     ) -> list[Match]:
-        """Return the best ``min(k, matching)`` records; asked again exactly if an index gave fewer."""
+        """Return the best ``min(k, matching)`` records, having made sure of whose they are."""
+        try:
+            found = await self._search(session, vector, k, filter, exact, options)
+        except (UnexpectedResponse, RpcError, ValueError) as error:
+            if not self.is_away(error):  # as of a vector that has another size by now
+                await self._check_found(session)
+            raise
+        await self._check_found(session)
+        return found
+
+    async def _search(
+        self,
+        session: RetryingSession,
+        vector: NDArray[np.float32],
+        k: int,
+        filter: Filter,
+        exact: bool,
+        options: SearchOptions,
+    ) -> list[Match]:
+        """Search; asked again exactly if an index gave fewer than there are."""
         condition = parsed(filter)
         wanted = both(broad(condition), options.where)
         threshold = options.score_threshold
@@ -790,29 +946,43 @@ class QdrantBackend(RetryingBackend):
         )
 
     def is_collection_gone(self, error: BaseException) -> bool:
-        """Tell whether a host says, each client in its own way, that there is no such collection."""
+        """Tell whether a host says, each client in its own way, that there is no such collection.
+
+        A 404 may be a proxy's, or be about something else.
+        """
         if isinstance(error, UnexpectedResponse):
-            return error.status_code == 404
+            content = error.content.decode(errors="replace")
+            return error.status_code == 404 and bool(_NO_COLLECTION.search(content))
         if isinstance(error, RpcError):
-            return bool(error.code() == StatusCode.NOT_FOUND)
-        return isinstance(error, ValueError) and "not found" in str(error)
+            said = error.details() or ""
+            return error.code() == StatusCode.NOT_FOUND and bool(_NO_COLLECTION.search(said))
+        return isinstance(error, ValueError) and bool(_NO_COLLECTION.search(str(error)))
 
 
-def _as_it_was(point: models.PointStruct) -> models.Filter:
-    """Match a point while it has the text that it was compared with."""
-    text_hash = models.MatchValue(value=(point.payload or {})["text_hash"])
-    return models.Filter(
-        must=[
-            models.HasIdCondition(has_id=[point.id]),
-            models.FieldCondition(key="text_hash", match=text_hash),
-        ]
-    )
+def _shared_the_hash(recorded: Any) -> bool:
+    """Tell whether an earlier version wrote the hash of this vector to where all wrote theirs."""
+    return not isinstance(recorded, Mapping) or "format" not in recorded or _EARLIER in recorded
 
 
-def _status(values: Mapping[str, Any], row: Row) -> Status:
-    if values.get("text_hash") != row.text_hash.hex():
-        return "changed"
-    return "unchanged" if _same_rest(values, row.record) else "metadata"
+def _texts_differ(stored: models.Record, point: models.PointStruct) -> bool:
+    return bool((stored.payload or {}).get("text") != (point.payload or {})["text"])
+
+
+def _vectors_in(info: models.CollectionInfo) -> dict[str, models.VectorParams]:
+    """Return the dense vectors of a collection by their names."""
+    vectors = info.config.params.vectors or {}
+    return {"": vectors} if isinstance(vectors, models.VectorParams) else dict(vectors)
+
+
+def _is_forbidden(error: UnexpectedResponse | RpcError) -> bool:
+    if isinstance(error, UnexpectedResponse):
+        return bool(error.status_code in (401, 403))
+    return bool(error.code() in (StatusCode.PERMISSION_DENIED, StatusCode.UNAUTHENTICATED))
+
+
+def _is_point_gone(error: Exception) -> bool:
+    """Tell whether a host says, each client in its own way, that a point is not there any more."""
+    return isinstance(error, KeyError) or "No point with id" in str(error)
 
 
 def _same_rest(values: Mapping[str, Any], record: Record) -> bool:

@@ -15,6 +15,7 @@ from qdrant_client import models
 from toastrack import Match, Record
 from toastrack.errors import RecordError
 from toastrack.stores import Row
+from toastrack_qdrant.hashes import UNNAMED, hash_key
 
 POINT_NAMESPACE = UUID("c856bbf2-91b4-5266-886b-cf08a97c7771")
 """uuid5(NAMESPACE_DNS, "toastrack_qdrant"); written out because no point could be found with another."""
@@ -48,7 +49,7 @@ def check_record(record: Record) -> None:
         raise RecordError(f"Record {record.id!r}: chunk is {record.chunk}; it must fit 64 bits.")
 
 
-def payload(row: Row) -> dict[str, Any]:
+def payload(row: Row, own_hash: str = UNNAMED) -> dict[str, Any]:
     """Return what is stored beside the vector."""
     record = row.record
     metadata = dict(record.metadata)
@@ -57,7 +58,7 @@ def payload(row: Row) -> dict[str, Any]:
         "document_id": record.document,
         "chunk": record.chunk,
         "text": record.text,
-        "text_hash": row.text_hash.hex(),
+        own_hash: row.text_hash.hex(),
         "metadata": metadata,
     }
     if not is_kept(metadata):
@@ -66,14 +67,16 @@ def payload(row: Row) -> dict[str, Any]:
     return values
 
 
-def batches(rows: Iterable[Row], vector_name: str) -> Iterator[list[models.PointStruct]]:
-    """Yield points in portions that fit into a request."""
+def batches(
+    rows: Iterable[Row], vector_name: str, copies: int = 1
+) -> Iterator[list[models.PointStruct]]:
+    """Yield points in portions that fit into a request, which holds so many copies of payloads."""
     batch: list[models.PointStruct] = []
     size = 0
     for row in rows:
         vector = [] if row.vector is None else row.vector.tolist()
-        values = payload(row)
-        weight = _NUMBER_BYTES * len(vector) + len(json.dumps(values))
+        values = payload(row, hash_key(vector_name))
+        weight = _NUMBER_BYTES * len(vector) + copies * len(json.dumps(values))
         if batch and (len(batch) == _BATCH_ROWS or size + weight > _BATCH_BYTES):
             yield batch
             batch, size = [], 0

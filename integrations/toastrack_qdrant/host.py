@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
-from qdrant_client import AsyncQdrantClient, QdrantClient
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
-from toastrack.stores import OwnClient, RetryingSession, after_fork
+from toastrack.stores import OwnClient, RetryingSession, after_fork, run_sync
+from toastrack_qdrant.changes import Change
 
 Client = QdrantClient | AsyncQdrantClient
 
@@ -66,6 +67,29 @@ class Host:
             lock = _locks.setdefault(client, Lock())
         return await session.runtime.offload(_alone, lock, call)
 
+    async def update(
+        self,
+        session: RetryingSession,
+        collection: str,
+        operations: Sequence[models.UpdateOperation],
+        changes: Sequence[Change],
+    ) -> None:
+        """Make operations, then changes, one after another.
+
+        A local client compares each of its points with a filter; so there a change looks at its
+        own point and is made by its id, which nobody else's call comes between.
+        """
+        if self.local:
+            client = self.client
+            body = partial(_update, client, collection, operations, changes)
+            run = asyncio.run if isinstance(client, AsyncQdrantClient) else run_sync
+            with _locks_lock:
+                lock = _locks.setdefault(client, Lock())
+            await session.runtime.offload(_alone, lock, lambda: run(body()))
+            return
+        both = [*operations, *(change.operation() for change in changes)]
+        await self.call(session, "batch_update_points", collection, both, wait=True)
+
     @property
     def address(self) -> str:
         """Host and port for people, without what else a URL may hold."""
@@ -80,6 +104,24 @@ class Host:
 def _alone(lock: Lock, call: Callable[[], Any]) -> Any:
     with lock:
         return call()
+
+
+async def _update(
+    client: Any,
+    collection: str,
+    operations: Sequence[models.UpdateOperation],
+    changes: Sequence[Change],
+) -> None:
+    async def ask(name: str, *args: Any, **options: Any) -> Any:
+        answer = getattr(client, name)(collection, *args, **options)
+        return await answer if isinstance(client, AsyncQdrantClient) else answer
+
+    if operations:
+        await ask("batch_update_points", operations)
+    for change in changes:
+        for point in await ask("retrieve", [change.point], with_payload=True):
+            if change.fits(point.payload or {}):
+                await ask("set_payload", dict(change.values), points=[change.point])
 
 
 def _finished(call: Callable[[], Any]) -> Any:

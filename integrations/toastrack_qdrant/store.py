@@ -34,7 +34,7 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
     The client stays yours: it is never closed, serves the process that it was made in (not a fork
     of it), and all else of Qdrant's is asked of it. A record is
     the point ``point_id(record.id)`` with the payload ``{id, document_id, chunk, text, text_hash,
-    metadata}``, which is written as a whole; payload keys of your own belong in the metadata.
+    metadata}``; other payload keys and vectors of a point stay as they are until it is deleted.
     The calls of a local client (``:memory:``, ``path=``) are made one at a time. It is exact, ignores
     indexes and quantization, and is for up to about 20,000 records. Its folder holds Python pickles:
     open none that you would not run.
@@ -45,7 +45,8 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
             compares vectors of the model's size by cosine.
         embedder: Embeds texts and queries; its space is recorded in the collection's metadata. Or
             a function that picks one for the space that the collection recorded.
-        vector_name: Which of the collection's named vectors is meant; None for the unnamed one.
+        vector_name: Which of the collection's named vectors is meant; None for the unnamed one. Stores
+            of several names share their records, and each has its own ``text_hash/NAME``.
         create: Create the collection if it is missing.
         adopt: Take over a filled collection that does not say which model embedded it.
         creation: Of a new collection, Qdrant's own options, which go into ``create_collection`` as

@@ -31,9 +31,11 @@ ROUNDS = 40
 
 
 def ask(store: Store, number: int) -> list[str]:
-    """Ask many questions with one answer, each in a session of its own."""
+    """Ask many questions with one answer, each in a session of its own, and write between them."""
     answers = []
-    for _ in range(ROUNDS):
+    for written in range(ROUNDS):
+        if written % 8 == 0:
+            store.upsert([Record(f"{number}-{written}", "written", vector=-AXES[number])])
         answers.append(store.search(AXES[number], 1)[0].id)
         answers.extend(record.id for record in store.get([str(number)]) if record)
     return answers
@@ -61,6 +63,7 @@ def test_parent_and_forked_children_get_their_own_answers(
             with pytest.raises(StoreError, match=r"made in another process.*post_fork"):
                 child.answer()
     assert answers == ["3"] * 2 * ROUNDS
+    assert store.count() == SIZE + (3 if kind.own else 1) * len(range(0, ROUNDS, 8))
     assert store.upsert([Record("new", "text", vector=AXES[4])]).written == 1
 
 
@@ -110,7 +113,8 @@ def test_locks_that_another_thread_holds_do_not_stop_a_child(
     flow = store._flow
     locks = [flow._opening]
     if hasattr(flow.backend, "_connections"):
-        locks.append(flow.backend._connections._using)
+        # Over a connection of the caller's it is one lock for all.
+        locks.extend(dict.fromkeys(flow.backend._connections._using.values()))
     held, done = Event(), Event()
 
     async def hold() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,14 @@ if TYPE_CHECKING:
 
     from contract.conftest import MakeStore
 
+# TOASTRACK_ROUNDS=150 looks longer, in the tests that are marked "rest".
+MANY = int(os.environ.get("TOASTRACK_ROUNDS", "12"))
 ROUNDS = pytest.mark.parametrize(
     "rounds",
-    [pytest.param(6, id="6 rounds"), pytest.param(12, id="12 rounds", marks=pytest.mark.rest)],
+    [
+        pytest.param(6, id="6 rounds"),
+        pytest.param(MANY, id=f"{MANY} rounds", marks=pytest.mark.rest),
+    ],
 )
 
 

@@ -7,6 +7,7 @@ from toastrack.stores.backend import (
     SHORT_BACKOFF,
     Backend,
     BackendBase,
+    CollectionChangedError,
     Retry,
     RetryingBackend,
     RetryingSession,
@@ -14,6 +15,7 @@ from toastrack.stores.backend import (
 from toastrack.stores.base import AsyncBaseStore, BaseStore
 from toastrack.stores.checks import text_hash
 from toastrack.stores.description import Description
+from toastrack.stores.formats import format_of, from_recorded, to_recorded
 from toastrack.stores.id_set import IdSet
 from toastrack.stores.own_client import OwnClient
 from toastrack.stores.plan import Row, Status, WriteBatch, WriteResult
@@ -28,7 +30,7 @@ from toastrack.stores.protocol import (
     Store,
 )
 from toastrack.stores.runtime import AsyncRuntime, Ended, Runtime, SyncRuntime, run_sync
-from toastrack.stores.settling import Look, delete_documents, write_batch
+from toastrack.stores.settling import Look, another_writer, delete_documents, write_batch
 from toastrack.stores.top_k import TopK
 from toastrack.stores.widening import widened
 from toastrack.utils import arrays
@@ -45,6 +47,7 @@ __all__ = [
     "BackendBase",
     "BaseStore",
     "ChooseEmbedder",
+    "CollectionChangedError",
     "Comparison",
     "Condition",
     "Description",
@@ -72,14 +75,18 @@ __all__ = [
     "WriteBatch",
     "WriteResult",
     "after_fork",
+    "another_writer",
     "arrays",
     "delete_documents",
+    "format_of",
+    "from_recorded",
     "keep_for_ever",
     "matches",
     "open_store",
     "parsed",
     "run_sync",
     "text_hash",
+    "to_recorded",
     "widened",
     "without_collection",
     "write_batch",

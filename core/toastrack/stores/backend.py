@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from threading import Thread
 from typing import Any, Literal, Protocol, TypeVar
 
-from toastrack.errors import ConnectionLostError, UnsupportedError
+from toastrack.errors import ConnectionLostError, StoreError, UnsupportedError
 from toastrack.filters import Filter
 from toastrack.records import Match, Record
 from toastrack.space import EmbeddingSpace
@@ -30,6 +30,16 @@ LONG_BACKOFF = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0, 2.0, 2.0)
 SHORT_BACKOFF = (0.0, 0.1, 0.3)
 
 
+class CollectionChangedError(StoreError):
+    """The collection is another one than was found: it is found, and its space compared, again.
+
+    A backend raises it before it writes anything, or in place of what it read.
+    """
+
+    def __init__(self, kind: str, label: str) -> None:
+        super().__init__(f"{kind} {label!r} became another one while it was open.")
+
+
 class Backend(Protocol[S, O_contra]):
     """One collection of one host. It holds no embedder and decides nothing.
 
@@ -37,6 +47,10 @@ class Backend(Protocol[S, O_contra]):
     inside a transaction. ``O_contra`` are the options of a search that only this host has.
 
     A method may await ``runtime``, its session and its own methods, and nothing else.
+
+    Behind its name there may be another collection one day: made anew, renamed over, or an alias
+    that was switched. What compares, writes, deletes or searches, or brings vectors along, raises
+    ``CollectionChangedError`` then.
     """
 
     kind: str
@@ -49,6 +63,10 @@ class Backend(Protocol[S, O_contra]):
     """The size of its vectors, once it is found; None while it is empty and does not say."""
     space: EmbeddingSpace | None
     """The space that it recorded."""
+    format: int
+    """The format of what it keeps, which it recorded beside the space; 1 where it says nothing."""
+    writes_format: int
+    """The format that a new one is made in, and that an older one is brought up to."""
     uncommitted: bool
     """A transaction of the caller's could still undo what was found."""
     callers_connection: bool
@@ -57,7 +75,7 @@ class Backend(Protocol[S, O_contra]):
     # -- the collection -------------------------------------------------------------------------
 
     async def find(self, session: S) -> bool:
-        """Look for the collection; if it is there, learn its ``dimensions`` and ``space``.
+        """Look for the collection; if it is there, learn its ``dimensions``, ``space``, ``format``.
 
         Raises ``StoreError`` for one that cannot be used as it is.
         """
@@ -69,6 +87,14 @@ class Backend(Protocol[S, O_contra]):
 
     async def record_space(self, session: S, space: EmbeddingSpace) -> None:
         """Write the space down where none is, then read it back: somebody may have been faster."""
+        ...
+
+    async def bring_up(self, session: S) -> None:
+        """Make an older format ``writes_format``, in one step that is done or not.
+
+        It comes before the first write. Somebody may have been faster. Nothing happens where the
+        host does not let this user alter the collection: what is written then counts in both.
+        """
         ...
 
     async def is_empty(self, session: S) -> bool:
@@ -227,6 +253,8 @@ class BackendBase:
     runtime: Runtime
     dimensions: int | None = None
     space: EmbeddingSpace | None = None
+    format: int = 1
+    writes_format: int = 1
     uncommitted = False
     callers_connection = False
 
@@ -262,6 +290,9 @@ class BackendBase:
     async def is_empty(self, session: Any) -> bool:
         """Ask for the number of records."""
         return not await self.count(session, False)
+
+    async def bring_up(self, session: Any) -> None:
+        """Do nothing: there is one format."""
 
     async def check_adoptable(self, session: Any) -> None:
         """Do nothing: any record can be read."""

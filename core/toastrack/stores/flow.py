@@ -13,7 +13,7 @@ from toastrack.errors import StoreError
 from toastrack.filters import Filter, checked_fields, checked_filter
 from toastrack.records import Match, Record, Report
 from toastrack.space import EmbeddingSpace
-from toastrack.stores.backend import Backend, Retry, S
+from toastrack.stores.backend import Backend, CollectionChangedError, Retry, S
 from toastrack.stores.checks import checked_k, checked_score, read_record, unit_vector
 from toastrack.stores.pipeline import write_all
 from toastrack.stores.plan import Row
@@ -241,17 +241,18 @@ class StoreFlow(Generic[S, O]):
         )
 
     async def run(self, body: Callable[[], Awaitable[T]], *, reads: bool = False) -> T:
-        """Run a body on the open collection; what reads looks again, once, if it is gone."""
+        """Run a body on the open collection; what reads looks again, once, if it is another."""
         for looked_again in (False, True):
             found = await self.open()
             try:
                 return await body()
             except Exception as error:
-                if not self.backend.is_collection_gone(error):
+                changed = isinstance(error, CollectionChangedError)
+                if not changed and not self.backend.is_collection_gone(error):
                     raise
                 if self._found == found:
                     self._lose()
-                if not reads:
+                if not reads or (changed and looked_again):
                     raise self._gone() from error
                 if looked_again:  # it is found, and answers nothing: half of it is deleted
                     raise self._was_deleted() from error

@@ -97,6 +97,7 @@ class _Run:
         self._on_write = on_write
         self._queue = queue
         self._queued = 0 if flow.backend.callers_connection else _QUEUED
+        self._is_older = flow.backend.format < flow.backend.writes_format
         self._started = self._runtime.monotonic()
         self._slow_source = False
         self._embedding: WindowPlan | None = None
@@ -171,6 +172,9 @@ class _Run:
             await self._write(batch)
 
     async def _write(self, batch: WriteBatch) -> None:
+        if self._is_older and (batch.rows or batch.metadata_rows):
+            self._is_older = False
+            await self._queue.wait(self._queue.submit(self._backend.bring_up))
         call = self._queue.submit(self._backend.write, batch)
         self._writing.append((call, batch))
         while self._writing and (len(self._writing) > self._queued or self._writing[0][0].done()):

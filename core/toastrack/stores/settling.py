@@ -124,7 +124,7 @@ def pause(attempt: int) -> float:
     return random.uniform(0, _MAX_PAUSE_SECONDS * (attempt + 1))
 
 
-def another_writer(id: str, documents: Sequence[str]) -> StoreError:
+def another_writer(id: str, documents: Sequence[str] = ()) -> StoreError:
     """Return the error for a document that another writer will not leave alone."""
     names = ", ".join(map(repr, documents[:3])) or repr(id)
     more = f" and {len(documents) - 3} more" if len(documents) > 3 else ""

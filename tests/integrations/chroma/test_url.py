@@ -21,6 +21,7 @@ import chromadb
 import numpy as np
 from chroma_server import close_client, start_chroma
 from forks import Child
+from programs import run_warm as run_program
 
 from toastrack import Embedder, Record, cli
 from toastrack.engines.sentence_transformers import SentenceTransformersEngine
@@ -285,3 +286,45 @@ def test_a_forked_child_has_a_client_of_its_own(url: str, embedder: Embedder) ->
         assert twin.search(np.eye(32)[1], 1)[0].id == "1"
         twin.close()
         assert store.count() == 3
+
+
+def test_a_folder_is_for_one_process(tmp_path: Path, embedder: Embedder) -> None:
+    folder = tmp_path / "db"
+    code = f"""
+import sys
+from pathlib import Path
+from toastrack.errors import StoreError
+from toastrack_chroma.folder_lock import hold, let_go
+try:
+    hold(Path({str(folder)!r}))
+    print("taken")
+except StoreError as error:
+    print(error)
+"""
+    with open_url(f"chroma:{folder}/one", embedder, create=True) as one:
+        one.upsert([Record("a", "rye")])
+        with open_url(f"chroma:{folder}/two", embedder, create=True) as two:
+            assert two.count() == 0
+        assert f"Another process uses the folder '{folder}'" in run_program(code)
+        assert one.count() == 1
+    assert run_program(code) == "taken\n"
+    with open_url(f"chroma:{folder}/one", embedder, create=False) as one:
+        assert one.count() == 1
+
+
+def test_a_folder_that_was_held_by_a_killed_process_is_free(
+    tmp_path: Path, embedder: Embedder
+) -> None:
+    folder = tmp_path / "db"
+    code = f"""
+import os
+from pathlib import Path
+from toastrack_chroma.folder_lock import hold
+hold(Path({str(folder)!r}))
+if not os.fork():
+    os._exit(0)
+os._exit(0)
+"""
+    run_program(code)
+    with open_url(f"chroma:{folder}/one", embedder, create=True) as one:
+        assert one.count() == 0

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from itertools import combinations_with_replacement
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 # ruff: noqa: E402
 import pytest
 from at_once import at_once
+from awaited import Awaited, Loop, entered, running_loop
 
 psycopg = pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
 np = pytest.importorskip("numpy", reason="numpy is not installed")
@@ -47,6 +48,24 @@ def until(connection: Any, condition: str, *values: Any) -> None:
     end = time.monotonic() + SECONDS
     while not connection.execute(f"select {condition}", values).fetchone()[0]:
         assert time.monotonic() < end, condition
+
+
+def _connection(conninfo: str) -> AbstractContextManager[Any]:
+    connection: AbstractContextManager[Any] = psycopg.connect(conninfo)
+    return connection
+
+
+def _pool(conninfo: str) -> AbstractContextManager[Any]:
+    psycopg_pool = pytest.importorskip("psycopg_pool", reason="psycopg-pool is not installed")
+    pool: AbstractContextManager[Any] = psycopg_pool.ConnectionPool(conninfo, min_size=2, open=True)
+    return pool
+
+
+GIVEN: dict[str, Callable[[str], AbstractContextManager[Any]]] = {
+    "conninfo": nullcontext,
+    "one": _connection,
+    "pool": _pool,
+}
 
 
 def named(dsn: str, name: str, **options: str) -> str:
@@ -164,27 +183,123 @@ def threads_result(call: Callable[[], Any]) -> Any:
         threads.shutdown(wait=False)
 
 
-# -- isolation ----------------------------------------------------------------------------------
+# -- one store, several calls ---------------------------------------------------------------------
 
 
-def _connection(conninfo: str) -> AbstractContextManager[Any]:
-    connection: AbstractContextManager[Any] = psycopg.connect(conninfo)
-    return connection
-
-
-def _pool(conninfo: str) -> AbstractContextManager[Any]:
+def _async_pool(loop: Loop, conninfo: str) -> AbstractContextManager[Any]:
     psycopg_pool = pytest.importorskip("psycopg_pool", reason="psycopg-pool is not installed")
-    pool: AbstractContextManager[Any] = psycopg_pool.ConnectionPool(conninfo, min_size=2, open=True)
-    return pool
+    return entered(loop, psycopg_pool.AsyncConnectionPool(conninfo, min_size=2, open=False))
+
+
+@contextmanager
+def one_store(kind: str, conninfo: str, schema: str, embedder: Embedder) -> Iterator[Any]:
+    """A store over a conninfo, a pool, or a connection of the caller's."""
+    way, _, asynchronous = kind.partition(" ")
+    options: dict[str, Any] = {"schema": schema, "embedder": embedder}
+    with ExitStack() as stack:
+        if not asynchronous:
+            given = stack.enter_context(GIVEN[way](conninfo))
+            yield stack.enter_context(PostgresStore(given, "docs", **options))
+            return
+        loop = stack.enter_context(running_loop())
+        if way == "conninfo":
+            given = conninfo
+        elif way == "pool":
+            given = stack.enter_context(_async_pool(loop, conninfo))
+        else:
+            given = stack.enter_context(
+                entered(loop, loop.run(psycopg.AsyncConnection.connect(conninfo)))
+            )
+        yield stack.enter_context(Awaited(AsyncPostgresStore(given, "docs", **options), loop))
+
+
+CALLS: dict[str, Callable[[Any], Any]] = {
+    "upsert": lambda store: store.upsert([Record("0001", "another", vector=np.ones(32))]),
+    "build": lambda store: store.build_index(),
+    "concurrent build": lambda store: store.build_index(concurrently=True),
+}
+
+
+def hold(writer: Any, watching: Any, schema: str, begin: Callable[[], Future[Any]]) -> Future[Any]:
+    """Begin a call that cannot go on before the writer's transaction ends."""
+    writer.execute(f"update {schema}.docs set chunk = 1 where id = '0001'")
+    call = begin()
+    until(
+        watching,
+        "exists (select from pg_stat_activity where application_name = 'first' "
+        "and wait_event_type = 'Lock')",
+    )
+    return call
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("kind", ["conninfo", "conninfo async", "pool", "pool async"])
+def test_a_search_does_not_wait_for_another_call(
+    postgres_dsn: str, watching: Any, schema: str, embedder: Embedder, kind: str, call: str
+) -> None:
+    with (
+        one_store(kind, named(postgres_dsn, "first"), schema, embedder) as store,
+        psycopg.connect(postgres_dsn) as writer,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        store.upsert(records(50))
+        held = hold(writer, watching, schema, lambda: threads.submit(CALLS[call], store))
+        asking = threads.submit(store.search, np.ones(32), 5)
+        try:
+            assert len(asking.result(SECONDS)) == 5
+            assert not held.done()
+        finally:
+            writer.commit()
+        held.result(SECONDS)
+
+
+@pytest.mark.parametrize("kind", ["conninfo", "conninfo async"])
+def test_a_write_does_not_wait_for_a_concurrent_build(
+    postgres_dsn: str, watching: Any, schema: str, embedder: Embedder, kind: str
+) -> None:
+    with (
+        one_store(kind, named(postgres_dsn, "first"), schema, embedder) as store,
+        psycopg.connect(postgres_dsn) as writer,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        store.upsert(records(50))
+        build = CALLS["concurrent build"]
+        held = hold(writer, watching, schema, lambda: threads.submit(build, store))
+        writing = threads.submit(store.upsert, [Record("new", "text", vector=np.ones(32))])
+        try:
+            assert writing.result(SECONDS).written == 1
+            assert not held.done()
+        finally:
+            writer.commit()
+        assert held.result(SECONDS) is True
+
+
+@pytest.mark.parametrize("kind", ["one", "one async"])
+def test_over_one_connection_calls_follow_one_another(
+    postgres_dsn: str, watching: Any, schema: str, embedder: Embedder, kind: str
+) -> None:
+    with (
+        one_store(kind, named(postgres_dsn, "first"), schema, embedder) as store,
+        psycopg.connect(postgres_dsn) as writer,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        store.upsert(records(50))
+        held = hold(writer, watching, schema, lambda: threads.submit(CALLS["upsert"], store))
+        asking = threads.submit(store.get, ["0001"])
+        writer.commit()
+        (found,) = asking.result(SECONDS)
+        assert found.text == "another"
+        held.result(SECONDS)
+
+
+# -- isolation ----------------------------------------------------------------------------------
 
 
 LEVELS = pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 
 
 @LEVELS
-@pytest.mark.parametrize(
-    "given", [nullcontext, _connection, _pool], ids=["conninfo", "one", "pool"]
-)
+@pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
 def test_many_open_write_and_search_at_once(
     postgres_dsn: str,
     schema: str,
@@ -227,6 +342,28 @@ def test_many_tasks_open_write_and_search_at_once(
         return await asyncio.gather(*(use(number) for number in range(12)))
 
     assert asyncio.run(main()) == [5] * 12
+
+
+@pytest.mark.rest
+@LEVELS
+def test_a_hundred_and_twenty_first_opens(
+    postgres_dsn: str, schema: str, embedder: Embedder, level: str
+) -> None:
+    """Twelve at once, of ten tables."""
+    default = level.replace(" ", "\\ ")
+    conninfo = make_conninfo(postgres_dsn, options=f"-c default_transaction_isolation={default}")
+    for table in range(10):
+        with ExitStack() as stack:
+            stores = [
+                PostgresStore(conninfo, f"docs{table}", schema=schema, embedder=embedder)
+                for _ in range(12)
+            ]
+            for store in stores:
+                stack.callback(store.close)
+            at_once(*(store.open for store in stores))
+            reports = at_once(*(partial(store.upsert, records(9)) for store in stores))
+            assert sum(report.unchanged for report in reports) <= 9 * 11
+            assert stores[0].count() == 9
 
 
 def test_a_connection_keeps_the_level_that_its_owner_chose(

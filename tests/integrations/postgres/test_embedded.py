@@ -196,10 +196,15 @@ def test_the_last_of_many_who_leave_at_once_stops_the_server(folder: Path) -> No
         assert not living(folder)
 
 
-def test_a_killed_user_is_no_user(folder: Path, spawn: Callable[..., Process]) -> None:
-    user = spawn()
+@pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM", "os._exit"])
+def test_a_killed_user_is_no_user(folder: Path, spawn: Callable[..., Process], end: str) -> None:
+    """Its server stays, and goes with the next user."""
+    user = spawn(f"{HEAD}\nserver.start(); print('up', flush=True); sys.stdin.read(); os._exit(0)")
     pid = postmaster(folder)
-    user.kill()
+    if end == "os._exit":
+        finish(user)
+    else:
+        user.send_signal(getattr(signal, end))
     user.wait()
     assert living(folder)
     with EmbeddedPostgres(folder) as server:

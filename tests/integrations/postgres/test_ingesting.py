@@ -288,3 +288,24 @@ def test_what_changes_before_it_is_deleted_stays(
         "b",
         None,
     ]
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize("number", [50_000])
+def test_many_documents_in_one_transaction_of_the_callers(
+    postgres_dsn: str, schema: str, embedder: Embedder, connection: Any, number: int
+) -> None:
+    """A lock for each document would fill the server's table of locks."""
+    with psycopg.connect(postgres_dsn) as own:
+        store = PostgresStore(own, "docs", schema=schema, embedder=embedder)
+        with own.transaction():
+            assert ingest(ready(number), store).written == number
+            ((held,),) = own.execute(
+                "select count(*) from pg_locks where locktype = 'advisory' "
+                "and pid = pg_backend_pid()"
+            ).fetchall()
+            assert 0 < held < 300
+        counted = connection.execute(f"select count(*) from {schema}.docs").fetchone()
+        assert counted == (number,)
+        with own.transaction():
+            assert store.delete(documents=[f"{n:06}" for n in range(number)]) == number

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -15,11 +14,11 @@ from typing import Any
 import pytest
 from forks import Child
 from programs import SECONDS
-from proxies import Proxy, tcp, unix
+from proxies import Proxy, postgres
 
 psycopg = pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
 
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 
 from toastrack import Embedder, Record
 from toastrack.stores import open_store
@@ -29,12 +28,7 @@ from toastrack_postgres import EmbeddedPostgres, PostgresStore
 @pytest.fixture
 def proxy(postgres_dsn: str) -> Iterator[Proxy]:
     """A proxy before the server."""
-    given = conninfo_to_dict(postgres_dsn)
-    host, port = str(given.get("host") or "127.0.0.1"), int(given.get("port") or 5432)
-    connect: Callable[[], socket.socket] = tcp(host, port)
-    if host.startswith("/"):
-        connect = unix(f"{host}/.s.PGSQL.{port}")
-    with Proxy(connect) as proxy:
+    with Proxy(postgres(postgres_dsn)) as proxy:
         yield proxy
 
 
@@ -123,7 +117,7 @@ def test_the_server_sees_that_the_parent_is_gone(
 ) -> None:
     """A child that lives on does not keep the parent's connection open, nor its locks."""
     store = PostgresStore(conninfo, "docs", schema=schema, embedder=embedder).open()
-    own = store._backend._connections._own[None]
+    ((own,),) = store._backend._connections._idle.values()
     (passed,) = proxy.connections
     wait, go_on = os.pipe()
     child = Child(lambda: os.read(wait, 1))

@@ -179,6 +179,43 @@ def test_a_statement_under_way_is_done_again(server: EmbeddedPostgres, embedder:
     check_stored(server, embedder)
 
 
+@pytest.mark.parametrize("given", [nullcontext, _pool], ids=["conninfo", "pool"])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_pipeline_that_cannot_be_left(
+    server: EmbeddedPostgres,
+    embedder: Embedder,
+    monkeypatch: pytest.MonkeyPatch,
+    given: Given,
+    asynchronous: bool,
+) -> None:
+    """As psycopg finds it where a server goes before it has answered all: busy, and not closed."""
+    end = psycopg.Pipeline._exit_gen
+    ends: list[bool] = []
+
+    def leave(self: Any) -> Any:
+        ends.append(True)
+        return iter(()) if len(ends) == 1 else end(self)
+
+    monkeypatch.setattr("psycopg._pipeline_base.BasePipeline._exit_gen", leave)
+
+    async def main() -> int:
+        pool = psycopg_pool.AsyncConnectionPool(server.conninfo, min_size=2, open=False)
+        async with pool if given is _pool else nullcontext():
+            connection = pool if given is _pool else server.conninfo
+            async with AsyncPostgresStore(connection, "docs", embedder=embedder) as store:
+                return (await store.upsert(RECORDS)).written
+
+    if asynchronous:
+        assert asyncio.run(main()) == len(RECORDS)
+    else:
+        with given(server.conninfo) as connection:
+            store = PostgresStore(connection, "docs", embedder=embedder)
+            with store:
+                assert store.upsert(RECORDS).written == len(RECORDS)
+    assert len(ends) > 1
+    check_stored(server, embedder)
+
+
 @pytest.mark.parametrize("concurrently", [False, True])
 def test_an_index_is_built_all_the_same(
     server: EmbeddedPostgres, embedder: Embedder, concurrently: bool

@@ -27,6 +27,8 @@ def test_names_are_quoted_wherever_they_stand() -> None:
     statements = Statements(schema='S"1', table='T"2', extension_schema='E"3')
     for statement in (
         statements.create_table("halfvec", 3),
+        statements.found,
+        statements.search_settings,
         statements.stored_hashes,
         statements.upsert,
         statements.update_metadata,

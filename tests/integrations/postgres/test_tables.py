@@ -734,6 +734,28 @@ def test_a_server_without_the_extension_is_told(
 # -- who may ------------------------------------------------------------------------------------
 
 
+def test_who_may_not_alter_a_table_goes_on_in_its_format(
+    make: Make, connection: Any, schema: str, role: str
+) -> None:
+    make().upsert([A])
+    connection.execute(f"grant usage on schema {schema} to {role}")
+    connection.execute(f"grant select, insert, update, delete on {schema}.docs to {role}")
+
+    def later(connection: Any) -> Any:
+        store: Any = make(connection=connection)
+        store._backend.writes_format = 2  # as a later version may
+        return store
+
+    connection.execute(f"set role {role}")
+    assert later(connection).upsert([A, B]).written == 1
+    connection.execute("reset role")
+    assert '"format"' not in (comment(connection, schema) or "")
+    owner = later(connection)
+    assert owner.upsert([A, B]).unchanged == 2
+    assert owner.upsert([Record("c", "wheat")]).written == 1
+    assert '"format": 2' in (comment(connection, schema) or "")
+
+
 def test_a_reader_needs_no_more_than_select(
     make: Make, connection: Any, schema: str, role: str
 ) -> None:

@@ -86,8 +86,10 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.requests.append((self.command, self.path, len(body)))
         status, result = 200, self.result(json.loads(body or "{}"))
-        if self.command == "PUT" and "/points" in self.path and self.server.refuses:
-            status, message = self.server.refuses
+        refuses = self.server.refuses
+        # What is not there is not there to read either.
+        if refuses and "/points" in self.path and (self.command == "PUT" or refuses[0] == 404):
+            status, message = refuses
             content = message.encode()
         else:
             content = json.dumps({"result": result, "status": "ok", "time": 0}).encode()
@@ -175,6 +177,37 @@ def test_a_request_that_is_too_large_is_named(
     server.refuses = (403, "forbidden")
     with pytest.raises(UnexpectedResponse, match="403"):
         store.upsert(records)
+    client.close()
+
+
+_GONE = '{"status": {"error": "Not found: Collection `docs` doesn\'t exist!"}}'
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_gone"),
+    [
+        (_GONE, True),
+        ("<html><title>404 Not Found</title></html>", False),
+        ('{"status": {"error": "Not found: No point with id 7 found"}}', False),
+        ("", False),
+    ],
+)
+def test_only_a_404_that_names_the_collection_says_that_it_was_deleted(
+    server: Server, embedder: Embedder, answer: str, is_gone: bool
+) -> None:
+    client = QdrantClient("127.0.0.1", port=server.port, check_compatibility=False)
+    store = QdrantStore(client, "docs", embedder=embedder)
+    store.upsert([Record("a", "rye")])
+    server.refuses = (404, answer)
+    for call in (store.count, lambda: store.upsert([Record("b", "rye")])):
+        if is_gone:
+            with pytest.raises(StoreError, match="deleted"):
+                call()
+        else:
+            with pytest.raises(UnexpectedResponse, match="404"):
+                call()
+    server.refuses = None
+    assert store.count() == 0, "it is as it was"
     client.close()
 
 

@@ -1,0 +1,296 @@
+"""A connection that breaks at any byte: the call is made again, or says so by one name."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+from uuid import uuid4
+
+import numpy as np
+import pytest
+import services
+from awaited import Awaited, entered, running_loop
+from chroma_server import close_client
+from proxies import Direction, Proxy, postgres, tcp
+
+from toastrack import Embedder, Record
+from toastrack.errors import ConnectionLostError
+from toastrack.stores import open_store
+
+SEED = 20_26
+# How many cuts for each direction; those of one host's tests are 200 and more, all different.
+FEW, MANY = 3, 25
+AXES = np.eye(32, dtype=np.float32)
+RECORDS = [Record(f"{n}", f"text {n}", {"n": n}, vector=AXES[n]) for n in range(6)]
+CHAPTERS = [Record(f"doc#{n}", f"chapter {n}", vector=AXES[10 + n]) for n in range(3)]
+
+Connect = Callable[[], socket.socket]
+Open = Callable[[str], AbstractContextManager[Any]]
+"""Opens a store over a connection of its own; the argument is a collection."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """A server, and a way to have a store of it through a port on loopback."""
+
+    connect: Callable[[pytest.FixtureRequest], Connect]
+    open: Callable[[pytest.FixtureRequest, int], Open]
+    again: bool = True
+    """A store that has lost its connection makes another."""
+    few: bool = True
+    """``make test`` cuts it at some bytes."""
+
+
+def _postgres_server(request: pytest.FixtureRequest) -> Connect:
+    pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
+    return postgres(request.getfixturevalue("postgres_dsn"))
+
+
+def _postgres(
+    request: pytest.FixtureRequest, port: int, *, own: bool = True, asynchronous: bool = False
+) -> Open:
+    import psycopg
+    from psycopg.conninfo import make_conninfo
+
+    from toastrack_postgres import AsyncPostgresStore, PostgresStore
+
+    dsn = make_conninfo(request.getfixturevalue("postgres_dsn"), host="127.0.0.1", port=port)
+    options = {
+        "schema": request.getfixturevalue("schema"),
+        "embedder": request.getfixturevalue("embedder"),
+    }
+
+    @contextmanager
+    def opened(table: str) -> Iterator[Any]:
+        with ExitStack() as stack:
+            if asynchronous:
+                loop = stack.enter_context(running_loop())
+                given: Any = dsn
+                if not own:
+                    connection = loop.run(psycopg.AsyncConnection.connect(dsn))
+                    given = stack.enter_context(entered(loop, connection))
+                store: Any = Awaited(AsyncPostgresStore(given, table, **options), loop)
+            else:
+                given = dsn if own else stack.enter_context(psycopg.connect(dsn))
+                store = PostgresStore(given, table, **options)
+            stack.callback(store.__exit__)
+            yield store
+
+    return opened
+
+
+def _chroma_server(request: pytest.FixtureRequest) -> Connect:
+    pytest.importorskip("chromadb", reason="the extra 'chroma' is not installed")
+    return tcp(*request.getfixturevalue("chroma_database")[:2])
+
+
+def _chroma(request: pytest.FixtureRequest, port: int, *, asynchronous: bool = False) -> Open:
+    import chromadb
+
+    from toastrack_chroma import AsyncChromaStore, ChromaStore
+
+    database = request.getfixturevalue("chroma_database")[2]
+    embedder = request.getfixturevalue("embedder")
+
+    @contextmanager
+    def opened(collection: str) -> Iterator[Any]:
+        address: dict[str, Any] = {"host": "127.0.0.1", "port": port, "database": database}
+        if not asynchronous:
+            client: Any = chromadb.HttpClient(**address)
+            yield ChromaStore(client, collection, embedder=embedder)
+            close_client(client)
+            return
+        with running_loop() as loop:
+            client = loop.run(chromadb.AsyncHttpClient(**address))
+            yield Awaited(AsyncChromaStore(client, collection, embedder=embedder), loop)
+            loop.run(client._server._cleanup())
+
+    return opened
+
+
+def _qdrant_server(request: pytest.FixtureRequest) -> Connect:
+    if not services.wanted() and "TOASTRACK_QDRANT_URL" not in os.environ:
+        pytest.skip("there is no Qdrant server to be had without a container")
+    parts = urlsplit(request.getfixturevalue("qdrant_url"))
+    return tcp(str(parts.hostname), parts.port or 6333)
+
+
+def _qdrant(request: pytest.FixtureRequest, port: int, *, asynchronous: bool = False) -> Open:
+    from qdrant_client import AsyncQdrantClient, QdrantClient
+
+    from toastrack_qdrant import AsyncQdrantStore, QdrantStore
+
+    embedder = request.getfixturevalue("embedder")
+    url = f"http://127.0.0.1:{port}"
+
+    @contextmanager
+    def opened(collection: str) -> Iterator[Any]:
+        if not asynchronous:
+            with closing(QdrantClient(url, timeout=60, check_compatibility=False)) as client:
+                yield QdrantStore(client, collection, embedder=embedder)
+                client.delete_collection(collection)
+            return
+        with running_loop() as loop:
+            other = AsyncQdrantClient(url, timeout=60, check_compatibility=False)
+            yield Awaited(AsyncQdrantStore(other, collection, embedder=embedder), loop)
+            loop.run(other.delete_collection(collection))
+            loop.run(other.close())
+
+    return opened
+
+
+HOSTS = {
+    "postgres": Host(_postgres_server, _postgres),
+    "postgres-async": Host(_postgres_server, partial(_postgres, asynchronous=True)),
+    "postgres-connection": Host(
+        _postgres_server, partial(_postgres, own=False), again=False, few=False
+    ),
+    "postgres-async-connection": Host(
+        _postgres_server,
+        partial(_postgres, own=False, asynchronous=True),
+        again=False,
+        few=False,
+    ),
+    "chroma": Host(_chroma_server, _chroma),
+    "chroma-async": Host(_chroma_server, partial(_chroma, asynchronous=True), few=False),
+    "qdrant": Host(_qdrant_server, _qdrant),
+    "qdrant-async": Host(_qdrant_server, partial(_qdrant, asynchronous=True)),
+}
+
+
+def _cuts(names: Iterable[str]) -> Iterator[Any]:
+    """Some cuts of each, and many, from which some servers do not come back."""
+    for name in names:
+        if HOSTS[name].few:
+            yield pytest.param(name, FEW, False, id=f"{name}-{FEW}")
+        for stays in (False, True):
+            how = "stays away" if stays else "once"
+            yield pytest.param(name, MANY, stays, id=f"{name}-{MANY}-{how}", marks=pytest.mark.rest)
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tries of a host that stays away come at once."""
+    for module in ("toastrack.stores.backend", "toastrack_postgres.reconnecting"):
+        for name in ("LONG_BACKOFF", "SHORT_BACKOFF"):
+            with suppress(ModuleNotFoundError):
+                monkeypatch.setattr(f"{module}.{name}", (0.0, 0.0, 0.0))
+
+
+CALLS: list[tuple[Callable[[Any], Any], Any]] = [
+    (lambda store: store.open() and None, None),
+    (lambda store: store.upsert(RECORDS).chunks, 6),
+    (lambda store: store.search(AXES[2], 1)[0].id, "2"),
+    (lambda store: store.replace("doc", CHAPTERS).chunks, 3),
+    (lambda store: store.replace("doc", CHAPTERS[:2]).chunks, 2),
+    (lambda store: store.search("text", 1, filter={"n": 3})[0].id, "3"),
+    (lambda store: store.delete(["5"]) in (0, 1), True),  # 0 if it is done again
+    (lambda store: [record and record.text for record in store.get(["0", "5"])], ["text 0", None]),
+    (lambda store: store.count(), 7),
+    (lambda store: sorted(store.document_ids()), ["0", "1", "2", "3", "4", "doc"]),
+]
+
+
+def use(open_store: Open, again: bool, proxy: Proxy, begin: Callable[[], None]) -> int:
+    """Make every call, once more if it says that the connection is lost; return how often."""
+    lost = 0
+    collection = f"test_{uuid4().hex[:12]}"
+    with ExitStack() as stack:
+        store = stack.enter_context(open_store(collection))
+        begin()
+        for call, expected in CALLS:
+            try:
+                found = call(store)
+            except ConnectionLostError:
+                lost += 1
+                proxy.let_pass()
+                if not again:
+                    store = stack.enter_context(open_store(collection))
+                found = call(store)
+            assert found == expected
+        proxy.let_pass()
+    return lost
+
+
+@pytest.mark.parametrize(("name", "cuts", "stays"), list(_cuts(HOSTS)))
+def test_a_cut_ends_in_a_further_try_or_in_one_error(
+    request: pytest.FixtureRequest, name: str, cuts: int, stays: bool
+) -> None:
+    host = HOSTS[name]
+    with Proxy(host.connect(request)) as proxy:
+        opened = host.open(request, proxy.port)
+        totals: dict[Direction, int] = {}
+
+        def measure() -> None:
+            totals["sent"] = -proxy.total("sent")
+            totals["received"] = -proxy.total("received")
+
+        assert use(opened, host.again, proxy, measure) == 0
+        chosen = random.Random(f"{SEED} {name} {stays}")
+        for way in totals:
+            total = totals[way] + proxy.total(way)
+            for count in chosen.sample(range(total), cuts):
+                arm = partial(proxy.cut, way, count, 1_000 if stays else 1)
+                try:
+                    lost = use(opened, host.again, proxy, arm)
+                except BaseException as error:
+                    error.args = (f"cut after {count} bytes {way} (seed {SEED}, {name}): {error}",)
+                    raise
+                assert lost <= (host.again is False or stays)
+
+
+ADDRESSES: dict[str, Callable[[pytest.FixtureRequest, int], str]] = {
+    "postgres": lambda request, port: (
+        _postgres_address(request.getfixturevalue("postgres_dsn"), port)
+        + f"&schema={request.getfixturevalue('schema')}"
+    ),
+    "chroma": lambda request, port: f"chroma+http://127.0.0.1:{port}/test_{uuid4().hex[:12]}",
+    "qdrant": lambda request, port: f"qdrant+http://127.0.0.1:{port}/test_{uuid4().hex[:12]}",
+}
+
+
+def _postgres_address(dsn: str, port: int) -> str:
+    from psycopg.conninfo import conninfo_to_dict
+
+    given = conninfo_to_dict(dsn)
+    options = {name: str(given[name]) for name in ("user", "password") if given.get(name)}
+    return f"postgresql://127.0.0.1:{port}/{given.get('dbname', '')}?{urlencode(options)}"
+
+
+@pytest.mark.parametrize(("name", "cuts", "stays"), list(_cuts(ADDRESSES)))
+def test_an_address_whose_first_connection_is_cut(
+    request: pytest.FixtureRequest, embedder: Embedder, name: str, cuts: int, stays: bool
+) -> None:
+    with Proxy(HOSTS[name].connect(request)) as proxy:
+        address = ADDRESSES[name](request, proxy.port)
+
+        def ask() -> int:
+            with open_store(address, embedder) as store:
+                return store.count()
+
+        assert ask() == 0  # it is created
+        totals: dict[Direction, int] = {"sent": -proxy.total("sent")}
+        totals["received"] = -proxy.total("received")
+        assert ask() == 0
+        chosen = random.Random(f"{SEED} {name} {stays}")
+        for way in totals:
+            total = totals[way] + proxy.total(way)
+            for count in chosen.sample(range(total), min(cuts, total)):
+                proxy.cut(way, count, 1_000 if stays else 1)
+                try:
+                    assert ask() == 0
+                except ConnectionLostError:
+                    pass
+                except BaseException as error:
+                    error.args = (f"cut after {count} bytes {way} (seed {SEED}, {name}): {error}",)
+                    raise
+                finally:
+                    proxy.let_pass()
+        assert ask() == 0
