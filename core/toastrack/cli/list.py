@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -38,24 +39,32 @@ def list_command(
     if as_json:
         typer.echo(json.dumps(found, ensure_ascii=False))
     elif found:
-        print_rows(
-            ["name", "records ", "documents ", "model", "index", "size "],
-            [
-                [row["name"], "", "", row["error"], "", ""]
-                if "error" in row
-                else [
-                    row["name"],
-                    f"{row['records']:,}",
-                    f"{row['documents']:,}",
-                    row["model"],
-                    row["index"].partition(" ")[0].rstrip(","),
-                    size_of(row["bytes"]),
-                ]
-                for row in found
-            ],
-        )
+        _print([row for row in found if "error" not in row])
+        for row in found:
+            if "error" in row:
+                typer.echo(f"{row['name']} cannot be opened: {row['error']}")
     else:
         typer.echo("Nothing is stored there by toastrack.")
+
+
+def _print(rows: Sequence[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    heads = ["name", "records ", "documents ", "model", "index", "size "]
+    print_rows(
+        heads,
+        [
+            [
+                row["name"],
+                f"{row['records']:,}",
+                f"{row['documents']:,}",
+                row["model"],
+                row["index"].partition(" ")[0].rstrip(","),
+                size_of(row["bytes"]),
+            ]
+            for row in rows
+        ],
+    )
 
 
 def _look(address: str) -> dict[str, Any]:
