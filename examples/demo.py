@@ -13,6 +13,8 @@ from toastrack.cli.output import print_matches, progress_bar, summary, working
 from toastrack.errors import ModelError
 from toastrack_postgres import EmbeddedPostgres, PostgresStore
 
+# `make demo` activates no virtual environment, so the program is named with its folder.
+PROGRAM = Path(sys.executable).with_name("toastrack")
 HANDBOOK = Path(__file__).parent / "handbook"
 QUESTIONS = [
     "My bread smells like fruit salad and the middle pulls into slimy strings",
@@ -52,6 +54,10 @@ def main(folder: str = ".demo") -> None:
         for question in QUESTIONS:
             print()
             print_matches(store.search(question, k=3), title=question)
+        url = f"postgres+embedded:{server.folder}?table={table}"
+    print(f"The data is in {server.folder}, in the table {table}. Go on from here:")
+    print(f"  {PROGRAM} search 'how do I store flour?' --in '{url}'")
+    print(f"  {PROGRAM} list '{url.partition('?')[0]}'")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ class EdgeClient(_Client):  # type: ignore[misc]
         self._vectors: dict[str, Any] = {}
         self._metadata: dict[str, dict[str, Any]] = {}
         self._indexed: dict[str, dict[str, Any]] = {}
+        self._hnsw: dict[str, Any] = {}
         self.asked: list[Any] = []
         """The search parameters of every search."""
 
@@ -69,17 +70,22 @@ class EdgeClient(_Client):  # type: ignore[misc]
         self._shards[collection_name] = edge.EdgeShard.create(path, config)
         self._vectors[collection_name] = vectors_config
         self._metadata[collection_name] = dict(kwargs.get("metadata") or {})
+        self._hnsw[collection_name] = kwargs.get("hnsw_config")
         self._indexed[collection_name] = {}
         return True
 
     def update_collection(self, collection_name: str, *args: Any, **kwargs: Any) -> Any:
-        self._metadata[collection_name].update(kwargs["metadata"])
+        self._metadata[collection_name].update(kwargs.get("metadata") or {})
+        if "hnsw_config" in kwargs:
+            self._hnsw[collection_name] = kwargs["hnsw_config"]
 
     def get_collection(self, collection_name: str, **kwargs: Any) -> Any:
         return SimpleNamespace(
             payload_schema=self._indexed[collection_name],
             config=SimpleNamespace(
                 metadata=self._metadata[collection_name],
+                hnsw_config=self._hnsw[collection_name],
+                quantization_config=None,
                 params=SimpleNamespace(vectors=self._vectors[collection_name]),
             ),
         )
@@ -87,11 +93,17 @@ class EdgeClient(_Client):  # type: ignore[misc]
     def create_payload_index(
         self, collection_name: str, field_name: str, *args: Any, **kwargs: Any
     ) -> Any:
+        (kind,) = args
         operation = edge.UpdateOperation.create_field_index(
-            field_name, edge.PayloadSchemaType.Keyword
+            field_name, getattr(edge.PayloadSchemaType, kind.value.capitalize())
         )
         self._shards[collection_name].update(operation)
-        self._indexed[collection_name][field_name] = True
+        self._indexed[collection_name][field_name] = SimpleNamespace(data_type=kind)
+
+    def delete_payload_index(self, collection_name: str, field_name: str, **kwargs: Any) -> Any:
+        operation = edge.UpdateOperation.delete_field_index(field_name)
+        self._shards[collection_name].update(operation)
+        del self._indexed[collection_name][field_name]
 
     # -- points ---------------------------------------------------------------------------------
 

@@ -129,6 +129,8 @@ def _run_toastrack(arguments: list[str]) -> str:
     if arguments[0] in ("ingest", "search") and not {"--to", "--in"} & set(arguments):
         # Not in the home of who runs the tests.
         arguments = [*arguments, "--to" if arguments[0] == "ingest" else "--in", _DEFAULT_STORE]
+    elif arguments == ["list"]:
+        arguments.append(_DEFAULT_STORE)
     result = subprocess.run([_PROGRAM, *arguments], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return result.stdout

@@ -8,11 +8,15 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+
+Run = Callable[..., tuple[int, str, str]]
+"""Calls the program with words; returns exit code, output and errors."""
 
 # Far more than any of them takes, so that a busy machine is no failure.
 SECONDS = 300

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
-from programs import run_script
+from programs import SECONDS, run_script
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -25,7 +27,15 @@ def test_the_demo_answers_and_embeds_nothing_the_second_time(
     assert "The index is built." in first
     for passage in ("keeping/rope.md", "fermentation/altitude.md", "bakehouse/flour-dust.md"):
         assert passage in first
-    assert " 0 embedded, " in demo()
+    second = demo()
+    assert " 0 embedded, " in second
+    where, search, listing = second.splitlines()[-3:]
+    assert str(tmp_path / "pg") in where
+    for command, says in ((search, "flour/storing-flour.md"), (listing, "handbook_")):
+        typed = shlex.split(command)
+        done = subprocess.run(typed, capture_output=True, text=True, check=False, timeout=SECONDS)
+        assert done.returncode == 0, done.stderr
+        assert says in done.stdout
 
 
 FRAMEWORKS = [

@@ -22,11 +22,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from toastrack.space import EmbeddingSpace
+from toastrack.utils.install import install_command
+from toastrack.utils.peers import explain_argument
 
-# The one place that knows how an extra is installed; it changes when the package is on PyPI.
-INSTALL_COMMAND = "pip install '.[{extra}]'"
+truncation_remedy = ContextVar("truncation_remedy", default="embedder.split(text)")
+"""What splits a text that is over the limit, as those know it whose class was called."""
+
+
+@contextmanager
+def suggesting(remedy: str) -> Iterator[None]:
+    """In the block, texts over the limit are said to be split with this."""
+    token = truncation_remedy.set(remedy)
+    try:
+        yield
+    finally:
+        truncation_remedy.reset(token)
 
 
 class ToastrackError(Exception):
@@ -52,12 +65,17 @@ class MissingExtraError(ToastrackError, ModuleNotFoundError):
     A ``ModuleNotFoundError``, so that ``except ImportError`` and ``pytest.importorskip`` see it.
 
     Attributes:
-        extra: The extra that brings the package; the message is the command that installs it.
+        extra: The extra that brings the package; several stand with commas between them. The message
+            is the command that installs it.
     """
 
     def __init__(self, package: str, extra: str) -> None:
-        command = INSTALL_COMMAND.format(extra=extra)
-        super().__init__(f"{package!r} is not installed. Run: {command}", name=package)
+        names = package.split(", ")
+        is_or_are = "is" if len(names) == 1 else "are"
+        super().__init__(
+            f"{', '.join(map(repr, names))} {is_or_are} not installed. Run: {install_command(extra)}",
+            name=package,
+        )
         self.extra = extra
 
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
@@ -219,6 +237,11 @@ class UnsupportedError(ToastrackError):
     For instance pgvector has no index for more than 4,000 dimensions. The message says what there
     is in its place.
     """
+
+
+def unknown_argument(owner: str, name: str) -> str:
+    """Say that a class has no argument of a name, and what stands for it that others call so."""
+    return explain_argument(owner, name)
 
 
 @contextmanager

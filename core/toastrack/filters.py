@@ -7,7 +7,7 @@ import operator
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta, timezone
 from typing import Any, Literal
 
 from toastrack.errors import FilterError
@@ -96,6 +96,18 @@ def checked_filter(filter: Filter | None) -> dict[str, Any]:
             "values write {'$in': [...]}, which is a single one."
         )
     return checked
+
+
+def checked_fields(names: Collection[str]) -> list[str]:
+    """Return the fields of metadata that somebody names, each once.
+
+    Raises:
+        FilterError: One is no name that a filter could have.
+        TypeError: It is one str, or no collection of them.
+    """
+    if isinstance(names, str) or not isinstance(names, Collection):
+        raise TypeError(f"Fields are a list of names such as ['lang'], not {shown(names)}.")
+    return list(dict.fromkeys(map(_checked_key, names)))
 
 
 def _size(filter: Mapping[str, Any]) -> int:
@@ -302,6 +314,31 @@ def instant_of(value: str | date) -> Instant | None:
     offset_minutes = int(hours or 0) * 60 + int(minutes or 0)
     moment -= (-1 if sign == "-" else 1) * offset_minutes * 60_000_000
     return Instant(_microseconds(midnight, moment))
+
+
+def moment_of(text: str) -> date | None:
+    """Return the date, or datetime, that a string of this shape names; None for any other."""
+    if instant_of(text) is None:
+        return None
+    found = _INSTANT.fullmatch(text)
+    assert found is not None
+    year, month, day, hour, minute, seconds, fraction, sign, hours, minutes = found.groups()
+    if hour is None and text[10:] == "":
+        return date(int(year), int(month), int(day))
+    zone = timezone.utc if text.endswith("Z") else None
+    if sign:
+        offset = timedelta(hours=int(hours), minutes=int(minutes))
+        zone = timezone(-offset if sign == "-" else offset)
+    return datetime(
+        int(year),
+        int(month),
+        int(day),
+        int(hour or 0),
+        int(minute or 0),
+        int(seconds or 0),
+        int((fraction or "").ljust(6, "0")),
+        zone,
+    )
 
 
 def _microseconds(day: date, rest: int) -> int:

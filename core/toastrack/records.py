@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 from toastrack.utils import arrays
@@ -98,6 +99,11 @@ class Match:
     document_id: str = ""
     chunk: int | None = None
     score_kind: str = "cosine"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold, as ``json.dumps`` takes them."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return values | {"metadata": deepcopy(dict(self.metadata))}
 
 
 SkipKind = Literal["not for us", "nothing in it", "cannot be read"]

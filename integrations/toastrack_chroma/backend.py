@@ -19,6 +19,7 @@ from toastrack.errors import ConnectionLostError, RecordError, StoreError
 from toastrack.stores import (
     CollectionChangedError,
     Condition,
+    Description,
     Filter,
     IdSet,
     Look,
@@ -531,6 +532,17 @@ class ChromaBackend(RetryingBackend):
             answer = await session.call(self.host.get, ids=page, include=["metadatas"])
             found.update(zip(answer["ids"], answer["metadatas"], strict=True))
         return found
+
+    async def describe(self, session: RetryingSession) -> Description:
+        """Say which Chroma this is, and how its index is set."""
+        version = await session.call(self.client.get_version)
+        for kind in ("hnsw", "spann"):
+            settings = dict((self.host.configuration_json or {}).get(kind) or {})
+            if settings:
+                told = ("ef_construction", "max_neighbors", "ef_search")
+                said = ", ".join(f"{key}={settings[key]}" for key in told if key in settings)
+                return Description(self.label, f"Chroma {version}", "float32", f"{kind} ({said})")
+        return Description(self.label, f"Chroma {version}", "float32")
 
     # -- searching ------------------------------------------------------------------------------
 

@@ -8,10 +8,13 @@ from typing import Any
 
 from chromadb.api.types import Documents, EmbeddingFunction, Embeddings, Space
 from chromadb.utils.embedding_functions import register_embedding_function
-from typing_extensions import Self
+from typing_extensions import Never, Self
 
 from toastrack import DEFAULT_MODEL, Embedder, EmbeddingSpace, OnTruncate
+from toastrack.errors import suggesting, unknown_argument
 
+# What of this host splits a text that is over the limit.
+_REMEDY = "toastrack.ingest() into a ChromaStore, or embedder.split(text)"
 # What a vector depends on. Nothing else is stored, and nothing else is believed: a collection's
 # config is written by whoever may write to the server.
 _KEYS: dict[str, tuple[type, ...]] = {
@@ -54,6 +57,7 @@ class ToastrackEmbeddingFunction(EmbeddingFunction[Documents]):
         embedder: Use this one, whose settings are stored; no other argument may be given then.
 
     Raises:
+        TypeError: There is no such argument; of a peer's it names ours.
         ValueError: ``embedder`` and other arguments are both given.
     """
 
@@ -69,7 +73,10 @@ class ToastrackEmbeddingFunction(EmbeddingFunction[Documents]):
         device: str | None = None,
         on_truncate: OnTruncate | None = None,
         embedder: Embedder | None = None,
+        **others: Never,
     ) -> None:
+        for name in others:
+            raise TypeError(unknown_argument(type(self).__name__, name))
         settings: dict[str, Any] = {
             "revision": revision,
             "query_prompt": query_prompt,
@@ -123,11 +130,13 @@ class ToastrackEmbeddingFunction(EmbeddingFunction[Documents]):
 
     def __call__(self, input: Documents) -> Embeddings:
         """Embed documents: a list of float32 vectors of length 1."""
-        return list(self.embedder.embed_documents(list(input)))
+        with suggesting(_REMEDY):
+            return list(self.embedder.embed_documents(list(input)))
 
     def embed_query(self, input: Documents) -> Embeddings:
         """Embed queries, with the query prompt: a list of float32 vectors of length 1."""
-        return list(self.embedder.embed_queries(list(input)))
+        with suggesting(_REMEDY):
+            return list(self.embedder.embed_queries(list(input)))
 
     @staticmethod
     def name() -> str:

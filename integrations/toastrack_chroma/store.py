@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from chromadb.api import AsyncClientAPI, ClientAPI
+from chromadb.errors import NotFoundError
 
 from toastrack import Embedder, Match
 from toastrack.errors import StoreError
@@ -85,6 +86,7 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
         filter: Filter | None = None,
         exact: bool = False,
         *,
+        min_score: float | None = None,
         where: Where | None = None,
         where_document: Where | None = None,
     ) -> list[Match]:
@@ -95,6 +97,7 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
             k: How many at most.
             filter: What the metadata must be, e.g. ``{"lang": "en", "year": {"$gte": 2020}}``.
             exact: Read every matching vector and compare it here, as Chroma has no exact search.
+            min_score: Leave out what is less similar than this, from -1 to 1.
             where: A condition in Chroma's words, e.g. ``{"year": {"$gt": 2020}}``.
             where_document: A condition on the text, e.g. ``{"$contains": "rye"}``.
 
@@ -104,8 +107,10 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
+            ValueError: ``k`` or ``min_score`` is none.
         """
-        return self._search(query, k, filter, exact, SearchOptions(where, where_document))
+        options = SearchOptions(where, where_document)
+        return self._search(query, k, filter, exact, options, min_score)
 
     def audit(self) -> list[str]:
         """Return the ids whose stored vector is not the one that was written.
@@ -179,6 +184,7 @@ class AsyncChromaStore(AsyncBaseStore[RetryingSession, SearchOptions]):
         filter: Filter | None = None,
         exact: bool = False,
         *,
+        min_score: float | None = None,
         where: Where | None = None,
         where_document: Where | None = None,
     ) -> list[Match]:
@@ -190,8 +196,10 @@ class AsyncChromaStore(AsyncBaseStore[RetryingSession, SearchOptions]):
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
+            ValueError: ``k`` or ``min_score`` is none.
         """
-        return await self._search(query, k, filter, exact, SearchOptions(where, where_document))
+        options = SearchOptions(where, where_document)
+        return await self._search(query, k, filter, exact, options, min_score)
 
     async def audit(self) -> list[str]:
         """Return the ids whose stored vector is not the one that was written.
@@ -240,10 +248,19 @@ def open_collection(
         configuration: Chroma's settings of a new collection.
 
     Raises:
+        TypeError: The client is asynchronous.
         SpaceMismatchError: The collection was built with another model, prompt or size.
         StoreError: It is missing and ``create`` is False, compares by another distance than
             cosine, or was made with another embedding function.
     """
+    if not isinstance(client, ClientAPI):
+        raise TypeError(
+            "open_collection takes a synchronous Chroma client such as "
+            f"chromadb.PersistentClient(path), not {type(client).__name__}. For an AsyncHttpClient "
+            "there is AsyncChromaStore."
+        )
+    # Then Chroma itself wrote down which model it was, in place of a space.
+    adopt = adopt or _is_of(client, name, embedder)
     backend = _OwnFunctionBackend(
         client,
         name,
@@ -254,6 +271,17 @@ def open_collection(
     run_sync(store._flow.ready())
     function: Any = ToastrackEmbeddingFunction.recorded(embedder, embedder.space)
     return client.get_collection(name, embedding_function=function)
+
+
+def _is_of(client: ClientAPI, name: str, embedder: Embedder) -> bool:
+    """Tell whether a collection was made with our registered function, of the same settings."""
+    try:
+        found = client.get_collection(name, embedding_function=None)
+    except (NotFoundError, ValueError):
+        return False
+    recorded = (found.configuration_json or {}).get("embedding_function") or {}
+    ours = ToastrackEmbeddingFunction(embedder=embedder)
+    return (recorded.get("name"), recorded.get("config")) == (ours.name(), ours.get_config())
 
 
 class _OwnFunctionBackend(ChromaBackend):

@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import chromadb
 import httpx
 
 from toastrack import Embedder
 from toastrack.errors import ConnectionLostError, StoreError
-from toastrack.stores import ChooseEmbedder, OwnClient
+from toastrack.stores import ChooseEmbedder, OwnClient, without_collection
+from toastrack_chroma.backend import SPACE
 from toastrack_chroma.folder_lock import hold, let_go
 from toastrack_chroma.store import ChromaStore
 
@@ -45,6 +46,24 @@ def open_url(
         client, address.collection, embedder=embedder, create=create, adopt=adopt
     ) as store:
         yield store
+
+
+@contextmanager
+def collections_at(url: str) -> Iterator[list[str]]:
+    """Find the collections that recorded a space, all or the one that the URL names."""
+    base, named = without_collection(
+        url, lambda folder: (Path(folder).expanduser() / "chroma.sqlite3").exists()
+    )
+    client = _UrlClient(parse_url(f"{base}/x"), False)
+    try:
+        found = [
+            collection.name
+            for collection in client.get().list_collections()
+            if SPACE in (collection.metadata or {}) and named in (None, collection.name)
+        ]
+    finally:
+        client.close()
+    yield [f"{base}/{quote(name, safe='')}" for name in sorted(found)]
 
 
 class _UrlClient(OwnClient):

@@ -16,6 +16,7 @@ from toastrack import (
     OnTruncate,
     Precision,
 )
+from toastrack.errors import suggesting, unknown_argument
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from toastrack_langchain.splitter import ToastrackTextSplitter
 
 _SETTINGS = tuple(EmbedderSettings.__annotations__)
+# What of this host splits a text that is over the limit.
+_REMEDY = "the text splitter that ToastrackEmbeddings.splitter() returns"
 
 
 class ToastrackEmbeddings(BaseModel, Embeddings):
@@ -70,6 +73,9 @@ class ToastrackEmbeddings(BaseModel, Embeddings):
             if "model" in values:
                 raise ValueError("model= and model_name= are one setting. Give one of them.")
             values["model"] = values.pop("model_name")
+        for name in values:
+            if name not in cls.model_fields and name != "model":
+                raise ValueError(unknown_argument(cls.__name__, name))
         embedder = values.pop("embedder", None)
         given = {name: values.pop(name) for name in _SETTINGS if name in values}
         if embedder is None:
@@ -90,7 +96,8 @@ class ToastrackEmbeddings(BaseModel, Embeddings):
             TruncationError: A text is over the limit and ``on_truncate="error"``; names it.
             ModelError: The model cannot be found, read or run.
         """
-        vectors: list[list[float]] = self.embedder.embed_documents(texts).tolist()
+        with suggesting(_REMEDY):
+            vectors: list[list[float]] = self.embedder.embed_documents(texts).tolist()
         return vectors
 
     def embed_query(self, text: str) -> list[float]:
@@ -100,7 +107,8 @@ class ToastrackEmbeddings(BaseModel, Embeddings):
             TruncationError: It is over the limit and ``on_truncate="error"``.
             ModelError: The model cannot be found, read or run.
         """
-        vector: list[float] = self.embedder.embed_query(text).tolist()
+        with suggesting(_REMEDY):
+            vector: list[float] = self.embedder.embed_query(text).tolist()
         return vector
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
@@ -110,7 +118,8 @@ class ToastrackEmbeddings(BaseModel, Embeddings):
             TruncationError: A text is over the limit and ``on_truncate="error"``; names it.
             ModelError: The model cannot be found, read or run.
         """
-        vectors: list[list[float]] = (await self.embedder.aembed_documents(texts)).tolist()
+        with suggesting(_REMEDY):
+            vectors: list[list[float]] = (await self.embedder.aembed_documents(texts)).tolist()
         return vectors
 
     async def aembed_query(self, text: str) -> list[float]:
@@ -120,7 +129,8 @@ class ToastrackEmbeddings(BaseModel, Embeddings):
             TruncationError: It is over the limit and ``on_truncate="error"``.
             ModelError: The model cannot be found, read or run.
         """
-        vector: list[float] = (await self.embedder.aembed_query(text)).tolist()
+        with suggesting(_REMEDY):
+            vector: list[float] = (await self.embedder.aembed_query(text)).tolist()
         return vector
 
     def splitter(

@@ -23,6 +23,7 @@ from toastrack import (
     OnTruncate,
     Precision,
 )
+from toastrack.errors import suggesting, unknown_argument
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SETTINGS = tuple(EmbedderSettings.__annotations__)
+# What of this host splits a text that is over the limit.
+_REMEDY = "the node parser that ToastrackEmbedding.node_parser() returns"
 # What to_dict writes beside the fields.
 _DERIVED = ("class_name", "space")
 # LlamaIndex cuts documents into these before we see them; its own default of 10 leaves nothing to
@@ -86,6 +89,9 @@ class ToastrackEmbedding(BaseEmbedding):
         given = {name: fields.pop(name) for name in _SETTINGS if name in fields}
         if model_name is not None:
             given["model"] = model_name
+        for name in fields:
+            if name not in type(self).model_fields:
+                raise ValueError(unknown_argument(type(self).__name__, name))
         if embedder is None:
             embedder = Embedder(**given)
         elif given:
@@ -146,11 +152,13 @@ class ToastrackEmbedding(BaseEmbedding):
         return type(self)(**{**fields, **update})
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        vector: list[float] = self._embedder.embed_query(query).tolist()
+        with suggesting(_REMEDY):
+            vector: list[float] = self._embedder.embed_query(query).tolist()
         return self._checked(vector)
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
-        vector: list[float] = (await self._embedder.aembed_query(query)).tolist()
+        with suggesting(_REMEDY):
+            vector: list[float] = (await self._embedder.aembed_query(query)).tolist()
         return self._checked(vector)
 
     def _get_text_embedding(self, text: str) -> list[float]:
@@ -160,11 +168,13 @@ class ToastrackEmbedding(BaseEmbedding):
         return (await self._aget_text_embeddings([text]))[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        vectors: list[list[float]] = self._embedder.embed_documents(texts).tolist()
+        with suggesting(_REMEDY):
+            vectors: list[list[float]] = self._embedder.embed_documents(texts).tolist()
         return self._checked(vectors)
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        vectors: list[list[float]] = (await self._embedder.aembed_documents(texts)).tolist()
+        with suggesting(_REMEDY):
+            vectors: list[list[float]] = (await self._embedder.aembed_documents(texts)).tolist()
         return self._checked(vectors)
 
     def _checked(self, vectors: T) -> T:

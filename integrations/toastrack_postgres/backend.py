@@ -21,6 +21,7 @@ from toastrack.errors import StoreError
 from toastrack.stores import (
     BackendBase,
     CollectionChangedError,
+    Description,
     Filter,
     OnProgress,
     Retry,
@@ -31,7 +32,7 @@ from toastrack.stores import (
     WriteResult,
     parsed,
 )
-from toastrack_postgres import index
+from toastrack_postgres import index, vector_index
 from toastrack_postgres import sql as statements
 from toastrack_postgres.codec import (
     VectorArrayParameter,
@@ -259,34 +260,30 @@ class PostgresBackend(BackendBase):
             for name, kinds in statements.COLUMNS.items()
             if name not in columns
         ]
-        if missing:
-            raise StoreError(
-                f"Table {label!r} exists and lacks the columns {', '.join(missing)}. Add them, or "
-                "choose another table name."
-            )
-        wrong = [
-            f"{name} is {columns[name][1]} and must be {' or '.join(kinds)}"
+        problems = [f"it lacks the columns {', '.join(missing)}; add them"] if missing else []
+        problems += [
+            f"its column {name} is {columns[name][1]} and must be {' or '.join(kinds)}"
             for name, kinds in statements.COLUMNS.items()
-            if columns[name][1].rpartition(".")[2] not in kinds
+            if name in columns and columns[name][1].rpartition(".")[2] not in kinds
         ]
-        if wrong:
-            raise StoreError(f"Table {label!r}: its column {', its column '.join(wrong)}.")
-        _, _, storage, dimensions, comment, number = columns["embedding"]
-        if dimensions < 1:
-            raise StoreError(
-                f"Table {label!r}: its column embedding is {storage} without a size, not "
-                f"{storage}(n)."
-            )
+        _, _, storage, dimensions, comment, number = columns.get(
+            "embedding", ("", "", "", 1, None, 0)
+        )
+        if storage in statements.COLUMNS["embedding"] and dimensions < 1:
+            problems.append(f"its column embedding is {storage} without a size, not {storage}(n)")
         ((unique, partitioned),) = await session.execute(statements.HAS_UNIQUE_ID, [oid, oid])
-        if not unique and partitioned:
-            raise StoreError(
-                f"Table {label!r} is partitioned by another column than id, so that Postgres cannot "
-                "keep an id unique. Partition by hash (id), or keep tenants apart by row-level "
-                "security on one table, or with a table for each."
+        if "id" in columns and not unique and partitioned:
+            problems.append(
+                "it is partitioned by another column than id, so that Postgres cannot keep an id "
+                "unique: partition by hash (id), or keep tenants apart by row-level security on one "
+                "table, or with a table for each"
             )
-        if not unique:
+        elif "id" in columns and not unique:
+            problems.append("its column id is not unique; make it the primary key")
+        if problems:
             raise StoreError(
-                f"Table {label!r}: its column id is not unique. Make it the primary key."
+                f"Table {label!r} cannot be used: {'; '.join(problems)}. Or choose another table "
+                "name."
             )
         types = await session.execute(statements.VECTOR_TYPES, [extension_schema])
         self._vector_oid, self._vector_array_oid = next(
@@ -542,28 +539,30 @@ class PostgresBackend(BackendBase):
 
     def check_index(self) -> None:
         """Raise ``UnsupportedError`` for a table that no index can be built on."""
-        index.check_index(self._storage, self.dimensions or 0, self.label)
+        vector_index.check_index(self._storage, self.dimensions or 0, self.label)
 
     async def build_index(
         self,
         *,
         on_progress: OnProgress | None = None,
-        m: int = 16,
-        ef_construction: int = 64,
+        rebuild: bool = False,
+        filter_fields: Sequence[str] = (),
+        m: int | None = None,
+        ef_construction: int | None = None,
         concurrently: bool = False,
         maintenance_work_mem: str | None = None,
     ) -> bool:
-        """Build the HNSW index unless it is there."""
+        """Build the HNSW index unless it is there, and those that serve filters."""
         self.check_index()
         full = FullMemory()
         build = partial(
             index.build_index,
             table=self._statements,
             oid=self._oid,
+            label=self.label,
             storage=self._storage,
             dimensions=self.dimensions or 0,
-            m=m,
-            ef_construction=ef_construction,
+            wanted=index.Wanted(m, ef_construction, rebuild, filter_fields),
             memory=maintenance_work_mem,
             own_server=isinstance(self._given, OwnServer),
             concurrently=concurrently,
@@ -584,6 +583,19 @@ class PostgresBackend(BackendBase):
                     return built
                 # Not inside the transaction: a concurrent build waits for the end of each.
                 await self._runtime.sleep(_SECONDS_BETWEEN_TRIES)
+
+    async def describe(self, session: Session) -> Description:
+        """Say which server and pgvector this is, and what the table takes on disk."""
+        ((server, extension, size),) = await session.execute(statements.DESCRIPTION, [self._oid])
+        return Description(
+            self.label,
+            host=f"Postgres {server.split()[0]}, pgvector {extension}",
+            storage=f"{self._storage}({self.dimensions})",
+            index=vector_index.described(
+                await session.execute(statements.VECTOR_INDEXES, [self._oid])
+            ),
+            bytes=size,
+        )
 
     # -- the host -------------------------------------------------------------------------------
 

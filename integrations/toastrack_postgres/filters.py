@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import date
 from decimal import Decimal, localcontext
 from typing import Any
 
@@ -21,6 +22,9 @@ _NEVER, _ALWAYS = sql.SQL("false"), sql.SQL("true")
 
 # Up to here a number is written as one decimal whether it is an int or a float.
 _MAX_EXACT = 2**53
+
+_DAY = 86_400_000_000
+_EPOCH = date(1970, 1, 1).toordinal()
 
 _LARGEST = math.nextafter(math.inf, 0)
 # What is nearer to infinity than to any other float.
@@ -54,6 +58,27 @@ _MICROSECONDS = sql.SQL(
     end from (select {text} offset 0) as one (t)
     )"""
 )
+
+
+EQUALITY = sql.SQL("gin (metadata jsonb_path_ops)")
+"""What an index for the equality of every field is on."""
+
+_TEXT = "(case when jsonb_typeof(metadata->{0}) = 'string' then metadata->>{0} end)"
+_NUMBER = "(case when jsonb_typeof(metadata->{0}) = 'number' then (metadata->{0})::numeric end)"
+
+
+def text_order(field: str) -> sql.Composed:
+    """Return what an index for the order of a field's texts and dates is on."""
+    return sql.SQL('btree (({} collate "C"))').format(sql.SQL(_TEXT).format(_literal(field)))
+
+
+def number_order(field: str) -> sql.Composed:
+    """Return what an index for the order of a field's numbers is on."""
+    return sql.SQL("btree ({})").format(sql.SQL(_NUMBER).format(_literal(field)))
+
+
+def _literal(field: str) -> sql.Composable:
+    return sql.SQL("{}::text").format(sql.Literal(field.replace("%", "%%")))
 
 
 class Where:
@@ -98,10 +123,7 @@ class Where:
         return sql.SQL("metadata->{}").format(self._value(key, "text"))
 
     def _text(self, key: str) -> sql.Composable:
-        name = self._value(key, "text")
-        return sql.SQL(
-            "(case when jsonb_typeof(metadata->{0}) = 'string' then metadata->>{0} end)"
-        ).format(name)
+        return sql.SQL(_TEXT).format(self._value(key, "text"))
 
     def _equal(self, key: str, values: Sequence[Any]) -> sql.Composable:
         contained: list[str] = []
@@ -152,13 +174,36 @@ class Where:
 
     def _moment(self, key: str, order: str, value: Instant) -> sql.Composable:
         moment = _MICROSECONDS.format(text=self._text(key), pattern=self._value(_MOMENT, "text"))
-        return sql.SQL("({} {} {})").format(
+        exactly = sql.SQL("({} {} {})").format(
             moment, _OPERATORS[order], self._value(value.microseconds, "bigint")
         )
+        return _joined(" and ", [*self._days(key, order, value), exactly], _ALWAYS)
+
+    def _days(self, key: str, order: str, value: Instant) -> Iterator[sql.Composable]:
+        """Say between which days a moment is written, whatever its zone; an index knows texts."""
+        day = _EPOCH + value.microseconds // _DAY
+        for sign, ordinal, bound in ((">", day - 1, ">="), ("<", day + 2, "<")):
+            if order[0] in (sign, "=") and date.min.toordinal() <= ordinal <= date.max.toordinal():
+                written = date.fromordinal(ordinal).isoformat()
+                yield sql.SQL('({} collate "C" {} {})').format(
+                    self._text(key), _OPERATORS[bound], self._value(written, "text")
+                )
 
     def _number(self, key: str, order: str, value: float) -> sql.Composable:
-        as_int = self._bounded([(order, Decimal(value))])
-        return self._as_number(key, as_int, self._bounded(_float_bounds(order, value)))
+        as_int = [(order, Decimal(value))]
+        as_float = _float_bounds(order, value)
+        exactly = self._as_number(key, self._bounded(as_int), self._bounded(as_float))
+        if not as_float:
+            return exactly
+        # What both allow, so that an index can look for it.
+        bounds = [bound for _, bound in (*as_int, *as_float)]
+        is_more = order[0] == ">"
+        about = sql.SQL("({} {} {})").format(
+            sql.SQL(_NUMBER).format(self._value(key, "text")),
+            _OPERATORS[">=" if is_more else "<="],
+            self._value(min(bounds) if is_more else max(bounds), "numeric"),
+        )
+        return _joined(" and ", [about, exactly], _ALWAYS)
 
     def _number_among(self, key: str, values: Sequence[float]) -> sql.Composable:
         ints = [Decimal(value) for value in values if value == int(value)]

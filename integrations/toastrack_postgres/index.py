@@ -1,29 +1,35 @@
-"""How the HNSW index of a table is built."""
+"""How the indexes of a table are built: one session at a time, with the memory that they need."""
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg import sql
 
 from toastrack.errors import StoreError, UnsupportedError
+from toastrack_postgres import filter_index, vector_index
 from toastrack_postgres import sql as statements
 from toastrack_postgres.codec import VectorType
 from toastrack_postgres.index_memory import FullMemory, bytes_of_graph, bytes_to_spare
 from toastrack_postgres.session import Session
 from toastrack_postgres.sql import Statements
 
-# https://github.com/pgvector/pgvector#hnsw
-_MAX_HNSW_DIMENSIONS = {"vector": 2_000, "halfvec": 4_000}
 
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of the indexes of a table; None is what is there, or pgvector's default."""
 
-def check_index(storage: VectorType, dimensions: int, label: str) -> None:
-    """Raise ``UnsupportedError`` for a table that no index can be built on."""
-    limit = _MAX_HNSW_DIMENSIONS[storage]
-    if dimensions > limit:
-        raise UnsupportedError(
-            f"pgvector's HNSW index takes {storage} of up to {limit} dimensions and table "
-            f"{label!r} has {dimensions}. Use Embedder(..., dimensions=) for fewer, or search "
-            "without an index (--no-index)."
-        )
+    m: int | None
+    ef_construction: int | None
+    rebuild: bool
+    filter_fields: Sequence[str]
+
+    @property
+    def options(self) -> dict[str, int]:
+        """Those of the HNSW index that somebody chose."""
+        chosen = {"m": self.m, "ef_construction": self.ef_construction}
+        return {name: value for name, value in chosen.items() if value is not None}
 
 
 async def build_index(
@@ -31,16 +37,16 @@ async def build_index(
     *,
     table: Statements,
     oid: int,
+    label: str,
     storage: VectorType,
     dimensions: int,
-    m: int,
-    ef_construction: int,
+    wanted: Wanted,
     memory: str | None,
     own_server: bool,
     concurrently: bool,
     full: FullMemory,
 ) -> bool | None:
-    """Build the HNSW index unless it is there; None while another session builds one.
+    """Build what is asked for and is not there; None while another session builds one.
 
     A concurrent build runs outside of a transaction, and gives back what the session was given. On a
     server of ours it gets the memory that the rows need, if the machine has it to spare.
@@ -58,26 +64,38 @@ async def build_index(
             )
         return None
     try:
-        built = await _build(
+        build, m = await vector_index.plan(
             session,
             table,
             oid,
             storage,
-            dimensions,
-            m=m,
-            ef_construction=ef_construction,
-            memory=memory,
-            own_server=own_server,
-            local=local,
-            full=full,
+            label=label,
+            options=wanted.options,
+            rebuild=wanted.rebuild,
+            concurrently=concurrently,
         )
+        if build:
+            ((rows,),) = await session.execute(table.count_vectors)
+            full.needed = bytes_of_graph(rows, dimensions, storage, m)
+        build += await filter_index.plan(
+            session,
+            table,
+            oid,
+            label=label,
+            fields=wanted.filter_fields,
+            concurrently=concurrently,
+        )
+        if build:
+            await _execute(
+                session, build, memory=memory, own_server=own_server, local=local, full=full
+            )
     except BaseException:
         if concurrently:  # else the transaction gives it back
             await session.execute(statements.SESSION_BUILD_UNLOCK, [oid])
         raise
     if concurrently:
         await session.execute(statements.SESSION_BUILD_UNLOCK, [oid])
-    return built
+    return bool(build)
 
 
 async def _check_backend(session: Session) -> None:
@@ -95,32 +113,16 @@ async def _check_backend(session: Session) -> None:
         )
 
 
-async def _build(
+async def _execute(
     session: Session,
-    table: Statements,
-    oid: int,
-    storage: VectorType,
-    dimensions: int,
+    build: Sequence[sql.Composed],
     *,
-    m: int,
-    ef_construction: int,
     memory: str | None,
     own_server: bool,
     local: bool,
     full: FullMemory,
-) -> bool:
-    if await _is_built(session, table, oid, storage):
-        return False
-    create = partial(table.create_hnsw_index, storage, m=m, ef_construction=ef_construction)
-    creations = []
-    partitions = [] if local else await session.execute(statements.PARTITIONS, {"oid": oid})
-    for partition_oid, schema, name in partitions:
-        if not await _is_built(session, table, partition_oid, storage, schema=schema):
-            creations.append(create(concurrently=True, partition=(schema, name)))
-    # That of the whole table takes those of its parts for its own, and builds nothing.
-    creations.append(create(concurrently=not local and not partitions))
-    ((rows,),) = await session.execute(table.count_vectors)
-    full.needed = bytes_of_graph(rows, dimensions, storage, m)
+) -> None:
+    """Execute statements that take long, with the settings that they need."""
     ours = memory is None and own_server
     if ours:
         memory = f"{min(full.needed, bytes_to_spare()) >> 10}kB"
@@ -131,33 +133,10 @@ async def _build(
     before = [timeout, local, memory_before, local]
     try:
         with full.watching(session.connection):
-            for creation in creations:
-                await session.execute(creation)
+            for statement in build:
+                await session.execute(statement)
     except BaseException:
         if not local:  # else the transaction takes the settings back itself
             await session.execute(statements.RESTORE_SETTINGS, before)
         raise
     await session.execute(statements.RESTORE_SETTINGS, before)
-    return True
-
-
-async def _is_built(
-    session: Session,
-    table: Statements,
-    oid: int,
-    storage: VectorType,
-    *,
-    schema: str | None = None,
-) -> bool:
-    """Tell whether a table, or a part of it, has the index; one that was left broken is dropped."""
-    indexes = await session.execute(statements.VECTOR_INDEXES, [oid])
-    operators = f"{storage}_cosine_ops"
-    if any(valid and found == operators for _, valid, _, _, found in indexes):
-        return True
-    for name, valid, in_progress, method, _ in indexes:
-        if in_progress:
-            raise StoreError(f"Index {name!r} is being built by another session. Wait for it.")
-        if not valid and method == "hnsw":
-            # "create index if not exists" would take a broken index for a good one.
-            await session.execute(table.drop_index(name, schema))
-    return False

@@ -78,11 +78,11 @@ HAS_UNIQUE_ID = """
 """
 
 # Any index that can answer an ORDER BY on the column:
-# (name, is valid, is being built, method, operator class).
+# (name, is valid, is being built, method, operator class, options).
 VECTOR_INDEXES = """
     select c.relname, i.indisvalid,
            exists (select from pg_stat_progress_create_index p where p.index_relid = c.oid),
-           m.amname, o.opcname
+           m.amname, o.opcname, coalesce(c.reloptions, '{}')
     from pg_index i
     join pg_class c on c.oid = i.indexrelid
     join pg_am m on m.oid = c.relam
@@ -98,6 +98,33 @@ PARTITIONS = """
     join pg_class c on c.oid = t.relid join pg_namespace n on n.oid = c.relnamespace
     where t.isleaf and t.relid <> %(oid)s::oid
     order by c.oid
+"""
+
+# Each with a line of ours in the comment on its embedding column.
+TABLES_WITH_SPACE = """
+    select n.nspname, c.relname
+    from pg_attribute a
+    join pg_class c on c.oid = a.attrelid
+    join pg_namespace n on n.oid = c.relnamespace
+    where a.attname = 'embedding' and not a.attisdropped and c.relkind in ('r', 'p')
+      and col_description(a.attrelid, a.attnum) ~ '(^|\\n)toastrack [{]'
+    order by n.nspname, c.relname
+"""
+
+DESCRIPTION = """
+    select current_setting('server_version'), (select extversion from pg_extension where extname = 'vector'),
+           pg_total_relation_size(%s)
+"""
+
+# What can serve a filter: (name, is valid, is on all of the metadata, what we wrote beside it).
+FILTER_INDEXES = """
+    select c.relname, i.indisvalid, m.amname = 'gin' and a.attname = 'metadata',
+           obj_description(c.oid, 'pg_class')
+    from pg_index i
+    join pg_class c on c.oid = i.indexrelid
+    join pg_am m on m.oid = c.relam
+    left join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+    where i.indrelid = %s and i.indpred is null and m.amname in ('btree', 'gin')
 """
 
 TRY_BUILD_LOCK = "select pg_try_advisory_xact_lock(hashtextextended('toastrack index', %s))"
@@ -464,5 +491,35 @@ class Statements:
             ef_construction=sql.Literal(ef_construction),
         )
 
-    def drop_index(self, name: str, schema: str | None = None) -> sql.Composed:
-        return self._sql("drop index {index}", index=_identifier(schema or self._schema, name))
+    def has_field(self) -> sql.Composed:
+        return self._sql("select exists (select from {table} where jsonb_exists(metadata, %s))")
+
+    def create_filter_index(
+        self, name: str, what: sql.Composable, *, concurrently: bool
+    ) -> sql.Composed:
+        return self._sql(
+            "create index {concurrently} {name} on {table} using {what}",
+            concurrently=sql.SQL("concurrently" if concurrently else ""),
+            name=_identifier(name),
+            what=what,
+        )
+
+    def describe_index(self, name: str, text: str) -> sql.Composed:
+        return self._sql(
+            "comment on index {index} is {text}",
+            index=_identifier(self._schema, name),
+            text=sql.Literal(text.replace("%", "%%")),
+        )
+
+    @property
+    def analyze(self) -> sql.Composed:
+        return self._sql("analyze {table}")
+
+    def drop_index(
+        self, name: str, schema: str | None = None, *, concurrently: bool = False
+    ) -> sql.Composed:
+        return self._sql(
+            "drop index {concurrently} {index}",
+            concurrently=sql.SQL("concurrently" if concurrently else ""),
+            index=_identifier(schema or self._schema, name),
+        )

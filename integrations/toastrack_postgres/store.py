@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -110,6 +110,7 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
         filter: Filter | None = None,
         exact: bool = False,
         *,
+        min_score: float | None = None,
         where: sql.Composable | None = None,
         params: Mapping[str, Any] | None = None,
     ) -> list[Match]:
@@ -120,6 +121,7 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
             k: How many at most.
             filter: What the metadata must be, e.g. ``{"lang": "en", "year": {"$gte": 2020}}``.
             exact: Compare with every row instead of using the index.
+            min_score: Leave out what is less similar than this, from -1 to 1.
             where: A condition in SQL on the table's columns, with named placeholders ...
             params: ... and their values.
 
@@ -129,17 +131,20 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
             SpaceMismatchError: The table was built with another model, prompt or size.
             StoreError: The table is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
+            ValueError: ``k`` or ``min_score`` is none.
         """
         options = SearchOptions(where, params or {})
-        return self._search(query, k, filter, exact, options)
+        return self._search(query, k, filter, exact, options, min_score)
 
     def build_index(
         self,
         *,
-        m: int = 16,
-        ef_construction: int = 64,
+        m: int | None = None,
+        ef_construction: int | None = None,
         concurrently: bool = False,
         maintenance_work_mem: str | None = None,
+        rebuild: bool = False,
+        filter_fields: Collection[str] = (),
         on_progress: OnProgress | None = None,
     ) -> bool:
         """Build the HNSW index, best after the load; True if one was built, False if it is there.
@@ -147,22 +152,31 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
         Of those who build at once one does, and the others wait for it.
 
         Args:
-            m: Links of each row in the graph; pgvector's own default.
-            ef_construction: How widely neighbours are looked for; pgvector's own default.
+            m: Links of each row in the graph; None is what the index has, and of a new one 16,
+                pgvector's own default.
+            ef_construction: How widely neighbours are looked for; None likewise, and of a new one
+                64.
             concurrently: Let others write meanwhile; slower, and neither on a connection that is
                 inside a transaction nor over a pooler such as PgBouncer.
             maintenance_work_mem: Memory for the build, e.g. "1GB"; None leaves the server's, or on
                 the embedded server of an address takes what the rows need, at most a quarter of the
                 machine's. It is put back afterwards, and a warning says when it was too little.
                 Parallel builds take it from /dev/shm, which containers often keep at 64 MB.
+            rebuild: Build it anew if it is there, with these settings; the old one serves searches
+                until the new one is ready.
+            filter_fields: Fields of the metadata that filters ask for: an index for the equality of
+                all fields, and for each of these one for the order of its numbers and one for its
+                texts and dates.
             on_progress: Called about twice a second, on another thread, with the share that is
                 built. Asked over a second connection: of our own, or the pool's while it has one
                 to spare; a caller's own connection has none, and nothing is reported.
 
         Raises:
             SpaceMismatchError: The table was built with another model, prompt or size.
-            StoreError: The table is gone, or another session builds an index of it and cannot be
-                waited for inside the caller's transaction.
+            FilterError: A field's name is none that a filter could have.
+            StoreError: The table is gone; the index has other settings than were asked for; no
+                record has one of the fields; or another session builds an index of it and cannot
+                be waited for inside the caller's transaction.
             UnsupportedError: The vectors are too large for an index, or ``concurrently`` over a
                 pooler such as PgBouncer.
             ValueError: ``concurrently`` on a connection that is inside a transaction.
@@ -173,9 +187,10 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
             ef_construction=ef_construction,
             concurrently=concurrently,
             maintenance_work_mem=maintenance_work_mem,
+            rebuild=rebuild,
             on_progress=on_progress,
         )
-        return run_sync(self._flow.build_index(build))
+        return run_sync(self._flow.build_index(build, filter_fields))
 
 
 class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
@@ -216,6 +231,7 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
         filter: Filter | None = None,
         exact: bool = False,
         *,
+        min_score: float | None = None,
         where: sql.Composable | None = None,
         params: Mapping[str, Any] | None = None,
     ) -> list[Match]:
@@ -227,17 +243,20 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
             SpaceMismatchError: The table was built with another model, prompt or size.
             StoreError: The table is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
+            ValueError: ``k`` or ``min_score`` is none.
         """
         options = SearchOptions(where, params or {})
-        return await self._search(query, k, filter, exact, options)
+        return await self._search(query, k, filter, exact, options, min_score)
 
     async def build_index(
         self,
         *,
-        m: int = 16,
-        ef_construction: int = 64,
+        m: int | None = None,
+        ef_construction: int | None = None,
         concurrently: bool = False,
         maintenance_work_mem: str | None = None,
+        rebuild: bool = False,
+        filter_fields: Collection[str] = (),
         on_progress: OnProgress | None = None,
     ) -> bool:
         """Build the HNSW index; see ``PostgresStore.build_index``.
@@ -246,8 +265,10 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
 
         Raises:
             SpaceMismatchError: The table was built with another model, prompt or size.
-            StoreError: The table is gone, or another session builds an index of it and cannot be
-                waited for inside the caller's transaction.
+            FilterError: A field's name is none that a filter could have.
+            StoreError: The table is gone; the index has other settings than were asked for; no
+                record has one of the fields; or another session builds an index of it and cannot
+                be waited for inside the caller's transaction.
             UnsupportedError: The vectors are too large for an index, or ``concurrently`` over a
                 pooler such as PgBouncer.
             ValueError: ``concurrently`` on a connection that is inside a transaction.
@@ -258,9 +279,10 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
             ef_construction=ef_construction,
             concurrently=concurrently,
             maintenance_work_mem=maintenance_work_mem,
+            rebuild=rebuild,
             on_progress=on_progress,
         )
-        return await self._flow.build_index(build)
+        return await self._flow.build_index(build, filter_fields)
 
 
 def _check_sync(connection: object) -> None:

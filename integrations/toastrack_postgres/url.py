@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+import psycopg
 
 from toastrack import Embedder
 from toastrack.errors import StoreError
 from toastrack.stores import ChooseEmbedder
-from toastrack_postgres.conninfo import MALFORMED, check_conninfo
+from toastrack_postgres.conninfo import MALFORMED, check_conninfo, with_timeout
 from toastrack_postgres.embedded import OwnServer
+from toastrack_postgres.sql import TABLES_WITH_SPACE
 from toastrack_postgres.store import DEFAULT_TABLE, PostgresStore
 
 _EMBEDDED = "postgres+embedded"
@@ -22,8 +25,8 @@ _EMBEDDED = "postgres+embedded"
 class Address:
     """A URL taken apart: the server, and the table that only we know of."""
 
-    conninfo: str | None
-    """None for the embedded server."""
+    conninfo: str | None = field(repr=False)
+    """With the password, if there is one; None for the embedded server."""
     folder: str | None
     table: str
     schema: str | None
@@ -35,9 +38,7 @@ def parse_url(url: str) -> Address:
         parts = urlsplit(url)
     except ValueError:  # whose message repeats the URL, password and all
         raise StoreError(MALFORMED) from None
-    fields = [field for field in parts.query.split("&") if field]
-    ours = dict(parse_qsl("&".join(field for field in fields if _is_ours(field))))
-    rest = [field for field in fields if not _is_ours(field)]
+    ours, rest = _split_query(parts.query)
     table = ours.get("table") or DEFAULT_TABLE
     schema = ours.get("schema") or None
     if parts.scheme == _EMBEDDED:
@@ -47,13 +48,9 @@ def parse_url(url: str) -> Address:
                 f"{_EMBEDDED}:DIR?table=docs"
             )
         return Address(None, unquote(parts.netloc + parts.path) or None, table, schema)
-    conninfo = urlunsplit(parts._replace(query="&".join(rest)))
+    conninfo = _joined(parts, rest)
     check_conninfo(conninfo)
     return Address(conninfo, None, table, schema)
-
-
-def _is_ours(field: str) -> bool:
-    return field.partition("=")[0] in ("table", "schema")
 
 
 @contextmanager
@@ -62,16 +59,8 @@ def open_url(
 ) -> Iterator[PostgresStore]:
     """Open the store of a URL; ``embedder`` may depend on the space that it recorded."""
     address = parse_url(url)
-    server: Any = address.conninfo
-    if server is None:
-        server = OwnServer(address.folder)
-        if not create and not server.is_there():
-            # Starting it would make one.
-            raise StoreError(
-                f"There is no Postgres in {str(server.folder)!r}. Ingest into it first."
-            )
     with PostgresStore(
-        server,
+        _server(address, create=create),
         address.table,
         schema=address.schema,
         embedder=embedder,
@@ -79,3 +68,46 @@ def open_url(
         adopt=adopt,
     ) as store:
         yield store
+
+
+@contextmanager
+def collections_at(url: str) -> Iterator[list[str]]:
+    """Find the tables that recorded a space; ``table`` and ``schema`` narrow them down."""
+    server = _server(parse_url(url), create=False)
+    with server if isinstance(server, OwnServer) else nullcontext():
+        conninfo = server.conninfo if isinstance(server, OwnServer) else server
+        with psycopg.connect(with_timeout(conninfo), autocommit=True) as connection:
+            rows = connection.execute(TABLES_WITH_SPACE).fetchall()
+        parts = urlsplit(url)
+        asked, rest = _split_query(parts.query)
+        yield [
+            _joined(parts, [*rest, urlencode(found)])
+            for found in ({"schema": schema, "table": table} for schema, table in rows)
+            if all(found[name] == value for name, value in asked.items())
+        ]
+
+
+def _server(address: Address, *, create: bool) -> Any:
+    if address.conninfo is not None:
+        return address.conninfo
+    server = OwnServer(address.folder)
+    if not create and not server.is_there():
+        # Starting one would put it into any folder that was misspelt.
+        raise StoreError(f"There is no Postgres in {str(server.folder)!r}. Ingest into it first.")
+    return server
+
+
+def _joined(parts: SplitResult, fields: Sequence[str]) -> str:
+    """Return a URL with another query; ``postgresql:///db`` keeps its slashes, too."""
+    url = urlunsplit(parts._replace(query="&".join(fields)))
+    bare = f"{parts.scheme}:"
+    if parts.scheme != _EMBEDDED and not url.startswith(f"{bare}//"):
+        return f"{bare}//{url.removeprefix(bare)}"
+    return url
+
+
+def _split_query(query: str) -> tuple[dict[str, str], list[str]]:
+    """Return what only we know of a query, and what is libpq's, as it is."""
+    parts = [part for part in query.split("&") if part]
+    ours = [part for part in parts if part.partition("=")[0] in ("table", "schema")]
+    return dict(parse_qsl("&".join(ours))), [part for part in parts if part not in ours]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import httpx
 import numpy as np
 from grpc import RpcError, StatusCode
+from pydantic import BaseModel
 from qdrant_client import models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
@@ -20,9 +24,11 @@ from toastrack.errors import ConnectionLostError, StoreError
 from toastrack.stores import (
     CollectionChangedError,
     Condition,
+    Description,
     Filter,
     IdSet,
     Look,
+    OnProgress,
     OwnClient,
     RetryingBackend,
     RetryingSession,
@@ -52,14 +58,14 @@ from toastrack_qdrant.codec import (
     point_id,
     record_of,
 )
-from toastrack_qdrant.filters import both, broad, fields_of, of_documents, unchanged
+from toastrack_qdrant.filters import both, broad, fields_of, of_documents, path_of, unchanged
 from toastrack_qdrant.hashes import UNNAMED, Hashes, hash_key
 from toastrack_qdrant.host import Client, Host
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_METADATA_KEY = "toastrack"
+METADATA_KEY = "toastrack"
 _EARLIER = "earlier_hash"
 """In what is recorded of a named vector, if it is from before each had a hash: where its hash was.
 
@@ -270,7 +276,7 @@ class QdrantBackend(RetryingBackend):
     @property
     def _metadata_key(self) -> str:
         """Where the space is recorded; each named vector has its own."""
-        return f"{_METADATA_KEY}/{self._vector_name}" if self._vector_name else _METADATA_KEY
+        return f"{METADATA_KEY}/{self._vector_name}" if self._vector_name else METADATA_KEY
 
     def _metadata_of(self, space: EmbeddingSpace, earlier: str | None = None) -> dict[str, Any]:
         recorded = {**to_recorded(space, self.writes_format), _EARLIER: earlier}
@@ -287,7 +293,7 @@ class QdrantBackend(RetryingBackend):
         recorded = {
             key: value
             for key, value in (info.config.metadata or {}).items()
-            if key == _METADATA_KEY or key.startswith(f"{_METADATA_KEY}/")
+            if key == METADATA_KEY or key.startswith(f"{METADATA_KEY}/")
         }
         ours = recorded.get(self._metadata_key)
         for value in recorded.values():
@@ -785,6 +791,121 @@ class QdrantBackend(RetryingBackend):
             if offset is None:
                 return
 
+    # -- the index ------------------------------------------------------------------------------
+
+    async def build_index(
+        self,
+        *,
+        on_progress: OnProgress | None = None,
+        rebuild: bool = False,
+        filter_fields: Sequence[str] = (),
+    ) -> bool:
+        """Bring the collection to the settings that were given, and give fields an index."""
+        build = partial(self._build, rebuild=rebuild, fields=filter_fields)
+        return await self.in_session(build, reads=False, retry="long")
+
+    async def _build(
+        self, session: RetryingSession, *, rebuild: bool, fields: Sequence[str]
+    ) -> bool:
+        if self.host.local:  # it has no indexes, and warns of being told to make one
+            return False
+        info = await self._read_info(session)
+        wanted = {name: self._creation.get(name) for name in ("hnsw_config", "quantization_config")}
+        differing = {
+            name: model
+            for name, model in wanted.items()
+            if isinstance(model, BaseModel) and not _has(getattr(info.config, name, None), model)
+        }
+        for name, model in differing.items() if not rebuild else ():
+            raise StoreError(
+                f"Collection {self.label!r} has {name}={getattr(info.config, name, None)!r}, and "
+                f"{model!r} was asked for. Nothing was changed. build_index(rebuild=True) changes "
+                "it, and Qdrant builds the index anew in the background."
+            )
+        kinds = {field: await self._kind_of(session, field) for field in fields}
+        stale, missing = self._payload_indexes(info, kinds)
+        if stale and not rebuild:
+            field = stale[0]
+            raise StoreError(
+                f"Collection {self.label!r}: field {field!r} has an index for "
+                f"{_index_of(info, field)}, and its values want one for {kinds[field].value}. "
+                "Nothing was changed. build_index(filter_fields=[...], rebuild=True) makes it anew."
+            )
+        if differing:
+            await self._call(session, "update_collection", self.label, **differing)
+        for field in stale:
+            await self._call(session, "delete_payload_index", self.label, path_of(field))
+        for field in (*stale, *missing):
+            args = (self.label, path_of(field), kinds[field])
+            await self._call(session, "create_payload_index", *args)
+        return bool(differing or stale or missing)
+
+    async def describe(self, session: RetryingSession) -> Description:
+        """Say which Qdrant this is, and how far its index is."""
+        info = await self._read_info(session)
+        if self.host.local:
+            return Description(
+                self.label,
+                host=f"Qdrant in Python, qdrant-client {version('qdrant-client')}",
+                storage="float32",
+                index="none, as a local client compares with every record",
+            )
+        server = await self._call(session, "info")
+        hnsw, quantization = info.config.hnsw_config, info.config.quantization_config
+        vectors = info.config.params.vectors
+        kept = vectors.get(self._vector_name) if isinstance(vectors, Mapping) else vectors
+        storage = str(getattr(getattr(kept, "datatype", None), "value", None) or "float32")
+        if quantization is not None:
+            storage += f", and quantized: {next(iter(quantization.model_dump(exclude_none=True)))}"
+        return Description(
+            self.label,
+            host=f"Qdrant {server.version}",
+            storage=storage,
+            index=f"hnsw (m={hnsw.m}, ef_construct={hnsw.ef_construct}), "
+            f"{info.indexed_vectors_count or 0:,} of {info.points_count or 0:,} vectors in it",
+        )
+
+    def _payload_indexes(
+        self, info: models.CollectionInfo, kinds: Mapping[str, models.PayloadSchemaType]
+    ) -> tuple[list[str], list[str]]:
+        """Return which fields have an index of another kind, and which have none."""
+        found = {field: _index_of(info, field) for field in kinds}
+        stale = [field for field, kind in kinds.items() if found[field] not in (None, kind.value)]
+        return stale, [field for field, kind in found.items() if kind is None]
+
+    async def _kind_of(self, session: RetryingSession, field: str) -> models.PayloadSchemaType:
+        """Return what most values of a field are; an index is of one kind."""
+        path = path_of(field)
+        page, _ = await self._call(
+            session,
+            "scroll",
+            self.label,
+            scroll_filter=models.Filter(
+                must_not=[models.IsEmptyCondition(is_empty=models.PayloadField(key=path))]
+            ),
+            limit=_PAGE,
+            offset=None,
+            with_payload=["metadata", EXACT],
+            with_vectors=False,
+        )
+        values = [metadata_of(point.payload or {}).get(field) for point in page]
+        kinds = Counter(
+            models.PayloadSchemaType.BOOL
+            if isinstance(value, bool)
+            else models.PayloadSchemaType.KEYWORD
+            if isinstance(value, str)
+            else models.PayloadSchemaType.FLOAT
+            for value in values
+            if isinstance(value, (str, int, float))
+        )
+        if not kinds:
+            raise StoreError(
+                f"Collection {self.label!r} has no record with a text, number or bool in the field "
+                f"{field!r} of its metadata. Build the index after the load, and see that the name "
+                "is right."
+            )
+        return kinds.most_common(1)[0][0]
+
     # -- the host -------------------------------------------------------------------------------
 
     def given(self) -> object | None:
@@ -875,6 +996,28 @@ def _same_rest(values: Mapping[str, Any], record: Record) -> bool:
         and values.get("document_id") == record.document
         and values.get("chunk") == record.chunk
     )
+
+
+def _has(found: BaseModel | None, wanted: BaseModel) -> bool:
+    """Tell whether a setting is all that was asked for; a server adds what was left to it."""
+    there = {} if found is None else found.model_dump(exclude_none=True)
+    return _holds(there, wanted.model_dump(exclude_none=True))
+
+
+def _holds(there: Any, asked: Any) -> bool:
+    if isinstance(asked, dict):
+        return isinstance(there, dict) and all(
+            _holds(there.get(name), value) for name, value in asked.items()
+        )
+    return bool(there == asked)
+
+
+def _index_of(info: models.CollectionInfo, field: str) -> str | None:
+    """Return the kind of a field's index; a server may quote names otherwise than it was told."""
+    for path in (path_of(field), f"metadata.{field}", f'metadata."{field}"'):
+        if path in info.payload_schema:
+            return str(info.payload_schema[path].data_type.value)
+    return None
 
 
 def _is_too_large(error: Exception, weight: int) -> bool:

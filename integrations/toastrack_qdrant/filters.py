@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from qdrant_client import models
 
+from toastrack.errors import UnsupportedError
 from toastrack.stores import Comparison, Condition, Group, Instant
 from toastrack_qdrant.codec import EXACT, as_float, is_kept
 
+# A name that a server gives back as it was told.
+_SIMPLE = re.compile(r"[A-Za-z0-9_-]+")
 # How far a number may have drifted that Qdrant does not keep to the letter.
 _SLACK = 1e-9
 # Of more numbers one range is asked that holds them all.
@@ -26,6 +30,16 @@ def broad(condition: Condition) -> models.Filter | None:
     if _count(condition) > _MAX_CONDITIONS or _letters(condition) > _MAX_LETTERS:
         return None
     return _broad(condition, 0)
+
+
+def path_of(field: str) -> str:
+    """Return the path of a field of the metadata, as an index of it is named."""
+    if '"' in field or "\\" in field:
+        raise UnsupportedError(
+            f"Qdrant has no path for the field {field!r}, because of its quote or backslash. "
+            "Filters find it all the same, without an index."
+        )
+    return f"metadata.{field}" if _SIMPLE.fullmatch(field) else f'metadata."{field}"'
 
 
 def both(one: models.Filter | None, other: models.Filter | None) -> models.Filter | None:

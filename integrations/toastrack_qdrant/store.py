@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
@@ -13,9 +15,11 @@ from toastrack.stores import (
     BaseStore,
     ChooseEmbedder,
     Filter,
+    OnProgress,
     OwnClient,
     RetryingSession,
     arrays,
+    run_sync,
 )
 from toastrack_qdrant.backend import Creation, QdrantBackend, SearchOptions
 
@@ -80,6 +84,7 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
         filter: Filter | None = None,
         exact: bool = False,
         *,
+        min_score: float | None = None,
         where: models.Filter | None = None,
         score_threshold: float | None = None,
         search_params: models.SearchParams | None = None,
@@ -91,6 +96,7 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
             k: How many at most.
             filter: What the metadata must be, e.g. ``{"lang": "en", "year": {"$gte": 2020}}``.
             exact: Compare with every vector instead of using the index.
+            min_score: Leave out what is less similar than this, from -1 to 1.
             where: A filter of Qdrant's own; metadata is under ``metadata.``.
             score_threshold: Leave out what is less similar. What the index then gives is taken
                 as it is; without one, fewer than k are asked for again exactly.
@@ -103,9 +109,39 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
+            ValueError: ``k`` or ``min_score`` is none.
         """
         options = SearchOptions(where, score_threshold, search_params)
-        return self._search(query, k, filter, exact, options)
+        return self._search(query, k, filter, exact, options, min_score)
+
+    def build_index(
+        self,
+        *,
+        on_progress: OnProgress | None = None,
+        rebuild: bool = False,
+        filter_fields: Collection[str] = (),
+    ) -> bool:
+        """Give fields that filters ask for an index; True if something was built.
+
+        Qdrant builds and keeps the index of the vectors by itself. A local client has none.
+
+        Args:
+            on_progress: Is not called, as Qdrant does not say.
+            rebuild: Bring a collection that was there to the ``hnsw_config`` and
+                ``quantization_config`` that were given, and an index of another kind to a field's
+                values.
+            filter_fields: Fields of the metadata that filters ask for. Each gets a payload index for
+                what most of its values are: texts, numbers or bools.
+
+        Raises:
+            FilterError: A field's name is none that a filter could have.
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: The collection is gone; it has other settings than were asked for, or a field
+                an index of another kind, and ``rebuild`` is False; or no record has the field.
+            UnsupportedError: A field's name has a quote or a backslash in it.
+        """
+        build = partial(self._backend.build_index, on_progress=on_progress, rebuild=rebuild)
+        return run_sync(self._flow.build_index(build, filter_fields))
 
 
 class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
@@ -150,6 +186,7 @@ class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
         filter: Filter | None = None,
         exact: bool = False,
         *,
+        min_score: float | None = None,
         where: models.Filter | None = None,
         score_threshold: float | None = None,
         search_params: models.SearchParams | None = None,
@@ -162,9 +199,29 @@ class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
+            ValueError: ``k`` or ``min_score`` is none.
         """
         options = SearchOptions(where, score_threshold, search_params)
-        return await self._search(query, k, filter, exact, options)
+        return await self._search(query, k, filter, exact, options, min_score)
+
+    async def build_index(
+        self,
+        *,
+        on_progress: OnProgress | None = None,
+        rebuild: bool = False,
+        filter_fields: Collection[str] = (),
+    ) -> bool:
+        """Give fields that filters ask for an index; see ``QdrantStore.build_index``.
+
+        Raises:
+            FilterError: A field's name is none that a filter could have.
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: The collection is gone; it has other settings than were asked for, or a field
+                an index of another kind, and ``rebuild`` is False; or no record has the field.
+            UnsupportedError: A field's name has a quote or a backslash in it.
+        """
+        build = partial(self._backend.build_index, on_progress=on_progress, rebuild=rebuild)
+        return await self._flow.build_index(build, filter_fields)
 
 
 def _check_creation(name: str, creation: Any) -> None:

@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from qdrant_client import QdrantClient
 
 from toastrack import Embedder
 from toastrack.errors import StoreError
-from toastrack.stores import ChooseEmbedder, OwnClient
+from toastrack.stores import ChooseEmbedder, OwnClient, without_collection
+from toastrack_qdrant.backend import METADATA_KEY
 from toastrack_qdrant.store import QdrantStore
 
 _FORMS = "Write qdrant+http://host:6333/collection, or qdrant:DIR/collection for a folder."
@@ -79,6 +80,28 @@ def open_url(
         client, address.collection, embedder=embedder, create=create, adopt=adopt
     ) as store:
         yield store
+
+
+@contextmanager
+def collections_at(url: str) -> Iterator[list[str]]:
+    """Find the collections that recorded a space, all or the one that the URL names."""
+    base, named = without_collection(url, lambda folder: Path(folder, _META).is_file())
+    address = parse_url(f"{base}/x")
+    if address.folder is not None and not Path(address.folder, _META).is_file():
+        raise StoreError(f"There is no Qdrant in the folder {address.folder!r}. Ingest first.")
+    client = _client(address)
+    try:
+        names = [found.name for found in client.get_collections().collections]
+        wanted = sorted(name for name in names if named in (None, name))
+        found = [name for name in wanted if _has_space(client, name)]
+    finally:
+        client.close()
+    yield [f"{base}/{quote(name, safe='')}" for name in found]
+
+
+def _has_space(client: QdrantClient, name: str) -> bool:
+    keys = client.get_collection(name).config.metadata or {}
+    return METADATA_KEY in keys
 
 
 class _UrlClient(OwnClient):

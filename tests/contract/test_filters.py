@@ -85,6 +85,29 @@ def test_a_count_is_of_what_matches(filled: Store) -> None:
     assert filled.count(filter={}) == filled.count(filter=None) == len(METADATA)
 
 
+def test_an_index_for_fields_changes_no_answer(filled: Store) -> None:
+    filled.build_index(filter_fields=["v", "lang"])
+    assert filled.build_index(filter_fields=["v", "lang"]) is False
+    check_search(filled, SOME[::4])
+    check_count(filled, SOME[::8])
+
+
+@pytest.mark.rest
+def test_an_index_for_fields_changes_no_answer_whatever_is_asked(filled: Store) -> None:
+    filled.build_index(filter_fields=["v", "lang", "n"])
+    check_search(filled, [*single_filters(), *combined_filters(300)])
+    check_count(filled, [*single_filters(), *combined_filters(300)])
+
+
+def test_a_field_has_a_name(store: Store) -> None:
+    for wrong in ("", "a.b", "$or", "\ud800", 7):
+        names: Any = [wrong]
+        with pytest.raises(FilterError):
+            store.build_index(filter_fields=names)
+    with pytest.raises(TypeError, match=r"\['lang'\]"):
+        store.build_index(filter_fields="lang")
+
+
 @pytest.mark.rest
 def test_a_count_is_of_what_matches_whatever_is_asked(filled: Store) -> None:
     check_count(filled, [*single_filters(), *combined_filters(300)])

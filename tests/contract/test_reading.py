@@ -437,6 +437,32 @@ def test_a_document_is_embedded_as_a_document(
 
 
 @pytest.mark.connection
+@pytest.mark.parametrize("exact", [False, True])
+def test_what_is_less_similar_is_left_out(store: Store, exact: bool) -> None:
+    near = [0.8, 0.6, *[0.0] * (DIMENSIONS - 2)]
+    vectors = {"same": axis(0), "near": near, "far": axis(1), "behind": [-1.0, *near[2:], 0.0]}
+    store.upsert(Record(id, "rye", vector=vector) for id, vector in vectors.items())
+    expected: dict[Any, list[str]] = {
+        None: ["same", "near", "far", "behind"],
+        -1: ["same", "near", "far", "behind"],
+        -0.5: ["same", "near", "far"],
+        np.float32(0.7): ["same", "near"],
+        0.9: ["same"],
+    }
+    for lowest, ids in expected.items():
+        found = store.search(axis(0), exact=exact, min_score=lowest)
+        assert [match.id for match in found] == ids, lowest
+    assert len(store.search(axis(0), k=1, exact=exact, min_score=0.7)) == 1
+    assert store.search(axis(2), exact=exact, min_score=0.7) == []
+
+
+def test_a_lowest_score_is_a_cosine(store: Store) -> None:
+    wrong: list[Any] = [1.01, -80, math.nan, math.inf, True, "0.5", 10**400]
+    for lowest in wrong:
+        with pytest.raises(ValueError, match=r"min_score=.* from -1 to 1"):
+            store.search(axis(0), min_score=lowest)
+
+
 def test_exact_search_finds_the_same(store: Store, kind: Kind) -> None:
     stored = records(60)
     store.upsert(stored)

@@ -3,20 +3,22 @@
 import ast
 import importlib
 import inspect
+import json
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from toastrack import EmbeddingSpace, errors
 from toastrack.errors import (
-    INSTALL_COMMAND,
     MissingExtraError,
     SpaceMismatchError,
     ToastrackError,
     needs_extra,
 )
+from toastrack.utils.install import install_command
 
 
 def test_a_missing_extra_is_a_missing_module() -> None:
@@ -28,10 +30,56 @@ def test_a_missing_extra_is_a_missing_module() -> None:
 
 
 def test_a_missing_extra_says_how_to_install_it() -> None:
-    command = INSTALL_COMMAND.format(extra="llama-index")
+    command = install_command("llama-index")
     message = str(MissingExtraError("llama_index", "llama-index"))
     assert message == f"'llama_index' is not installed. Run: {command}"
     assert "[llama-index]" in command
+    several = str(MissingExtraError("psycopg, openvino", "postgres,openvino"))
+    assert several.startswith("'psycopg', 'openvino' are not installed. Run: pip install ")
+    assert "[postgres,openvino]" in several
+
+
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        (None, "pip install 'toastrack[local,qdrant]'"),
+        ("damaged", "pip install 'toastrack[local,qdrant]'"),
+        ({"url": "FOLDER", "dir_info": {}}, "pip install 'FOLDER[local,qdrant]'"),
+        (
+            {"url": "FOLDER", "dir_info": {"editable": True}},
+            "pip install -e 'FOLDER[local,qdrant]'",
+        ),
+        (
+            {"url": "file:///no/longer/there", "dir_info": {}},
+            "pip install 'toastrack[local,qdrant]'",
+        ),
+        (
+            {"url": "https://h/t.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}},
+            "pip install 'toastrack[local,qdrant] @ git+https://h/t.git@abc'",
+        ),
+        (
+            {"url": "https://h/t.whl", "archive_info": {}},
+            "pip install 'toastrack[local,qdrant] @ https://h/t.whl'",
+        ),
+    ],
+)
+def test_an_extra_is_installed_from_where_the_package_came(
+    origin: dict[str, Any] | str | None,
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "a clone"
+    written = json.dumps(origin) if isinstance(origin, dict) else origin or ""
+    written = written.replace("FOLDER", folder.as_uri())
+    info = tmp_path / "toastrack-0.1.0.dist-info"
+    info.mkdir()
+    folder.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toastrack\nVersion: 0.1.0\n")
+    if origin is not None:
+        (info / "direct_url.json").write_text(written)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert install_command("local", "qdrant") == command.replace("FOLDER", str(folder))
 
 
 def test_the_install_command_is_written_down_once() -> None:
@@ -43,9 +91,10 @@ def test_the_install_command_is_written_down_once() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
-        and "pip install '.[" in node.value
+        # The splitters of LangChain's are no extra of ours.
+        and "pip install " in node.value.replace("pip install langchain-text-splitters", "")
     ]
-    assert found == ["errors.py"]
+    assert set(found) == {"install.py"}
 
 
 def test_a_missing_extra_pickles() -> None:

@@ -13,7 +13,7 @@ from models import MXBAI_PROMPT
 
 from toastrack import Embedder
 from toastrack.errors import GuessWarning, ModelError
-from toastrack.models.known_models import KNOWN, family, known_copy, known_model
+from toastrack.models.known_models import KNOWN, family, known_copy, known_model, nearest_name
 from toastrack.models.prompts import Prompts, add_prompt, saved_prompts
 
 MXBAI = "mixedbread-ai/mxbai-embed-large-v1"
@@ -392,3 +392,40 @@ def test_a_mean_that_is_known_to_be_wrong_is_not_taken(
 )
 def test_a_prompt_is_added_once(prompt: str, text: str, prompted: str) -> None:
     assert add_prompt(prompt, text) == prompted
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("mxbai-embed-large-v1", "mixedbread-ai/mxbai-embed-large-v1"),
+        ("mixedbread/mxbai-embed-large-v1", "mixedbread-ai/mxbai-embed-large-v1"),
+        ("BAAI/bge-base-en-v15", "BAAI/bge-base-en-v1.5"),
+        ("nomic-embed-text-v1.5", "nomic-ai/nomic-embed-text-v1.5"),
+        ("multilingual-e5-base", "intfloat/multilingual-e5-base"),
+        ("all-MiniLM-L6-v2", None),
+        ("somebody/something", None),
+        ("", None),
+    ],
+)
+def test_the_nearest_known_name(written: str, meant: str | None) -> None:
+    assert nearest_name(written) == meant
+    assert meant is None or known_model(meant) is not None
+
+
+def test_a_name_without_its_owner_is_answered_with_the_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("huggingface_hub", reason="no extra with an engine is installed")
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for name, says in (
+        ("mxbai-embed-large-v1", "Did you mean 'mixedbread-ai/mxbai-embed-large-v1'?"),
+        ("mixedbread-ai/mxbai-embed-large-v1", "HF_HUB_OFFLINE is set. Unset it to download it"),
+    ):
+        with pytest.raises(ModelError) as error:
+            Embedder(name).load()
+        assert says in str(error.value)
+        assert "HF_HUB_OFFLINE is set" in str(error.value)
+        assert ("Did you mean" in str(error.value)) is (name == "mxbai-embed-large-v1")

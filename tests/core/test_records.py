@@ -2,6 +2,7 @@
 
 import datetime
 import hashlib
+import json
 import struct
 from collections.abc import Mapping
 from copy import deepcopy
@@ -394,3 +395,13 @@ def test_a_match_says_what_kind_of_score_it_has() -> None:
 
 def test_a_report_starts_at_zero() -> None:
     assert not any(asdict(Report()).values())
+
+
+def test_a_match_as_plain_values() -> None:
+    metadata = {"lang": "en", "tags": ["a"], "none": None}
+    match = Match("rye#1", "Rye.", 0.5, MappingProxyType(metadata), "rye", 1)
+    values = match.to_dict()
+    assert json.loads(json.dumps(values)) == values
+    assert Match(**values) == Match("rye#1", "Rye.", 0.5, metadata, "rye", 1)
+    values["metadata"]["tags"].append("b")
+    assert metadata["tags"] == ["a"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from toastrack.errors import TruncationError, TruncationWarning
+from toastrack.errors import TruncationError, TruncationWarning, truncation_remedy
 from toastrack.utils.warn import warn_at_caller
 
 OnTruncate = Literal["warn", "error", "ignore"]
@@ -19,8 +19,10 @@ def numbered(position: int) -> str:
 class TruncationCounter:
     """How many texts of one call were over the limit, and the longest of them."""
 
-    def __init__(self, on_truncate: OnTruncate) -> None:
+    def __init__(self, on_truncate: OnTruncate, remedy: str | None = None) -> None:
         self.on_truncate = on_truncate
+        # Asked for now, as the texts are counted on another thread.
+        self._remedy = truncation_remedy.get() if remedy is None else remedy
         self.cut = 0
         self.longest = 0
         self.limit = 0
@@ -41,7 +43,7 @@ class TruncationCounter:
             if self.on_truncate == "error":
                 raise TruncationError(
                     f"{name(position)} has {size} tokens, over the limit of {limit}. Split it with "
-                    "embedder.split(text), or allow the cut with on_truncate='warn'."
+                    f"{self._remedy}, or allow the cut with on_truncate='warn'."
                 )
             self.cut += 1
             self.longest = max(self.longest, size)
@@ -52,6 +54,6 @@ class TruncationCounter:
             message = (
                 f"{self.cut} of {self.seen} texts were cut at {self.limit} tokens; the longest "
                 f"has {self.longest}. What lies behind the limit cannot be found. Split them "
-                "with embedder.split(text)."
+                f"with {self._remedy}."
             )
             warn_at_caller(message, TruncationWarning)

@@ -1,18 +1,21 @@
-"""The command line: ``toastrack ingest``, ``search``, ``export`` and ``doctor``."""
+"""The command line: ``toastrack ingest``, ``search``, ``list``, ``embed``, ``export``, ``doctor``."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from importlib.metadata import version as version_of
 from typing import Annotated
 
 import typer
 
 from toastrack.cli.doctor import doctor_command
+from toastrack.cli.embed import embed_command
 from toastrack.cli.export import export_command
 from toastrack.cli.flags import with_flags
 from toastrack.cli.ingest import ingest_command
+from toastrack.cli.list import list_command
 from toastrack.cli.search import search_command
 from toastrack.errors import ToastrackError
 
@@ -25,10 +28,52 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.command("ingest", no_args_is_help=True)(ingest_command)
-app.command("search", no_args_is_help=True)(search_command)
-app.command("export", no_args_is_help=True)(export_command)
-app.command("doctor")(doctor_command)
+
+
+def _command(name: str, run: Callable[..., None], *examples: str, help_alone: bool = True) -> None:
+    """Add a command, whose help ends with examples."""
+    # An empty line between two keeps each on a line of its own.
+    shown = "\n\n".join(["Examples:", *(f"  toastrack {name} {words}" for words in examples)])
+    app.command(name, no_args_is_help=help_alone, epilog=shown)(run)
+
+
+_command(
+    "ingest",
+    ingest_command,
+    "notes/",
+    "rows.csv --text-column body --id-column key",
+    "notes/ --to 'postgresql://me@localhost/db?table=notes' --prune",
+)
+_command(
+    "search",
+    search_command,
+    "'can I freeze bread?'",
+    "'rye' -k 3 --filter lang=en --filter 'year>=2020'",
+    "'rye' --in qdrant:data/notes --min-score 0.5 --json",
+)
+_command(
+    "list",
+    list_command,
+    "",
+    "postgresql://me@localhost/db",
+    "qdrant+http://localhost:6333",
+    help_alone=False,
+)
+_command(
+    "embed",
+    embed_command,
+    "'Rye keeps for a week.'",
+    "'which bread keeps?' --role query --format pgvector",
+    "'one' 'two' --format numpy > vectors.npy",
+)
+_command("export", export_command, "mixedbread-ai/mxbai-embed-large-v1 models/mxbai")
+_command(
+    "doctor",
+    doctor_command,
+    "",
+    "--in postgresql://me@localhost/db?table=notes",
+    help_alone=False,
+)
 
 
 def _show_version(wanted: bool) -> None:

@@ -6,14 +6,17 @@ import json
 from dataclasses import asdict
 from datetime import date, datetime
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from toastrack.cli.extras import check_extras
 from toastrack.cli.flags import with_flags
 from toastrack.cli.options import Device, Json, Model, choose_embedder
 from toastrack.cli.output import name_first, progress_bar, share_bar, summary
 from toastrack.ingestion.ingest import ingest
+from toastrack.ingestion.sources import STANDARD_INPUT, find_files
 from toastrack.stores.addresses import DEFAULT_URL, URL_HELP, open_store
 
 
@@ -111,6 +114,11 @@ def ingest_command(
     at once is split into chunks. Stopped half-way, the same command goes on from there.
     """
     choose = partial(choose_embedder, model=model, device=device, create=True)
+    types = dict(_column_type(text) for text in column_type or [])
+    # What is wrong with the arguments is said before anything is to be installed.
+    given = [source for source in sources if source != STANDARD_INPUT]
+    find_files(source for source in given if not Path(source).expanduser().exists())
+    check_extras(to)
     try:
         with open_store(to, choose, create=True, adopt=adopt) as store:
             if index:
@@ -129,7 +137,7 @@ def ingest_command(
                     skip_bad=skip_bad,
                     vector_column=vector_column,
                     metadata_columns=metadata_column or None,
-                    column_types=dict(_column_type(text) for text in column_type or []),
+                    column_types=types,
                     delimiter="\t" if delimiter == r"\t" else delimiter,
                     encoding=encoding,
                     on_progress=on_progress,

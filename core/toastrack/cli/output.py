@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -74,7 +74,7 @@ def _bar(*texts: str) -> Bar:
         *map(TextColumn, texts),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=console, disable=not console.is_terminal)
+    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
 
 def name_first(count: int) -> Callable[[Skip], None]:
@@ -133,6 +133,35 @@ def print_matches(matches: Sequence[Match], *, title: str | None = None) -> None
         # Text, not str: brackets in a document are no markup.
         table.add_row(f"{match.score:.3f}", Text(match.id), Text(text))
     console.print(table)
+
+
+def print_rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table of words; numbers, in columns whose head ends with a space, stand right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for position, head in enumerate(heads):
+        side: Literal["left", "right"] = "right" if head.endswith(" ") else "left"
+        # A name is copied into the next command, so it stands on one line.
+        table.add_column(head.strip(), justify=side, overflow="fold", no_wrap=position == 0)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+def size_of(number: int | None) -> str:
+    """Say a number of bytes as people do; "" for one that nobody knows."""
+    if number is None:
+        return ""
+    size = float(number)
+    for unit in ("B", "KB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} GB"
 
 
 def _count(number: int, noun: str) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from functools import partial
 from typing import Annotated
 
 import typer
 
+from toastrack.cli.extras import check_extras
+from toastrack.cli.filters import HELP, JSON_HELP, described, filter_of
 from toastrack.cli.options import Device, Json, Model, choose_embedder
-from toastrack.cli.output import print_matches
-from toastrack.filters import Scalar
+from toastrack.cli.output import print_matches, working
 from toastrack.stores.addresses import DEFAULT_URL, URL_HELP, open_store
 
 
@@ -28,17 +28,20 @@ def search_command(
     ] = DEFAULT_URL,
     k: Annotated[int, typer.Option("-k", min=1, help="How many hits at most.")] = 10,
     filter: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE",
-            help="Only records whose metadata says so; may be repeated. A value is JSON where it "
-            "can be (true, 7, '\"7\"'), else text.",
-            show_default=False,
-        ),
+        list[str] | None, typer.Option(metavar="CONDITION", help=HELP, show_default=False)
+    ] = None,
+    filter_json: Annotated[
+        str | None, typer.Option(metavar="JSON", help=JSON_HELP, show_default=False)
     ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare with every record instead of the index.")
     ] = False,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            min=-1, max=1, help="Leave out hits that are less similar.", show_default=False
+        ),
+    ] = None,
     model: Model = None,
     device: Device = None,
     as_json: Json = False,
@@ -48,29 +51,16 @@ def search_command(
     The model is the one that the store was built with, and the question gets that model's query
     prompt.
     """
-    wanted: dict[str, Scalar] = {}
-    for text in filter or []:
-        key, value = _condition(text)
-        if key in wanted:
-            raise typer.BadParameter(
-                f"{key!r} is given twice, and a field has one value.", param_hint="--filter"
-            )
-        wanted[key] = value
+    wanted = filter_of(filter or [], filter_json)
     choose = partial(choose_embedder, model=model, device=device, create=False)
+    check_extras(url)
     with open_store(url, choose, create=False) as store:
-        matches = store.search(query, k=k, filter=wanted, exact=exact)
+        with working("loading the model"):
+            store.embedder.load()
+        matches = store.search(query, k=k, filter=wanted, exact=exact, min_score=min_score)
     if as_json:
-        typer.echo(json.dumps([asdict(match) for match in matches], ensure_ascii=False))
+        typer.echo(json.dumps([match.to_dict() for match in matches], ensure_ascii=False))
     else:
         print_matches(matches)
-
-
-def _condition(text: str) -> tuple[str, Scalar]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise typer.BadParameter(f"{text!r} is not KEY=VALUE.", param_hint="--filter")
-    try:
-        parsed = json.loads(value)
-    except ValueError:
-        return key, value
-    return key, parsed if isinstance(parsed, (str, int, float)) else value
+    if wanted and not matches:
+        typer.echo(f"The filter was: {described(wanted)}", err=True)

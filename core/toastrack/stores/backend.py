@@ -10,6 +10,7 @@ from toastrack.errors import ConnectionLostError, StoreError, UnsupportedError
 from toastrack.filters import Filter
 from toastrack.records import Match, Record
 from toastrack.space import EmbeddingSpace
+from toastrack.stores.description import Description
 from toastrack.stores.plan import Row, Status, WriteBatch, WriteResult
 from toastrack.stores.protocol import OnProgress
 from toastrack.stores.runtime import Runtime
@@ -186,12 +187,25 @@ class Backend(Protocol[S, O_contra]):
 
     # -- the index ------------------------------------------------------------------------------
 
-    async def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
-        """Build the search index; True if one was built."""
+    async def build_index(
+        self,
+        *,
+        on_progress: OnProgress | None = None,
+        rebuild: bool = False,
+        filter_fields: Sequence[str] = (),
+    ) -> bool:
+        """Build the search index, anew if that is asked for, and those of fields; True if one was.
+
+        Raises ``StoreError`` where an index is there with other settings than are asked for.
+        """
         ...
 
     def check_index(self) -> None:
         """Raise ``UnsupportedError`` if ``build_index`` could not build one."""
+        ...
+
+    async def describe(self, session: S) -> Description:
+        """Say what the host keeps, and how, for people."""
         ...
 
     # -- the host -------------------------------------------------------------------------------
@@ -286,12 +300,22 @@ class BackendBase:
     def check(self, record: Record) -> None:
         """Do nothing: this host can hold any record."""
 
-    async def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
+    async def build_index(
+        self,
+        *,
+        on_progress: OnProgress | None = None,
+        rebuild: bool = False,
+        filter_fields: Sequence[str] = (),
+    ) -> bool:
         """Do nothing and return False: this host keeps its index by itself."""
         return False
 
     def check_index(self) -> None:
         """Do nothing: there is an index."""
+
+    async def describe(self, session: Any) -> Description:
+        """Say that the host has an index of its own."""
+        return Description(self.label)
 
     def interrupt(self, thread: Thread) -> None:
         """Do nothing: the call comes to its own end."""

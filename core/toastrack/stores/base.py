@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -12,6 +12,7 @@ from toastrack.records import Match, Record, Report
 from toastrack.space import EmbeddingSpace
 from toastrack.stores.backend import Backend, S
 from toastrack.stores.checks import filter_to_delete, ids_to_delete, listed
+from toastrack.stores.description import Description
 from toastrack.stores.flow import O, StoreFlow
 from toastrack.stores.protocol import AsyncOnWrite, ChooseEmbedder, Document, OnProgress, OnWrite
 from toastrack.stores.runtime import AsyncRuntime, Runtime, SyncRuntime, run_sync
@@ -276,21 +277,31 @@ class BaseStore(_Base[S, O]):
 
     # -- the index ------------------------------------------------------------------------------
 
-    def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
-        """Do nothing and return False: this host keeps its index by itself.
+    def build_index(
+        self,
+        *,
+        on_progress: OnProgress | None = None,
+        rebuild: bool = False,
+        filter_fields: Collection[str] = (),
+    ) -> bool:
+        """Do nothing and return False: this host keeps its index by itself, also that of fields.
 
         Raises:
+            FilterError: A field's name is none that a filter could have.
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
         """
-        return run_sync(
-            self._flow.build_index(partial(self._backend.build_index, on_progress=on_progress))
-        )
+        build = partial(self._backend.build_index, on_progress=on_progress, rebuild=rebuild)
+        return run_sync(self._flow.build_index(build, filter_fields))
 
     def _check_index(self) -> None:
         """Raise ``UnsupportedError`` if ``build_index`` could not build one here."""
         run_sync(self._flow.open())
         self._backend.check_index()
+
+    def _describe(self) -> Description:
+        """Say what the host keeps, and how, for people."""
+        return run_sync(self._flow.perform(self._backend.describe, reads=True, retry="short"))
 
     # -- for the classes of the adapters ----------------------------------------------------------
 
@@ -301,8 +312,9 @@ class BaseStore(_Base[S, O]):
         filter: Filter | None,
         exact: bool,
         options: O,
+        min_score: float | None,
     ) -> list[Match]:
-        return run_sync(self._flow.search(query, k, filter, exact, options))
+        return run_sync(self._flow.search(query, k, filter, exact, options, min_score))
 
     def _ingest(self, documents: Iterable[Document], on_write: OnWrite | None) -> Report:
         """``replace_many`` that takes no record from another document; raises ``RecordError``."""
@@ -499,21 +511,31 @@ class AsyncBaseStore(_Base[S, O]):
 
     # -- the index ------------------------------------------------------------------------------
 
-    async def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
-        """Do nothing and return False: this host keeps its index by itself.
+    async def build_index(
+        self,
+        *,
+        on_progress: OnProgress | None = None,
+        rebuild: bool = False,
+        filter_fields: Collection[str] = (),
+    ) -> bool:
+        """Do nothing and return False: this host keeps its index by itself, also that of fields.
 
         Raises:
+            FilterError: A field's name is none that a filter could have.
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
         """
-        return await self._flow.build_index(
-            partial(self._backend.build_index, on_progress=on_progress)
-        )
+        build = partial(self._backend.build_index, on_progress=on_progress, rebuild=rebuild)
+        return await self._flow.build_index(build, filter_fields)
 
     async def _check_index(self) -> None:
         """Raise ``UnsupportedError`` if ``build_index`` could not build one here."""
         await self._flow.open()
         self._backend.check_index()
+
+    async def _describe(self) -> Description:
+        """Say what the host keeps, and how, for people."""
+        return await self._flow.perform(self._backend.describe, reads=True, retry="short")
 
     # -- for the classes of the adapters ----------------------------------------------------------
 
@@ -524,8 +546,9 @@ class AsyncBaseStore(_Base[S, O]):
         filter: Filter | None,
         exact: bool,
         options: O,
+        min_score: float | None,
     ) -> list[Match]:
-        return await self._flow.search(query, k, filter, exact, options)
+        return await self._flow.search(query, k, filter, exact, options, min_score)
 
     async def _ingest(
         self,

@@ -316,6 +316,19 @@ def checked_k(k: int) -> int:
     return number
 
 
+def checked_score(score: float | None) -> float:
+    """Return what a score must be at least, or raise ``ValueError`` for what can be none.
+
+    None and -1 are of every record: a host may compute a little less.
+    """
+    if score is None:
+        return -math.inf
+    number = plain(score)
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not -1 <= number <= 1:
+        raise ValueError(f"min_score={shown(score)} is no cosine similarity: they go from -1 to 1.")
+    return number if number > -1 else -math.inf
+
+
 def ids_to_delete(
     ids: Iterable[str] | None, documents: Iterable[str] | None
 ) -> tuple[list[str], list[str]]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
 from toastrack.embedder import Embedder
 from toastrack.errors import StoreError
-from toastrack.filters import Filter, checked_filter
+from toastrack.filters import Filter, checked_fields, checked_filter
 from toastrack.records import Match, Record, Report
 from toastrack.space import EmbeddingSpace
 from toastrack.stores.backend import Backend, CollectionChangedError, Retry, S
-from toastrack.stores.checks import checked_k, read_record, unit_vector
+from toastrack.stores.checks import checked_k, checked_score, read_record, unit_vector
 from toastrack.stores.pipeline import write_all
 from toastrack.stores.plan import Row
 from toastrack.stores.protocol import ChooseEmbedder
@@ -196,9 +196,10 @@ class StoreFlow(Generic[S, O]):
         if backend.space is not None:
             return
         if not await backend.is_empty(session):
+            # First, so that nobody is told to adopt what cannot be.
+            await backend.check_adoptable(session)
             if not self._adopt:
                 raise missing_space(ours, where=f"{backend.kind} {backend.label!r}")
-            await backend.check_adoptable(session)
         await backend.record_space(session, ours)
         if backend.space is None:
             raise StoreError(
@@ -290,9 +291,11 @@ class StoreFlow(Generic[S, O]):
         filter: Filter | None,
         exact: bool,
         options: O,
+        min_score: float | None,
     ) -> list[Match]:
         """Embed a query unless it is a vector, and search."""
         k, wanted = checked_k(k), checked_filter(filter)
+        lowest = checked_score(min_score)
         if isinstance(query, str):
             check_unicode(query, "The query")
         dimensions = await self.ready()
@@ -303,7 +306,7 @@ class StoreFlow(Generic[S, O]):
             vector = await self.runtime.embed_query(self.embedder, query)
         else:
             vector = query
-        return await self.perform(
+        found = await self.perform(
             self.backend.search,
             unit_vector(vector, "The query vector", dimensions),
             k=k,
@@ -313,6 +316,7 @@ class StoreFlow(Generic[S, O]):
             reads=True,
             retry="short",
         )
+        return [match for match in found if match.score >= lowest]
 
     async def get(self, ids: Sequence[str], vectors: bool) -> list[Record | None]:
         """Read records, and say of each where its vector comes from."""
@@ -352,10 +356,13 @@ class StoreFlow(Generic[S, O]):
         )
         return await self.perform(count, documents=documents, reads=True, retry="short")
 
-    async def build_index(self, build: Callable[[], Awaitable[bool]]) -> bool:
-        """Build an index of the collection, once its space is compared."""
+    async def build_index(
+        self, build: Callable[..., Awaitable[bool]], filter_fields: Collection[str]
+    ) -> bool:
+        """Build an index of the collection, and of fields, once its space is compared."""
+        fields = checked_fields(filter_fields)
         await self.ready()
-        return await self.run(build)
+        return await self.run(partial(build, filter_fields=fields))
 
 
 _flows: WeakSet[StoreFlow[Any, Any]] = WeakSet()

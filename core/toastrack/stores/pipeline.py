@@ -82,12 +82,16 @@ async def write_all(flow: Flow, read: Read, on_write: OnWrite | None) -> Report:
     return run.report
 
 
+# Records that are chunks of one document keep together.
+_REMEDY = "ingest(), or store.replace() with a record for each of embedder.split(text)"
+
+
 class _Run:
     """The windows that are under way in one call."""
 
     def __init__(self, flow: Flow, read: Read, on_write: OnWrite | None, queue: WriteQueue) -> None:
         self.report = Report()
-        self.truncation = TruncationCounter(flow.embedder.on_truncate)
+        self.truncation = TruncationCounter(flow.embedder.on_truncate, _REMEDY)
         self.stream = flow.embedder._stream("document", self.truncation)
         self._backend = flow.backend
         self._embedder = flow.embedder

@@ -7,6 +7,7 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Collection,
     Iterable,
     Iterator,
     Sequence,
@@ -17,6 +18,7 @@ from toastrack.embedder import Embedder
 from toastrack.filters import Filter
 from toastrack.records import Match, Record, Report
 from toastrack.space import EmbeddingSpace
+from toastrack.stores.description import Description
 from toastrack.utils import arrays
 
 Document = tuple[str, Sequence[Record]]
@@ -85,6 +87,8 @@ class Store(Protocol):
         k: int = 10,
         filter: Filter | None = None,
         exact: bool = False,
+        *,
+        min_score: float | None = None,
     ) -> list[Match]:
         """Return the best ``min(k, matching)`` records, best first."""
         ...
@@ -114,10 +118,18 @@ class Store(Protocol):
         """Yield the id of every document, in pages, in no promised order."""
         ...
 
-    def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
+    def build_index(
+        self,
+        *,
+        on_progress: OnProgress | None = None,
+        rebuild: bool = False,
+        filter_fields: Collection[str] = (),
+    ) -> bool:
         """Build the search index if the host needs to be told; True if one was built.
 
         ``on_progress`` is called with the share that is done, 0 to 1, by a host that knows it.
+        ``rebuild`` builds anew what is there; ``filter_fields`` names fields of the metadata that
+        filters will ask for.
         """
         ...
 
@@ -170,6 +182,8 @@ class AsyncStore(Protocol):
         k: int = 10,
         filter: Filter | None = None,
         exact: bool = False,
+        *,
+        min_score: float | None = None,
     ) -> list[Match]:
         """Return the best ``min(k, matching)`` records, best first."""
         ...
@@ -199,13 +213,19 @@ class AsyncStore(Protocol):
         """Yield the id of every document, in pages, in no promised order."""
         ...
 
-    async def build_index(self, *, on_progress: OnProgress | None = None) -> bool:
+    async def build_index(
+        self,
+        *,
+        on_progress: OnProgress | None = None,
+        rebuild: bool = False,
+        filter_fields: Collection[str] = (),
+    ) -> bool:
         """Build the search index if the host needs to be told; True if one was built."""
         ...
 
 
 class IngestStore(Store, Protocol):
-    """What ``ingest`` asks of a store beyond what its users do."""
+    """What ``ingest`` and the command line ask of a store beyond what its users do."""
 
     def _check(self, record: Record) -> None:
         """Raise ``RecordError`` if the host cannot hold this record."""
@@ -217,4 +237,8 @@ class IngestStore(Store, Protocol):
 
     def _check_index(self) -> None:
         """Raise ``UnsupportedError`` if ``build_index`` could not build one here."""
+        ...
+
+    def _describe(self) -> Description:
+        """Say what the host keeps, and how, for people."""
         ...

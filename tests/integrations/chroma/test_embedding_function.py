@@ -23,6 +23,8 @@ import chromadb
 from chromadb.utils.embedding_functions import known_embedding_functions
 
 from toastrack import Embedder
+from toastrack.errors import TruncationWarning
+from toastrack.utils.peers import ARGUMENTS
 from toastrack_chroma import ToastrackEmbeddingFunction
 
 TEXTS = ["rye bread keeps fresh", "salt is in the dough", "the oven is warm"]
@@ -388,3 +390,23 @@ def test_without_any_engine_installed_the_error_names_the_extra(tiny_folder: Pat
     )
     assert result.stdout.startswith("MissingExtraError"), result.stderr
     assert "[local]" in result.stdout
+
+
+@pytest.mark.parametrize("name", sorted(ARGUMENTS))
+def test_an_argument_of_a_peer_is_answered_with_ours(name: str) -> None:
+    build: Any = ToastrackEmbeddingFunction
+    with pytest.raises(TypeError, match=f"has no argument '{name}': ") as error:
+        build(**{name: None})
+    assert ARGUMENTS[name] in str(error.value)
+
+
+def test_an_argument_of_nobody_is_named() -> None:
+    build: Any = ToastrackEmbeddingFunction
+    with pytest.raises(TypeError, match=r"ToastrackEmbeddingFunction has no argument 'colour'\."):
+        build(colour="red")
+
+
+def test_a_cut_names_what_splits_here(embedder: Embedder) -> None:
+    with pytest.warns(TruncationWarning) as caught:
+        ToastrackEmbeddingFunction(embedder=embedder)(["rye " * 100])
+    assert "toastrack.ingest()" in str(caught[0].message)

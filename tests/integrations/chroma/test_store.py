@@ -863,3 +863,22 @@ def test_what_changes_before_it_is_deleted_stays(
         "d",
         None,
     ]
+
+
+def test_open_collection_takes_what_our_own_function_made(client: Any, embedder: Embedder) -> None:
+    function: Any = ToastrackEmbeddingFunction(embedder=embedder)
+    made = client.create_collection(
+        "docs", embedding_function=function, configuration={"hnsw": {"space": "cosine"}}
+    )
+    made.upsert(ids=["rye"], documents=["Rye keeps."])
+    with pytest.raises(SpaceMismatchError):
+        open_collection(client, "docs", Embedder(embedder.model, query_prompt="other: "))
+    assert open_collection(client, "docs", embedder).count() == 1
+    with ChromaStore(client, "docs", embedder=embedder) as store:
+        assert store.space == embedder.space
+
+
+def test_open_collection_takes_no_asynchronous_client(embedder: Embedder) -> None:
+    wrong: Any = object()
+    with pytest.raises(TypeError, match="synchronous Chroma client"):
+        open_collection(wrong, "docs", embedder)

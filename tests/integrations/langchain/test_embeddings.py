@@ -20,6 +20,7 @@ from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import ValidationError
 
+from toastrack.utils.peers import ARGUMENTS
 from toastrack_langchain import ToastrackEmbeddings
 
 
@@ -153,3 +154,23 @@ def test_scores_of_the_store_are_cosines_of_the_core(embeddings: ToastrackEmbedd
     )
     scores = {document.page_content: score for document, score in found}
     np.testing.assert_allclose([scores[text] for text in texts], cosines, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(set(ARGUMENTS) - {"model_name"}))
+def test_an_argument_of_a_peer_is_answered_with_ours(name: str) -> None:
+    build: Any = ToastrackEmbeddings
+    with pytest.raises(ValueError, match=f"has no argument '{name}': ") as error:
+        build(**{name: None})
+    assert ARGUMENTS[name] in str(error.value)
+
+
+def test_an_argument_of_nobody_is_named() -> None:
+    build: Any = ToastrackEmbeddings
+    with pytest.raises(ValueError, match=r"ToastrackEmbeddings has no argument 'colour'\."):
+        build(colour="red")
+
+
+def test_a_cut_names_what_splits_here(embedder: Embedder) -> None:
+    with pytest.warns(TruncationWarning) as caught:
+        ToastrackEmbeddings(embedder=embedder).embed_documents(["rye " * 100])
+    assert "ToastrackEmbeddings.splitter()" in str(caught[0].message)

@@ -27,6 +27,8 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 from llama_index_instrumentation import get_dispatcher
 from pydantic import ValidationError
 
+from toastrack.errors import TruncationWarning
+from toastrack.utils.peers import ARGUMENTS
 from toastrack_llama_index import ToastrackEmbedding
 
 SECRET = "tr-5up3r-53cr37"
@@ -305,3 +307,23 @@ def test_a_cache_of_a_model_with_one_prompt_is_fine(loaded: Embedder, tiny_folde
         tiny_folder, device="cpu", query_prompt="", embeddings_cache=SimpleKVStore()
     )
     assert embedding.get_text_embedding("bread") == embedding.get_query_embedding("bread")
+
+
+@pytest.mark.parametrize("name", sorted(set(ARGUMENTS) - {"model_name"}))
+def test_an_argument_of_a_peer_is_answered_with_ours(name: str) -> None:
+    build: Any = ToastrackEmbedding
+    with pytest.raises(ValueError, match=f"has no argument '{name}': ") as error:
+        build(**{name: None})
+    assert ARGUMENTS[name] in str(error.value)
+
+
+def test_an_argument_of_nobody_is_named() -> None:
+    build: Any = ToastrackEmbedding
+    with pytest.raises(ValueError, match=r"ToastrackEmbedding has no argument 'colour'\."):
+        build(colour="red")
+
+
+def test_a_cut_names_what_splits_here(embedder: Embedder) -> None:
+    with pytest.warns(TruncationWarning) as caught:
+        ToastrackEmbedding(embedder=embedder).get_text_embedding_batch(["rye " * 100])
+    assert "ToastrackEmbedding.node_parser()" in str(caught[0].message)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import date, datetime
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -21,16 +22,17 @@ from psycopg import sql
 
 from toastrack import Embedder, Record
 from toastrack.errors import StoreError, UnsupportedError
-from toastrack.stores import SyncRuntime, run_sync
+from toastrack.stores import SyncRuntime, parsed, run_sync
 from toastrack_postgres import PostgresStore, index
 from toastrack_postgres import sql as statements
 from toastrack_postgres.backend import PostgresBackend
 from toastrack_postgres.codec import VectorParameter, VectorType
-from toastrack_postgres.index import check_index
+from toastrack_postgres.filters import Where
 from toastrack_postgres.index_memory import bytes_of_graph
 from toastrack_postgres.session import Session
 from toastrack_postgres.sql import Statements
 from toastrack_postgres.url import open_url
+from toastrack_postgres.vector_index import check_index
 
 DIMENSIONS = 32
 ROWS = 3_000
@@ -537,3 +539,119 @@ def test_as_many_dimensions_as_pgvector_indexes(
         else:
             with pytest.raises(psycopg.Error, match="dimensions"):
                 connection.execute(create)
+
+
+# -- settings, and fields -----------------------------------------------------------------------
+
+
+def test_other_settings_than_the_index_has_are_refused(
+    store: PostgresStore, connection: Any, schema: str
+) -> None:
+    assert store.build_index(m=32) is True
+    before = indexes(connection, schema)
+    assert store.build_index() is False
+    assert store.build_index(m=32, ef_construction=64) is False
+    with pytest.raises(StoreError) as error:
+        store.build_index(m=16)
+    assert "has m=32, and m=16 was asked for" in str(error.value)
+    assert "build_index(m=16, rebuild=True)" in str(error.value)
+    with pytest.raises(StoreError, match="has ef_construction=64, and ef_construction=80"):
+        store.build_index(m=32, ef_construction=80)
+    assert indexes(connection, schema) == before
+
+
+@pytest.mark.parametrize("concurrently", [False, True])
+def test_an_index_is_built_anew_on_request(
+    store: PostgresStore, connection: Any, schema: str, concurrently: bool
+) -> None:
+    def options() -> list[list[str]]:
+        rows = connection.execute(
+            "select c.reloptions from pg_class c join pg_am m on m.oid = c.relam "
+            "where c.relnamespace = %s::regnamespace and m.amname = 'hnsw'",
+            [schema],
+        ).fetchall()
+        return [sorted(written) for (written,) in rows]
+
+    store.build_index(m=32)
+    assert store.build_index(ef_construction=80, rebuild=True, concurrently=concurrently) is True
+    assert options() == [["ef_construction=80", "m=32"]]
+    assert store.build_index(m=8, rebuild=True, concurrently=concurrently) is True
+    assert options() == [["ef_construction=80", "m=8"]]
+
+
+def test_a_rebuild_that_fails_leaves_the_index(
+    store: PostgresStore, connection: Any, schema: str
+) -> None:
+    store.build_index(m=32)
+    before = indexes(connection, schema)
+    with pytest.raises(psycopg.Error):
+        store.build_index(m=1_000, rebuild=True)
+    assert indexes(connection, schema) == before
+
+
+FIELDS: list[dict[str, Any]] = [
+    {"lang": "en"},
+    {"year": 7},
+    {"lang": {"$in": ["en", "de"]}},
+    {"year": {"$gte": 2_000}},
+    {"year": {"$lt": 0.1}},
+    {"year": {"$gt": 2**70}},
+    {"lang": {"$gt": "x"}},
+    {"baked": {"$gte": date(2024, 2, 29), "$lt": datetime(2024, 3, 1, 5)}},
+    {'it\'s 100 % "rye"': {"$gt": 5}},
+]
+
+
+@pytest.mark.parametrize("concurrently", [False, True])
+def test_fields_that_filters_ask_for_have_an_index(
+    store: PostgresStore, connection: Any, concurrently: bool
+) -> None:
+    names = ["lang", "year", "baked", 'it\'s 100 % "rye"']
+    store.upsert([Record("0", "rye", dict.fromkeys(names, 1))])
+    assert store.build_index() is True
+    assert store.build_index(filter_fields=names, concurrently=concurrently) is True
+    assert store.build_index(filter_fields=names, concurrently=concurrently) is False
+    connection.execute("set enable_seqscan = off")
+    session = Session(SyncRuntime(), connection)
+    for filter in FIELDS:
+        passing = Where(parsed(filter))
+        statement = sql.SQL("explain ") + store._backend._statements.count(False, passing.sql)
+        rows = run_sync(session.execute(statement, passing.values))
+        assert "Index Cond" in "\n".join(row[0] for row in rows), filter
+
+
+def test_an_index_on_all_metadata_serves_as_it_is(
+    store: PostgresStore, connection: Any, schema: str
+) -> None:
+    connection.execute(f"create index mine on {schema}.docs using gin (metadata)")
+    store.build_index(filter_fields=["even"])
+    rows = connection.execute(
+        "select indexdef from pg_indexes where schemaname = %s and indexdef like '%%gin%%'",
+        [schema],
+    ).fetchall()
+    assert len(rows) == 1
+
+
+def test_an_index_that_broke_off_is_built_anew(
+    store: PostgresStore, connection: Any, schema: str
+) -> None:
+    store.build_index(filter_fields=["even"])
+    broken = "toastrack_%"
+    connection.execute(
+        "update pg_index set indisvalid = false from pg_class c where c.oid = indexrelid "
+        "and relnamespace = %s::regnamespace and relname like %s",
+        [schema, broken],
+    )
+    assert store.build_index(filter_fields=["even"]) is True
+    rows = connection.execute(
+        "select indisvalid from pg_index join pg_class c on c.oid = indexrelid "
+        "where relnamespace = %s::regnamespace and relname like %s",
+        [schema, broken],
+    ).fetchall()
+    assert rows == [(True,)] * 3
+
+
+def test_a_field_that_no_record_has_is_no_field(store: PostgresStore) -> None:
+    for name in ("evne", "ev\0en"):
+        with pytest.raises(StoreError, match="no record with the field"):
+            store.build_index(filter_fields=["even", name])

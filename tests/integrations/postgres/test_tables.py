@@ -25,6 +25,7 @@ from toastrack.stores import SyncRuntime, run_sync
 from toastrack_postgres import PostgresStore
 from toastrack_postgres.backend import PostgresBackend
 from toastrack_postgres.session import Session
+from toastrack_postgres.url import parse_url
 
 DIMENSIONS = 32
 A, B = Record("a", "rye bread keeps fresh", {"n": 1}), Record("b", "salt", {"n": 2})
@@ -846,3 +847,35 @@ def test_two_creators_at_once_with_different_spaces(make: Make, embedder: Embedd
     for number in range(5):
         stores = [make(f"docs{number}"), make(f"docs{number}", embedder=other)]
         assert sorted(at_once(*(partial(opened, store) for store in stores))) == [False, True]
+
+
+def test_all_that_is_wrong_with_a_table_is_said_at_once(
+    connection: Any, schema: str, embedder: Embedder
+) -> None:
+    connection.execute(
+        f"create table {schema}.docs (id bigint, text json, metadata jsonb, embedding halfvec)"
+    )
+    with pytest.raises(StoreError) as error:
+        PostgresStore(connection, "docs", schema=schema, embedder=embedder).open()
+    for says in (
+        "lacks the columns document_id text, chunk integer, text_hash bytea",
+        "column id is bigint and must be text or character varying",
+        "column text is json",
+        "embedding is halfvec without a size",
+        "id is not unique; make it the primary key",
+    ):
+        assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "conninfo"),
+    [
+        ("postgresql:///db", "postgresql:///db"),
+        ("postgres:///db?table=t&host=/tmp", "postgres:///db?host=/tmp"),
+        ("postgresql://u@h:1/db?table=t&sslmod=x&schema=s".replace("sslmod", "sslmode"), None),
+    ],
+)
+def test_a_url_of_libpqs_stays_one(url: str, conninfo: str | None) -> None:
+    found = parse_url(url)
+    assert found.conninfo == (conninfo or "postgresql://u@h:1/db?sslmode=x")
+    assert "conninfo" not in repr(found)

@@ -14,7 +14,7 @@ import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from toastrack import Embedder, Record
-from toastrack.errors import SpaceMismatchError, StoreError
+from toastrack.errors import SpaceMismatchError, StoreError, UnsupportedError
 from toastrack_qdrant import AsyncQdrantStore, QdrantStore, point_id
 
 if TYPE_CHECKING:
@@ -180,6 +180,9 @@ def test_points_without_our_payload_are_not_adopted(
         host.upsert("other", [models.PointStruct(id=1, vector=axis(0), payload={"id": "x"})])
         with pytest.raises(StoreError, match="1 points whose payload lacks id, document_id, text"):
             QdrantStore(host, "other", embedder=embedder, adopt=True).open()
+        # Nobody is told to adopt what cannot be.
+        with pytest.raises(StoreError, match="1 points whose payload lacks id, document_id, text"):
+            QdrantStore(host, "other", embedder=embedder).open()
 
 
 def test_points_that_come_later_keep_their_own_id(client: QdrantClient, embedder: Embedder) -> None:
@@ -635,3 +638,74 @@ def test_what_changes_before_it_is_deleted_stays(
             patched.setattr(host, "delete", delete_later)
             assert store.delete(filter=filter) == 1, filter
         assert [record and record.id for record in store.get(["a", "b"])] == [None, "b"], filter
+
+
+def test_fields_that_filters_ask_for_have_an_index(
+    make_engine: MakeEngine, embedder: Embedder
+) -> None:
+    client = make_engine()
+    store = QdrantStore(client, "docs", embedder=embedder)
+    metadata: list[dict[str, Any]] = [
+        {"lang": "en", "year": 2020, "draft": True, "it is": 1.5, "tags": ["a"]},
+        {"lang": "de", "year": 7.5, "draft": False, "it is": "text", "tags": None},
+        {"lang": 7, "year": 2**70, "it is": 3},
+    ]
+    store.upsert(
+        Record(f"r{number}", "rye", values, vector=axis(number))
+        for number, values in enumerate(metadata)
+    )
+    names = ["lang", "year", "draft", "it is"]
+    assert store.build_index(filter_fields=names) is True
+    assert store.build_index(filter_fields=names) is False
+    schema = client.get_collection("docs").payload_schema
+    assert {path: found.data_type.value for path, found in schema.items()} == {
+        "document_id": "keyword",
+        "metadata.lang": "keyword",
+        "metadata.year": "float",
+        "metadata.draft": "bool",
+        'metadata."it is"': "float",
+    }
+    found = store.search(axis(0), filter={"year": {"$gte": 100}})
+    assert {match.id for match in found} == {"r0", "r2"}
+    for name in ("nobody", "tags"):
+        with pytest.raises(StoreError, match=f"in the field '{name}'"):
+            store.build_index(filter_fields=["lang", name])
+    with pytest.raises(UnsupportedError, match="quote or backslash"):
+        store.build_index(filter_fields=['say "hi"'])
+
+
+def test_an_index_of_another_kind_is_made_anew_on_request(
+    make_engine: MakeEngine, embedder: Embedder
+) -> None:
+    client = make_engine()
+    store = QdrantStore(client, "docs", embedder=embedder)
+    store.upsert([Record("a", "rye", {"year": 2020}, vector=axis(0))])
+    keyword = models.PayloadSchemaType.KEYWORD
+    client.create_payload_index("docs", "metadata.year", keyword)
+    with pytest.raises(StoreError, match=r"index for keyword, .* one for float\. .*rebuild=True"):
+        store.build_index(filter_fields=["year"])
+    assert store.build_index(filter_fields=["year"], rebuild=True) is True
+    schema = client.get_collection("docs").payload_schema
+    assert schema["metadata.year"].data_type == models.PayloadSchemaType.FLOAT
+
+
+def test_other_settings_than_the_collection_has_are_refused(
+    make_engine: MakeEngine, embedder: Embedder
+) -> None:
+    client = make_engine()
+
+    def store(m: int | None) -> QdrantStore:
+        config = None if m is None else models.HnswConfigDiff(m=m)
+        return QdrantStore(client, "docs", embedder=embedder, hnsw_config=config)
+
+    store(32).upsert([Record("a", "rye", vector=axis(0))])
+    assert store(32).build_index() is False
+    assert store(None).build_index(rebuild=True) is False
+    with pytest.raises(StoreError) as error:
+        store(16).build_index()
+    assert "m=32" in str(error.value)
+    assert "m=16" in str(error.value)
+    assert "rebuild=True" in str(error.value)
+    assert store(16).build_index(rebuild=True) is True
+    assert client.get_collection("docs").config.hnsw_config.m == 16
+    assert store(16).build_index() is False

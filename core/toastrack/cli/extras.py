@@ -1,0 +1,55 @@
+"""What a command needs that is not installed, all of it at once."""
+
+from __future__ import annotations
+
+from toastrack.errors import MissingExtraError
+from toastrack.models.engine_choice import is_installed
+from toastrack.stores.addresses import needed_for
+
+# What runs a model, with what both engines need beside it.
+_BESIDE = ("huggingface_hub", "tokenizers", "semantic_text_splitter")
+_ENGINES = {"openvino": "openvino", "local": "sentence_transformers"}
+
+
+def check_extras(url: str | None, *, engine: bool = True) -> None:
+    """Raise ``MissingExtraError`` for all that a command on a store lacks, with one command for it.
+
+    Args:
+        url: The store's address; None for a command that needs none.
+        engine: The command runs a model.
+    """
+    missing: list[str] = []
+    extras: list[str] = []
+    wanted = [] if url is None else [needed_for(url)]
+    if engine:
+        wanted.append(engine_needed())
+    for extra, packages in wanted:
+        lacking = [package for package in packages if not is_installed(package)]
+        if lacking:
+            missing += lacking
+            extras.append(extra)
+    if missing:
+        raise MissingExtraError(", ".join(missing), ",".join(extras))
+
+
+def engine_needed() -> tuple[str, tuple[str, ...]]:
+    """Return the extra of the engine that is there, else of the one without torch."""
+    extra = next((extra for extra, package in _ENGINES.items() if is_installed(package)), None)
+    extra = extra or best_engine()
+    return extra, (_ENGINES[extra], *_BESIDE)
+
+
+def best_engine() -> str:
+    """Return the extra of an engine for a machine that has none: without torch where that goes."""
+    import platform
+    import sys
+
+    # https://pypi.org/project/openvino/#files
+    machine = platform.machine().lower()
+    is_there = (sys.platform, machine) in (
+        ("linux", "x86_64"),
+        ("linux", "aarch64"),
+        ("darwin", "arm64"),
+        ("win32", "amd64"),
+    )
+    return "openvino" if is_there else "local"
