@@ -17,7 +17,9 @@ import pytest
 
 from toastrack import Match, Record, Report
 from toastrack.errors import RecordError
-from toastrack.stores.checks import checked, text_hash, unit_vector
+from toastrack.stores.checks import checked
+from toastrack.stores.hashes import text_hash
+from toastrack.stores.vectors import unit_vector
 from toastrack.stores.windows import record_windows
 
 NAN, INFINITY = float("nan"), float("inf")

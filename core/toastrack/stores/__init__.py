@@ -13,9 +13,9 @@ from toastrack.stores.backend import (
     RetryingSession,
 )
 from toastrack.stores.base import AsyncBaseStore, BaseStore
-from toastrack.stores.checks import text_hash
 from toastrack.stores.description import Description
 from toastrack.stores.formats import format_of, from_recorded, to_recorded
+from toastrack.stores.hashes import text_hash
 from toastrack.stores.id_set import IdSet
 from toastrack.stores.own_client import OwnClient
 from toastrack.stores.plan import Row, Status, WriteBatch, WriteResult

@@ -10,8 +10,8 @@ from toastrack.embedder import Embedder
 from toastrack.filters import Filter
 from toastrack.records import Match, Record, Report
 from toastrack.space import EmbeddingSpace
+from toastrack.stores.arguments import filter_to_delete, ids_to_delete, listed
 from toastrack.stores.backend import Backend, S
-from toastrack.stores.checks import filter_to_delete, ids_to_delete, listed
 from toastrack.stores.description import Description
 from toastrack.stores.flow import O, StoreFlow
 from toastrack.stores.protocol import AsyncOnWrite, ChooseEmbedder, Document, OnProgress, OnWrite

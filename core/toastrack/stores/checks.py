@@ -1,30 +1,21 @@
-"""What a record, a vector, a filter, ``k`` and a list of ids may be."""
+"""What a record may be that is stored."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from toastrack.errors import FilterError, RecordError
-from toastrack.filters import Filter, checked_filter
-from toastrack.records import Reading, Record
-from toastrack.utils import arrays
+from toastrack.errors import RecordError
+from toastrack.records import Record
+from toastrack.stores.hashes import vector_digest
+from toastrack.stores.vectors import unit_vector, vector_of
 from toastrack.utils.numbers import MAX_INT_BITS, plain
 from toastrack.utils.text import check_unicode, shown
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 # A call of Python's for each level: it makes 1,000 in all.
 _MAX_DEPTH = 700
-# What hosts count in: 64 bits, with a sign.
-_MAX_K = 2**63 - 1
-# What rounding to float32 leaves of length 1: half of 2**-23 in each number, squared twice that.
-_ONE = 2**-23
 
 
 def checked(record: Record, *, dimensions: int | None) -> Record:
@@ -83,156 +74,6 @@ def _with(record: Record, metadata: dict[str, Any], chunk: int | None) -> Record
         object.__setattr__(made, "reading", replace(reading, vector=None))
         object.__setattr__(made, "vector_from_text", record.vector_from_text)
     return made
-
-
-def vector_digest(vector: arrays.Vector) -> bytes | None:
-    """Return the sha256 of a vector as float32, None for what is none."""
-    import numpy as np
-
-    try:
-        return hashlib.sha256(np.asarray(vector, dtype="<f4").tobytes()).digest()
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
-def text_digest(text: str) -> bytes:
-    """Return the sha256 of a text."""
-    return hashlib.sha256(text.encode("utf-8")).digest()
-
-
-def stored_hash(record: Record, max_tokens: int, space: str) -> bytes | None:
-    """Return the hash of a record whose vector is still what a store gave with it, else None.
-
-    One that was embedded is taken so only in the same space, with the same limit and text.
-    """
-    reading = record.reading
-    if reading is None or record.vector is None or reading.space != space:
-        return None
-    if record.vector_from_text:
-        embedded = text_hash(replace(record, vector=None), max_tokens)
-        return embedded if embedded == reading.text_hash else None
-    return reading.text_hash if reading.text == text_digest(record.text) else None
-
-
-def read_record(
-    record: Record,
-    stored: bytes,
-    vector: arrays.FloatVector | None,
-    *,
-    space: str,
-    limits: Collection[int],
-) -> Record:
-    """Return a record as a store hands it out.
-
-    Args:
-        record: As the host gives it.
-        stored: Its hash; empty where somebody else wrote it.
-        vector: Its vector, if that was asked for.
-        space: The digest of the store's embedding space.
-        limits: The numbers of tokens that its text may have been cut at; none if nobody knows.
-    """
-    if not stored or not limits:
-        return replace(record, vector=vector)
-    digest = None if vector is None else vector_digest(vector)
-    return replace(
-        record,
-        vector=vector,
-        vector_from_text=any(text_hash(record, limit) == stored for limit in limits),
-        reading=Reading(space, stored, text_digest(record.text), digest),
-    )
-
-
-def text_hash(record: Record, max_tokens: int) -> bytes:
-    """Return 32 bytes that change whenever the stored vector would.
-
-    sha256 over the text's sha256, the effective limit, and either "embedded" or the bytes of a
-    ready vector.
-    """
-    text = text_digest(record.text)
-    source = b"embedded"
-    if record.vector is not None:
-        import numpy as np
-
-        source = np.asarray(record.vector, dtype="<f4").tobytes()
-    return hashlib.sha256(b"".join((text, b"%d" % max_tokens, source))).digest()
-
-
-def vector_of(record: Record) -> str:
-    """Say in an error which vector is meant."""
-    return f"Record {record.id!r}: its vector"
-
-
-def unit_vector(vector: arrays.Vector, what: str, dimensions: int | None) -> arrays.FloatVector:
-    """Return a vector at length 1: float32 of shape ``(dimensions,)``.
-
-    Raises ``RecordError``, starting with ``what``, for another size, NaN, infinity or zero.
-    """
-    import numpy as np
-
-    values = _numbers(vector, what)
-    if values.ndim != 1 or (dimensions is not None and len(values) != dimensions):
-        raise RecordError(f"{what} has shape {values.shape}, not ({dimensions},).")
-    if isinstance(vector, np.ndarray) and vector.dtype == np.float32:
-        # Squares of float32 fit float64 well, so most vectors need a single look.
-        squares = float(values @ values)
-        if abs(squares - 1) < _ONE:
-            return values.astype(np.float32)  # to the bit as it came
-        if 0 < squares < math.inf:
-            return (values / math.sqrt(squares)).astype(np.float32)
-    if not np.isfinite(values).all():
-        position = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise RecordError(f"{what} holds {values[position]} at position {position}.")
-    largest = float(np.abs(values).max(initial=0.0))
-    if not largest:
-        raise RecordError(f"{what} has length 0; cosine needs a direction.")
-    values = values / largest  # or the squares of very long and short vectors leave float64
-    return (values / np.linalg.norm(values)).astype(np.float32)
-
-
-def _numbers(vector: arrays.Vector, what: str) -> NDArray[np.float64]:
-    """Return a vector as float64; what numpy would make numbers of, such as texts, is none."""
-    import numpy as np
-
-    try:
-        found = np.asarray(vector)
-        if found.dtype.kind in "biuf":
-            return found.astype(np.float64, copy=False)
-        if found.dtype.kind != "O":
-            raise ValueError
-        values = np.empty(found.shape)
-        for position, value in enumerate(found.flat):
-            if isinstance(value, (str, bytes)):
-                raise ValueError
-            values.flat[position] = math.nan if value is None else float(value)
-    except OverflowError:
-        raise RecordError(f"{what} holds a number that no float can hold.") from None
-    except (TypeError, ValueError):
-        raise RecordError(f"{what} is not a list of numbers.") from None
-    return values
-
-
-def float32_vector(vector: arrays.Vector, what: str, dimensions: int) -> arrays.FloatVector:
-    """Return a vector as float32 for ``normalise``, which is left to do if it was float32 before.
-
-    Raises ``RecordError`` as ``unit_vector`` does.
-    """
-    import numpy as np
-
-    if not isinstance(vector, np.ndarray) or vector.dtype != np.float32:
-        return unit_vector(vector, what, dimensions)
-    if vector.shape != (dimensions,):
-        raise RecordError(f"{what} has shape {vector.shape}, not ({dimensions},).")
-    return np.asarray(vector, dtype=np.float32)
-
-
-def normalise(vectors: arrays.FloatMatrix, what: Callable[[int], str]) -> None:
-    """Bring each row of float32 ``(rows, dimensions)`` to length 1, as ``unit_vector`` does."""
-    import numpy as np
-
-    squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
-    # Written so that NaN is among them.
-    for row in np.flatnonzero(~(np.abs(squares - 1) < _ONE)).tolist():
-        vectors[row] = unit_vector(vectors[row], what(row), None)
 
 
 def _check_text(text: str, what: str) -> None:
@@ -304,61 +145,3 @@ def _json(value: Any, where: str, depth: int) -> Any:
         f"{where} holds {type(given).__name__} {shown(given, 40)}, which JSON cannot give back as "
         "it is. Use str, int, float, bool, None, list or dict."
     )
-
-
-def checked_k(k: int) -> int:
-    """Return how many are wanted, or raise ``ValueError`` before a model is loaded for it."""
-    number = plain(k)
-    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-        raise ValueError(f"k={shown(k)} must be a whole number of at least 0.")
-    if number > _MAX_K:
-        raise ValueError(f"k={shown(k)} is more than a host can count; take {_MAX_K:,} for all.")
-    return number
-
-
-def checked_score(score: float | None) -> float:
-    """Return what a score must be at least, or raise ``ValueError`` for what can be none.
-
-    None and -1 are of every record: a host may compute a little less.
-    """
-    if score is None:
-        return -math.inf
-    number = plain(score)
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not -1 <= number <= 1:
-        raise ValueError(f"min_score={shown(score)} is no cosine similarity: they go from -1 to 1.")
-    return number if number > -1 else -math.inf
-
-
-def ids_to_delete(
-    ids: Iterable[str] | None, documents: Iterable[str] | None
-) -> tuple[list[str], list[str]]:
-    """Return both as lists; neither is a mistake."""
-    if ids is None and documents is None:
-        raise ValueError("Say what to delete: ids=, documents= or filter=.")
-    return listed("ids", ids or ()), listed("documents", documents or ())
-
-
-def filter_to_delete(
-    filter: Filter, ids: Iterable[str] | None, documents: Iterable[str] | None
-) -> dict[str, Any]:
-    """Return a checked filter; one that filters nothing is a mistake, and so are ids beside it."""
-    if ids is not None or documents is not None:
-        raise ValueError("delete() takes ids= and documents=, or a filter=, and never both.")
-    checked = checked_filter(filter)
-    if not checked:
-        raise FilterError(
-            "An empty filter would delete every record. Say which by a filter, or delete them by "
-            "their documents: delete(documents=store.document_ids())."
-        )
-    return checked
-
-
-def listed(name: str, values: Iterable[str]) -> list[str]:
-    """Return a list of ids; one str is a mistake, not a list of letters."""
-    if isinstance(values, str):
-        raise TypeError(f"{name} takes a list of str and was given one str. Write [id].")
-    found = list(values)
-    for value in found:
-        if not isinstance(value, str):
-            raise TypeError(f"{name} takes str and was given {value!r:.60}.")
-    return found

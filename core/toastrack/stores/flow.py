@@ -13,12 +13,14 @@ from toastrack.errors import StoreError
 from toastrack.filters import Filter, checked_fields, checked_filter
 from toastrack.records import Match, Record, Report
 from toastrack.space import EmbeddingSpace
+from toastrack.stores.arguments import checked_k, checked_score
 from toastrack.stores.backend import Backend, CollectionChangedError, Retry, S
-from toastrack.stores.checks import checked_k, checked_score, read_record, unit_vector
+from toastrack.stores.hashes import read_record
 from toastrack.stores.pipeline import write_all
 from toastrack.stores.plan import Row
 from toastrack.stores.protocol import ChooseEmbedder
 from toastrack.stores.space_check import check_space, missing_space
+from toastrack.stores.vectors import unit_vector
 from toastrack.stores.windows import WindowReader
 from toastrack.utils import arrays
 from toastrack.utils.forks import after_fork, keep_for_ever, process_of

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from toastrack.batching.encoder import EncodingStream
 from toastrack.records import Record, Report
-from toastrack.stores.checks import stored_hash, text_hash
+from toastrack.stores.hashes import stored_hash, text_hash
 from toastrack.stores.windows import Window
 from toastrack.utils import arrays
 

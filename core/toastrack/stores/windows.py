@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from toastrack.errors import RecordError
 from toastrack.records import Record
-from toastrack.stores.checks import checked_fields, float32_vector, normalise, vector_of
+from toastrack.stores.checks import checked_fields
+from toastrack.stores.vectors import float32_vector, normalise, vector_of
 
 if TYPE_CHECKING:
     from toastrack.stores.protocol import Document

@@ -28,7 +28,7 @@ from psycopg.errors import AdminShutdown, DiskFull
 
 from toastrack import Embedder, Record, Report, errors, ingest
 from toastrack.ingestion.ingest import Progress
-from toastrack.stores.checks import text_hash
+from toastrack.stores.hashes import text_hash
 from toastrack_postgres import AsyncPostgresStore, EmbeddedPostgres, PostgresStore
 from toastrack_postgres.reconnecting import (
     LONG_BACKOFF,
