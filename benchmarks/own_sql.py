@@ -1,6 +1,6 @@
 """What a text in a statement costs beside the model: QueryText against a ready vector.
 
-    python benchmarks/own_sql.py [CALLS]
+    python benchmarks/own_sql.py [--calls 2000]
 
 The same search in hand-written SQL, over one table in an embedded Postgres: once with a vector that is
 ready, packed by pgvector-python, and once with a text, whose vector comes from a model that takes no
@@ -10,7 +10,7 @@ process had a processor, mean of the calls, which a busy machine does not change
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 from statistics import mean, median
 from tempfile import TemporaryDirectory
@@ -85,4 +85,8 @@ def main(calls: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 2_000)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--calls", type=int, default=2_000, help="of each kind")
+    main(parser.parse_args().calls)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,11 +41,11 @@ def ingested(*records: Record) -> Body:
     def call(flow: Any) -> Coroutine[Any, Any, Any]:
         def work(wait_for: Callable[[Any], Any]) -> Any:
             def write(documents: Any, on_write: Any) -> Any:
-                read = IterableReader(document_windows, documents)
+                read = IterableReader(partial(document_windows, moves=False), documents)
                 return wait_for(flow.write(read, on_write))
 
             store: Any = SimpleNamespace(
-                embedder=flow.embedder, replace_many=write, _check=flow.backend.check
+                embedder=flow.embedder, _ingest=write, _check=flow.backend.check
             )
             return ingest(records, store)
 

@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from chromadb.api import AsyncClientAPI, ClientAPI
-from chromadb.errors import NotFoundError
 
 from toastrack import Embedder, Match
 from toastrack.errors import StoreError
@@ -18,6 +17,7 @@ from toastrack.stores import (
     Filter,
     OwnClient,
     RetryingSession,
+    SyncRuntime,
     arrays,
     run_sync,
 )
@@ -259,29 +259,20 @@ def open_collection(
             f"chromadb.PersistentClient(path), not {type(client).__name__}. For an AsyncHttpClient "
             "there is AsyncChromaStore."
         )
-    # Then Chroma itself wrote down which model it was, in place of a space.
-    adopt = adopt or _is_of(client, name, embedder)
     backend = _OwnFunctionBackend(
         client,
         name,
         function=lambda space: ToastrackEmbeddingFunction.recorded(embedder, space),
         configuration=configuration,
     )
+    backend.runtime = SyncRuntime()
+    # If it was, Chroma itself wrote down which model it is, in place of a space.
+    made = partial(backend.was_made_with, ToastrackEmbeddingFunction(embedder=embedder))
+    adopt = adopt or run_sync(backend.in_session(made, reads=True, retry="short"))
     store = BaseStore(backend, embedder=embedder, create=create, adopt=adopt)
     run_sync(store._flow.ready())
     function: Any = ToastrackEmbeddingFunction.recorded(embedder, embedder.space)
     return client.get_collection(name, embedding_function=function)
-
-
-def _is_of(client: ClientAPI, name: str, embedder: Embedder) -> bool:
-    """Tell whether a collection was made with our registered function, of the same settings."""
-    try:
-        found = client.get_collection(name, embedding_function=None)
-    except (NotFoundError, ValueError):
-        return False
-    recorded = (found.configuration_json or {}).get("embedding_function") or {}
-    ours = ToastrackEmbeddingFunction(embedder=embedder)
-    return (recorded.get("name"), recorded.get("config")) == (ours.name(), ours.get_config())
 
 
 class _OwnFunctionBackend(ChromaBackend):
@@ -300,3 +291,12 @@ class _OwnFunctionBackend(ChromaBackend):
                 "embedder=..., adopt=True).rebuild() makes it a collection of toastrack's."
             )
         return True
+
+    async def was_made_with(
+        self, function: ToastrackEmbeddingFunction, session: RetryingSession
+    ) -> bool:
+        """Tell whether the collection is there and records this function with these settings."""
+        found = await self.lookup(session, self.label)
+        recorded = (found.configuration_json if found else {}).get("embedding_function") or {}
+        ours = function.name(), function.get_config()
+        return (recorded.get("name"), recorded.get("config")) == ours

@@ -704,15 +704,16 @@ def test_a_filter_may_be_large(store: Store) -> None:
     assert store.search(axis(0), filter=many) == []
     any_of = {"$or": [{key: value} for key, value in many.items()]}
     assert [match.id for match in store.search(axis(0), filter=any_of)] == ["all", "one"]
+    store.delete(["all"])  # a host would unpack it again for every value
     ints = [2**60 + number for number in range(40_000)]
     assert [match.id for match in store.search(axis(0), filter={"n": {"$in": ints}})] == ["one"]
     texts = [f"t{number}" for number in range(40_000)]
     assert store.search(axis(0), filter={"k7": {"$in": texts}}) == []
-    assert len(store.search(axis(0), filter={"k7": {"$nin": texts}})) == 2
+    assert len(store.search(axis(0), filter={"k7": {"$nin": texts}})) == 1
     deep: dict[str, Any] = {"k7": 7}
     for _ in range(15):
         deep = {"$or": [{"$and": [deep, {"k7": {"$ne": 8}}]}, {"k7": 9}]}
-    assert len(store.search(axis(0), filter=deep)) == 2
+    assert len(store.search(axis(0), filter=deep)) == 1
     for _ in range(15):
         deep = {"$or": [deep]}
     with pytest.raises(FilterError, match="deep"):
