@@ -16,7 +16,7 @@ np = pytest.importorskip("numpy", reason="numpy is not installed")
 from psycopg.conninfo import make_conninfo
 
 from toastrack import Embedder, Record
-from toastrack.errors import StoreError
+from toastrack.errors import StoreError, UnsupportedError
 from toastrack_postgres import (
     AsyncPostgresStore,
     DocumentText,
@@ -174,6 +174,14 @@ def test_a_table_partitioned_by_hash_of_the_id_works(
             )
         assert store.build_index(concurrently=concurrently) is True
         assert store.build_index(concurrently=concurrently) is False
+        with pytest.raises(StoreError, match=r"m=16, and m=8 .* rebuild=True"):
+            store.build_index(m=8, concurrently=concurrently)
+        if concurrently:
+            for what in ({"rebuild": True}, {"filter_fields": ["n"]}):
+                with pytest.raises(UnsupportedError, match=r"without concurrently="):
+                    store.build_index(concurrently=True, **what)
+        else:
+            assert store.build_index(m=8, rebuild=True, filter_fields=["n"]) is True
         (parts,) = admin.execute(
             "select count(*) from pg_index i join pg_class c on c.oid = i.indexrelid "
             "join pg_am m on m.oid = c.relam "
