@@ -29,7 +29,7 @@ test-rest: $(VENV)/dev  ## Run those that it leaves out: more kinds of store, an
 test-all: test test-rest  ## Run both, which is every test
 
 test-containers: $(VENV)/dev $(MODELS)/made  ## Run the store tests against databases in containers, and others on Python 3.13
-	@TOASTRACK_TEST_CONTAINERS=1 $(PYTEST) tests/containers tests/contract \
+	@TOASTRACK_TEST_CONTAINERS=1 $(PYTEST) -m "not rest" tests/containers tests/contract \
 	  tests/test_docs.py::test_what_needs_a_server_runs
 	@PYTHON=$(BIN)/python .ci/trixie $(MODELS)
 

@@ -302,6 +302,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         elsewhere = [item for item in items if not _is_for_any_host(item)]
         items[:] = [item for item in items if _is_for_any_host(item)]
         config.hook.pytest_deselected(items=elsewhere)
+    if services.wanted():
+        return  # each kind meets another server there
     for item in items:
         call = getattr(item, "callspec", None)
         kind = call.params.get("kind") if call else None
