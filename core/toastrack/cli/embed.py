@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -53,7 +54,10 @@ def _print(vectors: arrays.FloatMatrix, form: Format) -> None:
     if form == "numpy":
         import numpy as np
 
-        np.save(sys.stdout.buffer, vectors, allow_pickle=False)
+        # numpy asks a file where it stands, which a pipe does not know.
+        file = io.BytesIO()
+        np.save(file, vectors, allow_pickle=False)
+        sys.stdout.buffer.write(file.getvalue())
         return
     # Nine digits tell one float32 from every other.
     rows = [[float(f"{number:.9g}") for number in vector] for vector in vectors.tolist()]
