@@ -454,40 +454,23 @@ def test_a_connection_without_an_embedder_says_so(conninfo: str) -> None:
 # -- executemany --------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def ready_vectors(monkeypatch: pytest.MonkeyPatch, watched: Watched) -> Watched:
-    """Thousands of texts, which take a model minutes: the vectors of a text's length."""
-
-    def vectors(texts: Any) -> Any:
-        watched._note(watched.documents, texts)
-        return np.array([np.full(32, 1 + len(text) % 7, np.float32) for text in texts])
-
-    async def avectors(texts: Any) -> Any:
-        await asyncio.sleep(0)
-        watched.documents.append(list(texts))
-        return vectors(texts)
-
-    monkeypatch.setattr(watched, "embed_documents", vectors)
-    return watched
-
-
 INSERT = "insert into vector_loaves (id, embedding) values (%s, %s)"
 
 
-def test_executemany_reads_windows_of_a_thousand(connection: Any, ready_vectors: Watched) -> None:
+def test_executemany_reads_windows_of_a_thousand(connection: Any, watched: Watched) -> None:
     read = 0
     seen: list[int] = []
 
     def rows() -> Iterator[tuple[int, DocumentText]]:
         nonlocal read
         for read in range(1, 2_502):
-            seen.append(len(ready_vectors.documents))
+            seen.append(len(watched.documents))
             yield read, DocumentText(f"loaf {read}")
 
     with connection.cursor() as cursor:
         cursor.executemany(INSERT, rows())
         assert cursor.rowcount == 2_501
-    assert [len(texts) for texts in ready_vectors.documents] == [1_000, 1_000, 501]
+    assert [len(texts) for texts in watched.documents] == [1_000, 1_000, 501]
     # The generator was asked for the second thousand when the first was embedded.
     assert seen[0] == 0
     assert seen[1_000] == 1
@@ -496,9 +479,7 @@ def test_executemany_reads_windows_of_a_thousand(connection: Any, ready_vectors:
 
 
 @pytest.mark.parametrize("count", [0, 1, 999, 1_000, 1_001])
-def test_executemany_returns_as_psycopg_does(
-    connection: Any, ready_vectors: Watched, count: int
-) -> None:
+def test_executemany_returns_as_psycopg_does(connection: Any, watched: Watched, count: int) -> None:
     rows = [(n, DocumentText("loaf")) for n in range(count)]
     with connection.cursor() as cursor:
         cursor.executemany(f"{INSERT} returning id", rows, returning=True)
@@ -526,7 +507,7 @@ def test_executemany_embeds_a_text_once_a_window(connection: Any, watched: Watch
     assert (watched.documents, watched.queries) == ([["rye"]], [["rye"]])
 
 
-def test_executemany_looks_at_all_its_windows(connection: Any, ready_vectors: Watched) -> None:
+def test_executemany_looks_at_all_its_windows(connection: Any, watched: Watched) -> None:
     rows: list[Any] = [(n, None, DocumentText("loaf")) for n in range(1_001)]
     rows.append((1_001, DocumentText("loaf"), None))
     with (
@@ -577,17 +558,17 @@ def test_copy(connection: Any, watched: Watched, kind: str, binary: bool, types:
     assert_embedded(connection, kind, TEXTS, watched)
 
 
-def test_copy_holds_rows_back(connection: Any, ready_vectors: Watched) -> None:
+def test_copy_holds_rows_back(connection: Any, watched: Watched) -> None:
     row: list[Any] = [0, None]
     with connection.cursor().copy("copy vector_loaves (id, embedding) from stdin") as copying:
         copying.write_row(row)  # nothing to wait for
         for row[0] in range(1, 601):
             row[1] = DocumentText(f"loaf {row[0]}")
             copying.write_row(row)
-            assert len(ready_vectors.documents) == row[0] // 256
+            assert len(watched.documents) == row[0] // 256
         copying.write_row([601, None])
         copying.write("602\t\\N\n")
-    assert [len(texts) for texts in ready_vectors.documents] == [256, 256, 88]
+    assert [len(texts) for texts in watched.documents] == [256, 256, 88]
     assert connection.execute(
         "select count(*), count(embedding), max(id) from vector_loaves"
     ).fetchone() == (603, 600, 602)
@@ -1009,7 +990,7 @@ def test_asynchronous_executemany_of_several_windows(
 
     async def embed(texts: Any) -> Any:
         calls.append((len(texts), read))
-        return np.ones((len(texts), 32), np.float32)
+        return await Watched.aembed_documents(watched, texts)
 
     monkeypatch.setattr(watched, "aembed_documents", embed)
 
