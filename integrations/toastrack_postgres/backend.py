@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from threading import Thread
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from zlib import crc32
 
 import psycopg
@@ -45,9 +44,17 @@ from toastrack_postgres.codec import (
 from toastrack_postgres.connections import Connections, Use
 from toastrack_postgres.embedded import OwnServer
 from toastrack_postgres.filters import Where
+from toastrack_postgres.index_kinds import Indexed, Kind, read_indexes
 from toastrack_postgres.index_memory import FullMemory
 from toastrack_postgres.progress import reporting
 from toastrack_postgres.reconnecting import Outage
+from toastrack_postgres.search_plan import (
+    SearchOptions,
+    SearchPlan,
+    check_ef_search,
+    no_such_index,
+    planned,
+)
 from toastrack_postgres.session import Rows, Session, is_inside_transaction
 from toastrack_postgres.space_comment import recorded_in, with_recorded
 from toastrack_postgres.sql import Statements
@@ -70,8 +77,6 @@ _SECONDS_BETWEEN_TRIES = 0.1
 # https://github.com/pgvector/pgvector/blob/master/CHANGELOG.md: iterative scans came with 0.8
 _MIN_PGVECTOR = (0, 8)
 
-_MIN_EF_SEARCH, _MAX_EF_SEARCH = 40, 1_000
-_FILTERED_EF_SEARCH = 400
 _PAGE = 10_000
 _VECTOR_PAGE = 1_000
 # Rows in one statement: enough to make it cheap, few enough that the server soon has work.
@@ -80,12 +85,13 @@ _PART = 64
 _BUCKETS = 256
 
 
-@dataclass(frozen=True)
-class SearchOptions:
-    """What only Postgres' search knows: a condition in SQL, and the values of its placeholders."""
+class _Seen(NamedTuple):
+    """The indexes of the vectors when they were last looked at."""
 
-    where: sql.Composable | None = None
-    params: Mapping[str, Any] = field(default_factory=dict)
+    mark: str | None = None
+    """What the server said of those that are valid; another one when that changes."""
+    usable: tuple[Indexed, ...] = ()
+    any: bool = False
 
 
 class PostgresBackend(BackendBase):
@@ -101,7 +107,9 @@ class PostgresBackend(BackendBase):
         schema: str | None = None,
         create: bool = False,
         storage: VectorType = "halfvec",
+        ef_search: int | None = None,
     ) -> None:
+        check_ef_search(ef_search)
         if storage not in ("halfvec", "vector"):
             raise ValueError(f"storage={storage!r} is not 'halfvec' or 'vector'.")
         self._given = given
@@ -109,6 +117,8 @@ class PostgresBackend(BackendBase):
         self._schema = None if schema is None else statements.check_name("Schema", schema)
         self._may_create = create
         self._new_storage: VectorType = storage
+        self._ef_search = ef_search
+        self._seen = _Seen()
         self.given_label = f"{schema}.{table}" if schema else table
         """The table as the user wrote it."""
         self.label = self.given_label
@@ -464,22 +474,47 @@ class PostgresBackend(BackendBase):
         if exact:
             await self._check_found(session)
         else:
-            settings = _search_settings(k, filtered=bool(conditions))
-            self._compare_found(await session.execute(self._statements.search_settings, settings))
-            rows = await session.execute(self._statements.search(conditions, exact=False), values)
-            if len(rows) < k:
-                # Without an index that answer was exact already.
-                exact = bool(await session.execute(statements.VECTOR_INDEXES, [self._oid]))
+            plan, exact = await self._plan(session, k, options, filtered=bool(conditions))
+            if plan.on is None or not plan.candidates:
+                statement = self._statements.search(conditions, exact=False)
+            else:
+                values["toastrack_candidates"] = plan.candidates
+                statement = self._statements.search_again(plan.on, self._storage, conditions)
+            rows = await session.execute(statement, values)
+            compared = rows[0][6] if rows and plan.candidates else 0
+            # Without an index that answer was exact already.
+            exact = exact and plan.is_short(len(rows), compared, k)
         if exact:
+            values.pop("toastrack_candidates", None)
             rows = await session.execute(self._statements.search(conditions, exact=True), values)
         matches = [
             Match(id, text, float(score), json.loads(metadata or "{}"), document, chunk)
-            for id, text, metadata, document, chunk, score in rows
+            for id, text, metadata, document, chunk, score, *_ in rows
             # A row of zeros has no cosine. It stands behind all others, and is in no HNSW index.
             if not math.isnan(score)
         ]
         # A relaxed index scan may swap neighbours; equal scores stand in the order of their ids.
         return sorted(matches, key=lambda match: (-match.score, match.id))
+
+    async def _plan(
+        self, session: Session, k: int, options: SearchOptions, *, filtered: bool
+    ) -> tuple[SearchPlan, bool]:
+        """Tell the server how the search goes; return that, and whether there is any index."""
+        while True:
+            seen = self._seen
+            plan = planned(
+                seen.usable, k=k, filtered=filtered, options=options, ef_search=self._ef_search
+            )
+            rows = await session.execute(self._statements.search_settings, plan.settings)
+            self._compare_found(rows)
+            if rows[0][2] == seen.mark:
+                break
+            there = read_indexes(await session.execute(statements.VECTOR_INDEXES, [self._oid]))
+            found = [one.indexed(self._storage, self.dimensions or 0) for one in there if one.valid]
+            self._seen = _Seen(rows[0][2], tuple(filter(None, found)), bool(there))
+        if options.index != "auto" and plan.on is None:
+            raise no_such_index(self.label, options.index)
+        return plan, seen.any
 
     async def get(self, session: Session, ids: Sequence[str]) -> list[Record | None]:
         """Return records in the order asked."""
@@ -547,13 +582,16 @@ class PostgresBackend(BackendBase):
         on_progress: OnProgress | None = None,
         rebuild: bool = False,
         filter_fields: Sequence[str] = (),
+        kind: Kind = "full",
+        prefix: int | None = None,
         m: int | None = None,
         ef_construction: int | None = None,
         concurrently: bool = False,
         maintenance_work_mem: str | None = None,
     ) -> bool:
-        """Build the HNSW index unless it is there, and those that serve filters."""
-        self.check_index()
+        """Build an HNSW index unless it is there, and those that serve filters."""
+        dimensions = self.dimensions or 0
+        vector_index.check_wanted(kind, prefix, self._storage, dimensions, self.label)
         full = FullMemory()
         build = partial(
             index.build_index,
@@ -561,8 +599,8 @@ class PostgresBackend(BackendBase):
             oid=self._oid,
             label=self.label,
             storage=self._storage,
-            dimensions=self.dimensions or 0,
-            wanted=index.Wanted(m, ef_construction, rebuild, filter_fields),
+            dimensions=dimensions,
+            wanted=index.Wanted(kind, prefix, m, ef_construction, rebuild, filter_fields),
             memory=maintenance_work_mem,
             own_server=isinstance(self._given, OwnServer),
             concurrently=concurrently,
@@ -592,7 +630,9 @@ class PostgresBackend(BackendBase):
             host=f"Postgres {server.split()[0]}, pgvector {extension}",
             storage=f"{self._storage}({self.dimensions})",
             index=vector_index.described(
-                await session.execute(statements.VECTOR_INDEXES, [self._oid])
+                read_indexes(await session.execute(statements.VECTOR_INDEXES, [self._oid])),
+                self._storage,
+                self.dimensions or 0,
             ),
             bytes=size,
         )
@@ -702,16 +742,3 @@ def _storable(ids: Iterable[str]) -> list[str]:
 def _affected(rows: Rows) -> int:
     """A session answers a statement that returns no rows with the number it touched."""
     return int(rows[0][0])
-
-
-def _search_settings(k: int, *, filtered: bool) -> list[str]:
-    """Return ef_search and iterative_scan.
-
-    Behind a filter only the rows nearest to the query are trusted, and where too few of them
-    match, the exact search follows. Letting the index go on instead finds rows, but not the best:
-    where the matching rows lie apart from the query, recall@10 fell below .8 and to nothing, and
-    it took longer than an exact search (benchmarks/filters.py).
-    """
-    if filtered:
-        return [str(min(max(_FILTERED_EF_SEARCH, 10 * k), _MAX_EF_SEARCH)), "off"]
-    return [str(min(max(_MIN_EF_SEARCH, k), _MAX_EF_SEARCH)), "relaxed_order"]

@@ -11,6 +11,7 @@ from toastrack.errors import StoreError, UnsupportedError
 from toastrack_postgres import filter_index, vector_index
 from toastrack_postgres import sql as statements
 from toastrack_postgres.codec import VectorType
+from toastrack_postgres.index_kinds import Kind
 from toastrack_postgres.index_memory import FullMemory, bytes_of_graph, bytes_to_spare
 from toastrack_postgres.session import Session
 from toastrack_postgres.sql import Statements
@@ -20,6 +21,8 @@ from toastrack_postgres.sql import Statements
 class Wanted:
     """What is asked of the indexes of a table; None is what is there, or pgvector's default."""
 
+    kind: Kind
+    prefix: int | None
     m: int | None
     ef_construction: int | None
     rebuild: bool
@@ -28,7 +31,7 @@ class Wanted:
     @property
     def options(self) -> dict[str, int]:
         """Those of the HNSW index that somebody chose."""
-        chosen = {"m": self.m, "ef_construction": self.ef_construction}
+        chosen = {"prefix": self.prefix, "m": self.m, "ef_construction": self.ef_construction}
         return {name: value for name, value in chosen.items() if value is not None}
 
 
@@ -64,11 +67,13 @@ async def build_index(
             )
         return None
     try:
-        build, m = await vector_index.plan(
+        build, on, m = await vector_index.plan(
             session,
             table,
             oid,
             storage,
+            dimensions,
+            wanted.kind,
             label=label,
             options=wanted.options,
             rebuild=wanted.rebuild,
@@ -76,7 +81,7 @@ async def build_index(
         )
         if build:
             ((rows,),) = await session.execute(table.count_vectors)
-            full.needed = bytes_of_graph(rows, dimensions, storage, m)
+            full.needed = bytes_of_graph(rows, on.bytes_of_one(storage), m)
         build += await filter_index.plan(
             session,
             table,

@@ -9,9 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from toastrack_postgres.codec import VectorType
-
-_BYTES = {"vector": 4, "halfvec": 2}
 # Of a row beside its vector: an element with its links, 32 bytes for each of m. Measured with
 # pgvector 0.8.5 from the notice that the graph no longer fits, 384 and 1,024 dimensions, m of 16 and
 # 32: 201 to 205 bytes and 32 m (2026-11-28).
@@ -24,9 +21,12 @@ _SHARED = Path("/dev/shm")
 _NO_LONGER_FITS = "no longer fits into maintenance_work_mem"
 
 
-def bytes_of_graph(rows: int, dimensions: int, storage: VectorType, m: int) -> int:
-    """Return the bytes that the graph of so many rows takes in memory, with a tenth to spare."""
-    row = _BYTES[storage] * dimensions + _BYTES_OF_LINK * m + _BYTES_OF_ELEMENT
+def bytes_of_graph(rows: int, bytes_of_one: int, m: int) -> int:
+    """Return the bytes that the graph of so many rows takes in memory, with a tenth to spare.
+
+    ``bytes_of_one`` is what it keeps of each vector.
+    """
+    row = bytes_of_one + _BYTES_OF_LINK * m + _BYTES_OF_ELEMENT
     return _BYTES_AT_LEAST + rows * row * 11 // 10
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from toastrack.errors import StoreError
+from toastrack_postgres.codec import VectorType
+from toastrack_postgres.index_kinds import Indexed
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString
@@ -77,18 +79,22 @@ HAS_UNIQUE_ID = """
     ), exists (select from pg_partitioned_table where partrelid = %s)
 """
 
-# Any index that can answer an ORDER BY on the column:
-# (name, is valid, is being built, method, operator class, options).
+# Any index that can answer an ORDER BY on the column, or on what is made of it:
+# (name, is valid, is being built, method, operator class, options, column or expression).
 VECTOR_INDEXES = """
     select c.relname, i.indisvalid,
            exists (select from pg_stat_progress_create_index p where p.index_relid = c.oid),
-           m.amname, o.opcname, coalesce(c.reloptions, '{}')
+           m.amname, o.opcname, coalesce(c.reloptions, '{}'),
+           case when i.indpred is null
+                then coalesce(a.attname, pg_get_expr(i.indexprs, i.indrelid)) end
     from pg_index i
     join pg_class c on c.oid = i.indexrelid
     join pg_am m on m.oid = c.relam
     join pg_opclass o on o.oid = i.indclass[0]
-    join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
-    where i.indrelid = %s and a.attname = 'embedding' and m.amname in ('hnsw', 'ivfflat')
+    left join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+    where i.indrelid = %s and m.amname in ('hnsw', 'ivfflat')
+      and (i.indkey[0] = 0 or a.attname = 'embedding')
+    order by c.oid
 """
 
 # Postgres builds no index of a partitioned table concurrently, but one of each of its parts.
@@ -199,6 +205,7 @@ class Statements:
             "table": self.table,
             "schema": _identifier(schema),
             "distance": sql.SQL("operator({}.<=>)").format(_identifier(extension_schema)),
+            "hamming": sql.SQL("operator({}.<~>)").format(_identifier(extension_schema)),
         }
         self._extension_schema = extension_schema
         self._schema = schema
@@ -263,11 +270,16 @@ class Statements:
     def search_settings(self) -> sql.Composed:
         """What the index reads at least; answers with ``found``, to save a round trip.
 
+        And with the indexes that are valid, so that one is noticed that came or went.
+
         https://github.com/pgvector/pgvector#query-options, #iterative-index-scans
         """
         return self._sql(
             """
-            select found.oid, found.comment, set_config('hnsw.ef_search', %s, true),
+            select found.oid, found.comment,
+                   (select string_agg(i.indexrelid::text, ' ' order by i.indexrelid)
+                    from pg_index i where i.indrelid = found.oid and i.indisvalid),
+                   set_config('hnsw.ef_search', %s, true),
                    set_config('hnsw.iterative_scan', %s, true)
             from {found} found
             """
@@ -468,13 +480,57 @@ class Statements:
             ),
         )
 
+    def search_again(
+        self, on: Indexed, storage: VectorType, conditions: Sequence[sql.Composable]
+    ) -> sql.Composed:
+        """The nearest rows by an index of less than the vectors, compared again by the vectors.
+
+        As ``search``, and behind that how many were compared.
+        """
+        query = self._sql("%(toastrack_query)b")
+        return self._sql(
+            """
+            with near as materialized (
+                select id, text, metadata, document_id, chunk, embedding
+                from {table} where {conditions}
+                order by {indexed} {operator} {query} limit %(toastrack_candidates)s
+            )
+            select id, coalesce(text, ''), metadata::text, coalesce(document_id, id), chunk,
+                   1 - (embedding {distance} %(toastrack_query)b), (select count(*) from near)
+            from near order by embedding {distance} %(toastrack_query)b limit %(toastrack_k)s
+            """,
+            conditions=sql.SQL(" and ").join([sql.SQL("embedding is not null"), *conditions]),
+            indexed=self._indexed(on, storage, sql.SQL("embedding")),
+            query=self._indexed(on, storage, query),
+            operator=self._sql("{hamming}" if on.kind == "binary" else "{distance}"),
+        )
+
+    def _indexed(self, on: Indexed, storage: VectorType, vector: sql.Composable) -> sql.Composable:
+        """What an index is on, of a vector."""
+        if on.kind == "full":
+            return vector
+        size = sql.Literal(on.size)
+        if on.kind == "binary":
+            function = _identifier(self._extension_schema, "binary_quantize")
+            return self._sql(
+                "({function}({vector})::bit({size}))", function=function, vector=vector, size=size
+            )
+        return self._sql(
+            "({function}({vector}, 1, {size})::{type}({size}))",
+            function=_identifier(self._extension_schema, "subvector"),
+            type=_identifier(self._extension_schema, storage),
+            vector=vector,
+            size=size,
+        )
+
     @property
     def count_vectors(self) -> sql.Composed:
         return self._sql("select count(*) from {table} where embedding is not null")
 
     def create_hnsw_index(
         self,
-        kind: str,
+        on: Indexed,
+        storage: VectorType,
         *,
         m: int,
         ef_construction: int,
@@ -482,11 +538,12 @@ class Statements:
         partition: tuple[str, str] | None = None,
     ) -> sql.Composed:
         return self._sql(
-            "create index {concurrently} on {what} using hnsw (embedding {operators}) "
+            "create index {concurrently} on {what} using hnsw ({indexed} {operators}) "
             "with (m = {m}, ef_construction = {ef_construction})",
             concurrently=sql.SQL("concurrently" if concurrently else ""),
             what=self.table if partition is None else _identifier(*partition),
-            operators=_identifier(self._extension_schema, f"{kind}_cosine_ops"),
+            indexed=self._indexed(on, storage, sql.SQL("embedding")),
+            operators=_identifier(self._extension_schema, on.operators(storage)),
             m=sql.Literal(m),
             ef_construction=sql.Literal(ef_construction),
         )

@@ -21,10 +21,12 @@ from toastrack.stores import (
     arrays,
     run_sync,
 )
-from toastrack_postgres.backend import PostgresBackend, SearchOptions
+from toastrack_postgres.backend import PostgresBackend
 from toastrack_postgres.codec import VectorType
 from toastrack_postgres.conninfo import check_conninfo
 from toastrack_postgres.embedded import OwnServer
+from toastrack_postgres.index_kinds import IndexChoice, Kind
+from toastrack_postgres.search_plan import SearchOptions
 from toastrack_postgres.session import Session
 
 DEFAULT_TABLE = "toastrack_documents"
@@ -81,6 +83,9 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
         create: Create extension, schema and table if they are missing.
         adopt: Take over a filled table that does not say which model embedded it.
         storage: The type of a new embedding column; halfvec takes half the room of vector.
+        ef_search: How many rows an index looks at in each search, at least, from 1 to 1,000: more
+            find more of the best rows and take longer. None is 40, or 400 behind a filter, and more
+            for a larger ``k``.
     """
 
     _backend: PostgresBackend
@@ -95,9 +100,12 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
         create: bool = True,
         adopt: bool = False,
         storage: VectorType = "halfvec",
+        ef_search: int | None = None,
     ) -> None:
         _check_sync(connection)
-        backend = PostgresBackend(connection, table, schema=schema, create=create, storage=storage)
+        backend = PostgresBackend(
+            connection, table, schema=schema, create=create, storage=storage, ef_search=ef_search
+        )
         super().__init__(backend, embedder=embedder, create=create, adopt=adopt)
 
     def __repr__(self) -> str:
@@ -113,6 +121,9 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
         min_score: float | None = None,
         where: sql.Composable | None = None,
         params: Mapping[str, Any] | None = None,
+        index: IndexChoice = "auto",
+        ef_search: int | None = None,
+        oversampling: float | None = None,
     ) -> list[Match]:
         """Return the best ``min(k, matching)`` records by cosine similarity, best first.
 
@@ -124,21 +135,28 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
             min_score: Leave out what is less similar than this, from -1 to 1.
             where: A condition in SQL on the table's columns, with named placeholders ...
             params: ... and their values.
+            index: The kind of index to ask: "full", "binary" or "prefix"; "auto" takes the first of
+                these that is there.
+            ef_search: How many rows the index looks at, at least; None is the store's.
+            oversampling: How many times ``k`` rows of a "binary" or "prefix" index are compared
+                again by their whole vectors; None is 10, and 100 rows at least.
 
         Raises:
             FilterError: The filter says what no store can compare; names the field.
             RecordError: The query is a vector of another size, or not finite, or zero.
             SpaceMismatchError: The table was built with another model, prompt or size.
-            StoreError: The table is gone, or cannot be used as it is.
+            StoreError: The table is gone, cannot be used as it is, or has no such index.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
-            ValueError: ``k`` or ``min_score`` is none.
+            ValueError: ``k``, ``min_score``, ``index``, ``ef_search`` or ``oversampling`` is none.
         """
-        options = SearchOptions(where, params or {})
+        options = SearchOptions(where, params or {}, index, ef_search, oversampling)
         return self._search(query, k, filter, exact, options, min_score)
 
     def build_index(
         self,
         *,
+        kind: Kind = "full",
+        prefix: int | None = None,
         m: int | None = None,
         ef_construction: int | None = None,
         concurrently: bool = False,
@@ -147,11 +165,15 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
         filter_fields: Collection[str] = (),
         on_progress: OnProgress | None = None,
     ) -> bool:
-        """Build the HNSW index, best after the load; True if one was built, False if it is there.
+        """Build an HNSW index, best after the load; True if one was built, False if it is there.
 
         Of those who build at once one does, and the others wait for it.
 
         Args:
+            kind: What it is on: "full" are the vectors; "binary" their signs, in a sixteenth of the
+                room; "prefix" their first numbers. What the last two find is compared again by the
+                whole vectors, in the same statement.
+            prefix: How many numbers of a prefix; None is what the index has, and of a new one 256.
             m: Links of each row in the graph; None is what the index has, and of a new one 16,
                 pgvector's own default.
             ef_construction: How widely neighbours are looked for; None likewise, and of a new one
@@ -179,10 +201,13 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
                 be waited for inside the caller's transaction.
             UnsupportedError: The vectors are too large for an index, or ``concurrently`` over a
                 pooler such as PgBouncer.
-            ValueError: ``concurrently`` on a connection that is inside a transaction.
+            ValueError: ``concurrently`` on a connection that is inside a transaction; or there is
+                no such kind, or no such prefix of these vectors.
         """
         build = partial(
             self._backend.build_index,
+            kind=kind,
+            prefix=prefix,
             m=m,
             ef_construction=ef_construction,
             concurrently=concurrently,
@@ -216,9 +241,12 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
         create: bool = True,
         adopt: bool = False,
         storage: VectorType = "halfvec",
+        ef_search: int | None = None,
     ) -> None:
         _check_async(connection)
-        backend = PostgresBackend(connection, table, schema=schema, create=create, storage=storage)
+        backend = PostgresBackend(
+            connection, table, schema=schema, create=create, storage=storage, ef_search=ef_search
+        )
         super().__init__(backend, embedder=embedder, create=create, adopt=adopt)
 
     def __repr__(self) -> str:
@@ -234,6 +262,9 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
         min_score: float | None = None,
         where: sql.Composable | None = None,
         params: Mapping[str, Any] | None = None,
+        index: IndexChoice = "auto",
+        ef_search: int | None = None,
+        oversampling: float | None = None,
     ) -> list[Match]:
         """Return the best ``min(k, matching)`` records; see ``PostgresStore.search``.
 
@@ -241,16 +272,18 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
             FilterError: The filter says what no store can compare; names the field.
             RecordError: The query is a vector of another size, or not finite, or zero.
             SpaceMismatchError: The table was built with another model, prompt or size.
-            StoreError: The table is gone, or cannot be used as it is.
+            StoreError: The table is gone, cannot be used as it is, or has no such index.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
-            ValueError: ``k`` or ``min_score`` is none.
+            ValueError: ``k``, ``min_score``, ``index``, ``ef_search`` or ``oversampling`` is none.
         """
-        options = SearchOptions(where, params or {})
+        options = SearchOptions(where, params or {}, index, ef_search, oversampling)
         return await self._search(query, k, filter, exact, options, min_score)
 
     async def build_index(
         self,
         *,
+        kind: Kind = "full",
+        prefix: int | None = None,
         m: int | None = None,
         ef_construction: int | None = None,
         concurrently: bool = False,
@@ -259,7 +292,7 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
         filter_fields: Collection[str] = (),
         on_progress: OnProgress | None = None,
     ) -> bool:
-        """Build the HNSW index; see ``PostgresStore.build_index``.
+        """Build an HNSW index; see ``PostgresStore.build_index``.
 
         ``on_progress`` is called on the event loop.
 
@@ -271,10 +304,13 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
                 be waited for inside the caller's transaction.
             UnsupportedError: The vectors are too large for an index, or ``concurrently`` over a
                 pooler such as PgBouncer.
-            ValueError: ``concurrently`` on a connection that is inside a transaction.
+            ValueError: ``concurrently`` on a connection that is inside a transaction; or there is
+                no such kind, or no such prefix of these vectors.
         """
         build = partial(
             self._backend.build_index,
+            kind=kind,
+            prefix=prefix,
             m=m,
             ef_construction=ef_construction,
             concurrently=concurrently,

@@ -23,7 +23,7 @@ from psycopg import sql
 from toastrack import Embedder, Record
 from toastrack.errors import StoreError, UnsupportedError
 from toastrack.stores import SyncRuntime, parsed, run_sync
-from toastrack_postgres import PostgresStore, index
+from toastrack_postgres import PostgresStore, index, index_kinds
 from toastrack_postgres import sql as statements
 from toastrack_postgres.backend import PostgresBackend
 from toastrack_postgres.codec import VectorParameter, VectorType
@@ -361,7 +361,7 @@ def test_what_a_graph_takes_is_what_the_server_counts(
     postgres_dsn: str, schema: str, embedder: Embedder
 ) -> None:
     """From the number of rows after which 1 MB is full."""
-    per_row = bytes_of_graph(1_000_000, DIMENSIONS, "halfvec", 16) / 1_000_000
+    per_row = bytes_of_graph(1_000_000, 2 * DIMENSIONS, 16) / 1_000_000
     with PostgresStore(postgres_dsn, "docs", schema=schema, embedder=embedder) as store:
         store.upsert(records(ROWS))
         with pytest.warns(UserWarning, match="no longer fits") as caught:
@@ -517,9 +517,10 @@ def test_an_invalid_index_is_built_anew(
     ("kind", "dimensions"), [("vector", 2_001), ("halfvec", 4_001), ("halfvec", 5_000)]
 )
 def test_too_many_dimensions_are_unsupported(kind: VectorType, dimensions: int) -> None:
-    with pytest.raises(UnsupportedError, match=rf"{dimensions}") as caught:
+    with pytest.raises(UnsupportedError, match=f"{dimensions:,}") as caught:
         check_index(kind, dimensions, "s.docs")
-    assert "dimensions=" in str(caught.value)
+    for way in ("dimensions=", "kind='binary'", "kind='prefix'", "--no-index"):
+        assert way in str(caught.value)
 
 
 @pytest.mark.parametrize(("kind", "dimensions"), [("vector", 2_000), ("halfvec", 4_000)])
@@ -533,7 +534,9 @@ def test_as_many_dimensions_as_pgvector_indexes(
     for size, works in [(dimensions, True), (dimensions + 1, False)]:
         connection.execute(f"create table {schema}.t{size} (embedding {kind}({size}))")
         statements = Statements(schema=schema, table=f"t{size}", extension_schema=extension)
-        create = statements.create_hnsw_index(kind, m=16, ef_construction=64, concurrently=False)
+        create = statements.create_hnsw_index(
+            index_kinds.Indexed("full", size), kind, m=16, ef_construction=64, concurrently=False
+        )
         if works:
             connection.execute(create)
         else:

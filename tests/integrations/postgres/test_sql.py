@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
 
 from toastrack.errors import StoreError
+from toastrack_postgres.index_kinds import Indexed
 from toastrack_postgres.sql import Statements, check_name
 
 
@@ -40,10 +41,21 @@ def test_names_are_quoted_wherever_they_stand() -> None:
         statements.search([], exact=True),
         statements.search([], exact=False),
         statements.comment("it's"),
-        statements.create_hnsw_index("halfvec", m=16, ef_construction=64, concurrently=True),
+        *(
+            statement
+            for on in (Indexed("full", 3), Indexed("binary", 3), Indexed("prefix", 2))
+            for statement in (
+                statements.search_again(on, "halfvec", []),
+                statements.create_hnsw_index(
+                    on, "halfvec", m=16, ef_construction=64, concurrently=True
+                ),
+            )
+        ),
     ):
         text = statement.as_string(None)
         assert '"S""1"."T""2"' in text
         assert 'T"2' not in text.replace('T""2', "")
     assert '"E""3"."halfvec"' in statements.create_table("halfvec", 3).as_string(None)
     assert 'operator("E""3".<=>)' in statements.search([], exact=True).as_string(None)
+    again = statements.search_again(Indexed("prefix", 2), "halfvec", []).as_string(None)
+    assert '("E""3"."subvector"(embedding, 1, 2)::"E""3"."halfvec"(2))' in again
