@@ -1,6 +1,7 @@
 """Store and search texts in Postgres with pgvector."""
 
 from toastrack.errors import needs_extra
+from toastrack.stores import RecallRow, RecallTable
 
 with needs_extra("postgres", "psycopg", "pgvector"):
     from toastrack_postgres.column_space import (
@@ -25,6 +26,8 @@ __all__ = [
     "ParameterError",
     "PostgresStore",
     "QueryText",
+    "RecallRow",
+    "RecallTable",
     "check_column_space",
     "check_column_space_async",
     "record_column_space",

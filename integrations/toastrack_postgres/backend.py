@@ -27,6 +27,7 @@ from toastrack.stores import (
     Row,
     Runtime,
     Status,
+    Trial,
     WriteBatch,
     WriteResult,
     parsed,
@@ -54,6 +55,7 @@ from toastrack_postgres.search_plan import (
     check_ef_search,
     no_such_index,
     planned,
+    trials,
 )
 from toastrack_postgres.session import Rows, Session, is_inside_transaction
 from toastrack_postgres.space_comment import recorded_in, with_recorded
@@ -515,6 +517,27 @@ class PostgresBackend(BackendBase):
         if options.index != "auto" and plan.on is None:
             raise no_such_index(self.label, options.index)
         return plan, seen.any
+
+    async def recall_trials(self, session: Session, k: int) -> list[Trial[SearchOptions]]:
+        """Return the ways to search whose recall is measured.
+
+        Raises:
+            StoreError: There is no index.
+        """
+        await self._plan(session, k, SearchOptions(), filtered=False)  # looks at what is there
+        if not self._seen.usable:
+            raise StoreError(
+                f"Table {self.label!r} has no index, so that each search is exact. Build one with "
+                "build_index()."
+            )
+        return trials(self._seen.usable, k=k, ef_search=self._ef_search)
+
+    async def sample(self, session: Session, size: int) -> list[tuple[str, NDArray[np.float32]]]:
+        """Return the ids and vectors of some rows, the same ones each time."""
+        await self._check_found(session)
+        rows = await session.execute(self._statements.sample(self._storage), [size])
+        found = [(id, vector_of(bytes(sent), self._storage)) for id, sent in rows]
+        return [(id, vector) for id, vector in found if vector.any()]
 
     async def get(self, session: Session, ids: Sequence[str]) -> list[Record | None]:
         """Return records in the order asked."""

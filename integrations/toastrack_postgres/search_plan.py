@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, get_args
 
 from psycopg import sql
 
 from toastrack.errors import StoreError
-from toastrack_postgres.index_kinds import IndexChoice, Indexed, best
+from toastrack.stores import Trial
+from toastrack_postgres.index_kinds import KINDS, IndexChoice, Indexed, best
 
 # https://github.com/pgvector/pgvector#query-options
 _MAX_EF_SEARCH = 1_000
@@ -19,6 +21,10 @@ _FILTERED_EF_SEARCH = 400
 
 _OVERSAMPLING = 10
 _MIN_CANDIDATES = 100
+
+# What a table of recall shows beside what a search does by itself.
+_EF_SEARCH_TRIED = (40, 100, 200, 400)
+_OVERSAMPLING_TRIED = (4, 10, 20, 40)
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,29 @@ def planned(
         least = max(_FILTERED_EF_SEARCH, 10 * k) if filtered else _MIN_EF_SEARCH
         chosen = min(max(least, k, candidates), _MAX_EF_SEARCH)
     return SearchPlan(on, chosen, "off" if filtered else "relaxed_order", candidates, filtered)
+
+
+def trials(
+    there: Sequence[Indexed], *, k: int, ef_search: int | None
+) -> list[Trial[SearchOptions]]:
+    """Return the ways to ask each kind that is there, the quickest first."""
+    tried: list[Trial[SearchOptions]] = []
+    for kind in KINDS:
+        on = best(there, kind)
+        if on is None:
+            continue
+        plan = partial(planned, there, k=k, filtered=False, ef_search=ef_search)
+        by_itself = plan(options=SearchOptions(index=kind))
+        if kind == "full":
+            sizes = {by_itself.ef_search, *(size for size in _EF_SEARCH_TRIED if size >= k)}
+            for size in sorted(sizes):
+                options = SearchOptions(index=kind, ef_search=size)
+                tried.append(Trial(options, str(on), size))
+        else:
+            for times in sorted({by_itself.candidates / k, *_OVERSAMPLING_TRIED}):
+                options = SearchOptions(index=kind, oversampling=times)
+                tried.append(Trial(options, str(on), plan(options=options).ef_search, times))
+    return tried
 
 
 def no_such_index(label: str, choice: IndexChoice) -> StoreError:

@@ -423,6 +423,16 @@ class Statements:
             condition=condition,
         )
 
+    def sample(self, kind: str) -> sql.Composed:
+        """Rows with a vector, the same ones each time: (id, vector)."""
+        return self._sql(
+            """
+            select id, {vector} from {table} where embedding is not null
+            order by hashtextextended(id::text, 0), id limit %s
+            """,
+            vector=self._sent(kind),
+        )
+
     def _sent(self, kind: str | None) -> sql.Composable:
         # As bytes, because the caller's connection may load vectors as it likes.
         if kind is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -18,7 +18,9 @@ from toastrack.stores import (
     ChooseEmbedder,
     Filter,
     OnProgress,
+    RecallTable,
     arrays,
+    measure_recall,
     run_sync,
 )
 from toastrack_postgres.backend import PostgresBackend
@@ -217,6 +219,33 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
         )
         return run_sync(self._flow.build_index(build, filter_fields))
 
+    def recall(
+        self, k: int = 10, sample: int = 200, queries: Iterable[str] | None = None
+    ) -> RecallTable:
+        """Measure what share of the best rows each index finds, and how long it takes.
+
+        Each query is asked exactly, and then of each kind of index that is there with several
+        settings. Printed, the table is Markdown.
+
+        Args:
+            k: How many rows are asked for.
+            sample: How many rows of the table are the queries where none are given: the same ones each
+                time, each left out of its own answer.
+            queries: Texts, embedded as queries, which tell more: a model with a query prompt puts
+                questions elsewhere than documents.
+
+        Raises:
+            SpaceMismatchError: The table was built with another model, prompt or size.
+            StoreError: The table is gone, cannot be used as it is, or has no index.
+            TruncationError: A query is over the limit and ``on_truncate="error"``.
+            TypeError: ``queries`` is one text.
+            ValueError: ``k`` or ``sample`` is less than 1, there is no query, or no row.
+        """
+        return run_sync(_recall(self, k, sample, queries))
+
+    def _recall(self, k: int, sample: int, queries: Iterable[str] | None) -> RecallTable:
+        return self.recall(k, sample, queries)
+
 
 class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
     """``PostgresStore`` for asyncio: the same arguments, the same results, awaited.
@@ -319,6 +348,35 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
             on_progress=on_progress,
         )
         return await self._flow.build_index(build, filter_fields)
+
+    async def recall(
+        self, k: int = 10, sample: int = 200, queries: Iterable[str] | None = None
+    ) -> RecallTable:
+        """Measure what share of the best rows each index finds; see ``PostgresStore.recall``.
+
+        Raises:
+            SpaceMismatchError: The table was built with another model, prompt or size.
+            StoreError: The table is gone, cannot be used as it is, or has no index.
+            TruncationError: A query is over the limit and ``on_truncate="error"``.
+            TypeError: ``queries`` is one text.
+            ValueError: ``k`` or ``sample`` is less than 1, there is no query, or no row.
+        """
+        return await _recall(self, k, sample, queries)
+
+
+async def _recall(
+    store: PostgresStore | AsyncPostgresStore, k: int, sample: int, queries: Iterable[str] | None
+) -> RecallTable:
+    backend = store._backend
+    return await measure_recall(
+        store._flow,
+        k=k,
+        sample=sample,
+        queries=queries,
+        exact=SearchOptions(),
+        trials=backend.recall_trials,
+        sampled=backend.sample,
+    )
 
 
 def _check_sync(connection: object) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``toastrack ingest``, ``search``, ``list``, ``embed``, ``export``, ``doctor``."""
+"""The command line: ``toastrack ingest``, ``search``, ``list``, ``recall`` and so on."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from toastrack.cli.export import export_command
 from toastrack.cli.flags import with_flags
 from toastrack.cli.ingest import ingest_command
 from toastrack.cli.list import list_command
+from toastrack.cli.recall import recall_command
 from toastrack.cli.search import search_command
 from toastrack.errors import ToastrackError
 
@@ -65,6 +66,13 @@ _command(
     "'Rye keeps for a week.'",
     "'which bread keeps?' --role query --format pgvector",
     "'one' 'two' --format numpy > vectors.npy",
+)
+_command(
+    "recall",
+    recall_command,
+    "",
+    "--in postgresql://me@localhost/db?table=notes --queries questions.txt",
+    help_alone=False,
 )
 _command("export", export_command, "mixedbread-ai/mxbai-embed-large-v1 models/mxbai")
 _command(

@@ -29,6 +29,8 @@ from toastrack.stores.protocol import (
     OnWrite,
     Store,
 )
+from toastrack.stores.recall import Trial, measure_recall
+from toastrack.stores.recall_table import RecallRow, RecallTable
 from toastrack.stores.runtime import AsyncRuntime, Ended, Runtime, SyncRuntime, run_sync
 from toastrack.stores.settling import Look, another_writer, delete_documents, write_batch
 from toastrack.stores.space_check import check_space
@@ -63,6 +65,8 @@ __all__ = [
     "OnProgress",
     "OnWrite",
     "OwnClient",
+    "RecallRow",
+    "RecallTable",
     "Retry",
     "RetryingBackend",
     "RetryingSession",
@@ -73,6 +77,7 @@ __all__ = [
     "Store",
     "SyncRuntime",
     "TopK",
+    "Trial",
     "WriteBatch",
     "WriteResult",
     "after_fork",
@@ -84,6 +89,7 @@ __all__ = [
     "from_recorded",
     "keep_for_ever",
     "matches",
+    "measure_recall",
     "open_store",
     "parsed",
     "run_sync",

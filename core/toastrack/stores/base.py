@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic
 
 from toastrack.embedder import Embedder
+from toastrack.errors import UnsupportedError
 from toastrack.filters import Filter
 from toastrack.records import Match, Record, Report
 from toastrack.space import EmbeddingSpace
@@ -15,6 +16,7 @@ from toastrack.stores.backend import Backend, S
 from toastrack.stores.description import Description
 from toastrack.stores.flow import O, StoreFlow
 from toastrack.stores.protocol import AsyncOnWrite, ChooseEmbedder, Document, OnProgress, OnWrite
+from toastrack.stores.recall_table import RecallTable
 from toastrack.stores.runtime import AsyncRuntime, Runtime, SyncRuntime, run_sync
 from toastrack.stores.windows import (
     AsyncIterableReader,
@@ -302,6 +304,13 @@ class BaseStore(_Base[S, O]):
     def _describe(self) -> Description:
         """Say what the host keeps, and how, for people."""
         return run_sync(self._flow.perform(self._backend.describe, reads=True, retry="short"))
+
+    def _recall(self, k: int, sample: int, queries: Iterable[str] | None) -> RecallTable:
+        """Raise ``UnsupportedError``; an adapter whose index has settings measures them."""
+        raise UnsupportedError(
+            f"{self._backend.kind} {self._backend.label!r}: recall is measured on Postgres alone. "
+            "search(exact=True) compares with every record here, too."
+        )
 
     # -- for the classes of the adapters ----------------------------------------------------------
 

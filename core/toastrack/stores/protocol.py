@@ -19,6 +19,7 @@ from toastrack.filters import Filter
 from toastrack.records import Match, Record, Report
 from toastrack.space import EmbeddingSpace
 from toastrack.stores.description import Description
+from toastrack.stores.recall_table import RecallTable
 from toastrack.utils import arrays
 
 Document = tuple[str, Sequence[Record]]
@@ -241,4 +242,8 @@ class IngestStore(Store, Protocol):
 
     def _describe(self) -> Description:
         """Say what the host keeps, and how, for people."""
+        ...
+
+    def _recall(self, k: int, sample: int, queries: Iterable[str] | None) -> RecallTable:
+        """Compare what the index finds with exact searches; raise ``UnsupportedError`` if it cannot."""
         ...
