@@ -43,7 +43,6 @@ from toastrack_postgres.codec import (
     vector_of,
 )
 from toastrack_postgres.connections import Connections, Use
-from toastrack_postgres.embedded import OwnServer
 from toastrack_postgres.filters import Where
 from toastrack_postgres.index_kinds import Indexed, Kind, read_indexes
 from toastrack_postgres.index_memory import FullMemory
@@ -599,6 +598,10 @@ class PostgresBackend(BackendBase):
         """Raise ``UnsupportedError`` for a table that no index can be built on."""
         vector_index.check_index(self._storage, self.dimensions or 0, self.label)
 
+    async def check_index_memory(self, session: Session, memory: str) -> None:
+        """Let the server say, before the load, what it thinks of so much memory."""
+        await session.execute(statements.CHECK_MEMORY, [memory])
+
     async def build_index(
         self,
         *,
@@ -625,7 +628,6 @@ class PostgresBackend(BackendBase):
             dimensions=dimensions,
             wanted=index.Wanted(kind, prefix, m, ef_construction, rebuild, filter_fields),
             memory=maintenance_work_mem,
-            own_server=isinstance(self._given, OwnServer),
             concurrently=concurrently,
             full=full,
         )

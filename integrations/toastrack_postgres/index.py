@@ -11,6 +11,7 @@ from toastrack.errors import StoreError, UnsupportedError
 from toastrack_postgres import filter_index, vector_index
 from toastrack_postgres import sql as statements
 from toastrack_postgres.codec import VectorType
+from toastrack_postgres.embedded import SETTINGS
 from toastrack_postgres.index_kinds import Kind
 from toastrack_postgres.index_memory import FullMemory, bytes_of_graph, bytes_to_spare
 from toastrack_postgres.session import Session
@@ -45,7 +46,6 @@ async def build_index(
     dimensions: int,
     wanted: Wanted,
     memory: str | None,
-    own_server: bool,
     concurrently: bool,
     full: FullMemory,
 ) -> bool | None:
@@ -91,9 +91,7 @@ async def build_index(
             concurrently=concurrently,
         )
         if build:
-            await _execute(
-                session, build, memory=memory, own_server=own_server, local=local, full=full
-            )
+            await _execute(session, build, memory=memory, local=local, full=full)
     except BaseException:
         if concurrently:  # else the transaction gives it back
             await session.execute(statements.SESSION_BUILD_UNLOCK, [oid])
@@ -123,12 +121,13 @@ async def _execute(
     build: Sequence[sql.Composed],
     *,
     memory: str | None,
-    own_server: bool,
     local: bool,
     full: FullMemory,
 ) -> None:
     """Execute statements that take long, with the settings that they need."""
-    ours = memory is None and own_server
+    ours = False
+    if memory is None:
+        ((ours,),) = await session.execute(statements.IS_OWN_SERVER, SETTINGS)
     if ours:
         memory = f"{min(full.needed, bytes_to_spare()) >> 10}kB"
     settings = {"local": local, "memory": memory, "at_least": ours}

@@ -149,6 +149,12 @@ INDEX_BUILD_SETTINGS = """
                            then current_setting('maintenance_work_mem') else %(memory)s end,
                       %(local)s)
 """
+# A server of ours goes by its name, and listens on a socket in its folder alone.
+IS_OWN_SERVER = """
+    select current_setting('cluster_name') = %(cluster_name)s
+           and current_setting('listen_addresses') = %(listen_addresses)s
+"""
+CHECK_MEMORY = "select set_config('maintenance_work_mem', %s, true)"
 RESTORE_SETTINGS = """
     select set_config('statement_timeout', %s, %s), set_config('maintenance_work_mem', %s, %s)
 """

@@ -182,9 +182,8 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
                 64.
             concurrently: Let others write meanwhile; slower, and neither on a connection that is
                 inside a transaction nor over a pooler such as PgBouncer.
-            maintenance_work_mem: Memory for the build, e.g. "1GB"; None leaves the server's, or on
-                the embedded server of an address takes what the rows need, at most a quarter of the
-                machine's. It is put back afterwards, and a warning says when it was too little.
+            maintenance_work_mem: Memory for the build, e.g. "1GB"; None leaves the server's, or on an
+                embedded server takes what the rows need, at most a quarter of the machine's. It is put back afterwards, and a warning says when it was too little.
                 Parallel builds take it from /dev/shm, which containers often keep at 64 MB.
             rebuild: Build it anew if it is there, with these settings; the old one serves searches
                 until the new one is ready.
@@ -242,6 +241,9 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
             ValueError: ``k`` or ``sample`` is less than 1, there is no query, or no row.
         """
         return run_sync(_recall(self, k, sample, queries))
+
+    def _build_index(self, *, on_progress: OnProgress | None, memory: str | None) -> bool:
+        return self.build_index(on_progress=on_progress, maintenance_work_mem=memory)
 
     def _recall(self, k: int, sample: int, queries: Iterable[str] | None) -> RecallTable:
         return self.recall(k, sample, queries)

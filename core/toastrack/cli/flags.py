@@ -14,6 +14,7 @@ _FLAGS = {
     "force": "--force",
     "id_column": "--id-column",
     "id_from": "--id-from",
+    "maintenance_work_mem": "--index-memory",
     "metadata_columns": "--metadata-column",
     "overlap": "--overlap",
     "prefix": "--prefix",

@@ -63,6 +63,14 @@ def ingest_command(
     index: Annotated[
         bool, typer.Option(help="Build the search index after the load, if it is not there.")
     ] = True,
+    index_memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Memory that Postgres builds the index with, such as 1GB.",
+            show_default="what the rows need on a Postgres in a folder, else the server's own",
+        ),
+    ] = None,
     overlap: Annotated[
         int, typer.Option(help="Tokens that neighbouring chunks of a document share.")
     ] = 0,
@@ -113,6 +121,8 @@ def ingest_command(
     Run it again and only what is new or changed is embedded. A text that the model cannot read
     at once is split into chunks. Stopped half-way, the same command goes on from there.
     """
+    if index_memory is not None and not index:
+        raise typer.BadParameter("there is no index with --no-index", param_hint="--index-memory")
     choose = partial(choose_embedder, model=model, device=device, create=True)
     types = dict(_column_type(text) for text in column_type or [])
     # What is wrong with the arguments is said before anything is to be installed.
@@ -122,7 +132,7 @@ def ingest_command(
     try:
         with open_store(to, choose, create=True, adopt=adopt) as store:
             if index:
-                store._check_index()  # hours of embedding would go before
+                store._check_index(index_memory)  # hours of embedding would go before
             with progress_bar("embedding") as on_progress:
                 report = ingest(
                     sources,
@@ -147,7 +157,7 @@ def ingest_command(
             built = False
             if index:
                 with share_bar("building the index") as on_share:
-                    built = store.build_index(on_progress=on_share)
+                    built = store._build_index(on_progress=on_share, memory=index_memory)
     except KeyboardInterrupt:
         typer.echo(
             "Stopped. What was written stays; run the same command again to go on from there.",

@@ -204,6 +204,10 @@ class Backend(Protocol[S, O_contra]):
         """Raise ``UnsupportedError`` if ``build_index`` could not build one."""
         ...
 
+    async def check_index_memory(self, session: S, memory: str) -> None:
+        """Raise ``UnsupportedError`` if an index cannot be given so much memory, as "1GB"."""
+        ...
+
     async def describe(self, session: S) -> Description:
         """Say what the host keeps, and how, for people."""
         ...
@@ -312,6 +316,13 @@ class BackendBase:
 
     def check_index(self) -> None:
         """Do nothing: there is an index."""
+
+    async def check_index_memory(self, session: Any, memory: str) -> None:
+        """Raise ``UnsupportedError``: the host gives its index what it takes."""
+        raise UnsupportedError(
+            f"{self.kind} {self.label!r}: this host gives its index memory by itself. "
+            "maintenance_work_mem= is for Postgres; leave it out."
+        )
 
     async def describe(self, session: Any) -> Description:
         """Say that the host has an index of its own."""

@@ -296,14 +296,20 @@ class BaseStore(_Base[S, O]):
         build = partial(self._backend.build_index, on_progress=on_progress, rebuild=rebuild)
         return run_sync(self._flow.build_index(build, filter_fields))
 
-    def _check_index(self) -> None:
-        """Raise ``UnsupportedError`` if ``build_index`` could not build one here."""
+    def _check_index(self, memory: str | None = None) -> None:
+        """Raise ``UnsupportedError`` if ``_build_index`` could not build one here, or not so."""
         run_sync(self._flow.open())
         self._backend.check_index()
+        if memory is not None:
+            run_sync(self._flow.perform(self._backend.check_index_memory, memory, reads=True))
 
     def _describe(self) -> Description:
         """Say what the host keeps, and how, for people."""
         return run_sync(self._flow.perform(self._backend.describe, reads=True, retry="short"))
+
+    def _build_index(self, *, on_progress: OnProgress | None, memory: str | None) -> bool:
+        """``build_index``; there is no memory to give, which ``_check_index`` says."""
+        return self.build_index(on_progress=on_progress)
 
     def _recall(self, k: int, sample: int, queries: Iterable[str] | None) -> RecallTable:
         """Raise ``UnsupportedError``; an adapter whose index has settings measures them."""
@@ -537,10 +543,12 @@ class AsyncBaseStore(_Base[S, O]):
         build = partial(self._backend.build_index, on_progress=on_progress, rebuild=rebuild)
         return await self._flow.build_index(build, filter_fields)
 
-    async def _check_index(self) -> None:
-        """Raise ``UnsupportedError`` if ``build_index`` could not build one here."""
+    async def _check_index(self, memory: str | None = None) -> None:
+        """Raise ``UnsupportedError`` if ``_build_index`` could not build one here, or not so."""
         await self._flow.open()
         self._backend.check_index()
+        if memory is not None:
+            await self._flow.perform(self._backend.check_index_memory, memory, reads=True)
 
     async def _describe(self) -> Description:
         """Say what the host keeps, and how, for people."""

