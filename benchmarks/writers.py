@@ -24,6 +24,7 @@ from measuring import needs
 
 from toastrack import Embedder, Record
 from toastrack.stores.plan import Row, rows_of
+from toastrack.stores.windows import Window
 
 SIZE = 1_024
 # Rows in one call of psycopg or of a client, where its users choose.
@@ -104,7 +105,7 @@ def records(some: Rows) -> list[Record]:
 
 def stored_rows(some: Rows) -> list[Row]:
     """What toastrack writes: the records with what it compares them by."""
-    return rows_of(records(some), 256)
+    return rows_of(Window(records(some)), 256)
 
 
 def lists(some: Rows) -> Rows:

@@ -83,8 +83,8 @@ class Awaited:
         """Call back from a thread, so that the callback may use this store."""
         return self._loop.run(self._store.replace_many(documents, _in_a_thread(on_write)))
 
-    def _ingest(self, documents: Any, on_write: Any) -> Any:
-        return self._loop.run(self._store._ingest(documents, _in_a_thread(on_write)))
+    def _ingest(self, documents: Any, run_sources: Any, on_write: Any) -> Any:
+        return self._loop.run(self._store._ingest(documents, run_sources, _in_a_thread(on_write)))
 
     def _waiting(self, method: Callable[..., Coroutine[Any, Any, T]]) -> Callable[..., T]:
         return lambda *args, **options: self._loop.run(method(*args, **options))

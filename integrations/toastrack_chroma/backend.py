@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,6 +28,7 @@ from toastrack.stores import (
     RetryingSession,
     Row,
     Status,
+    StoredSource,
     TopK,
     WriteBatch,
     WriteResult,
@@ -42,6 +43,7 @@ from toastrack.stores import (
 from toastrack_chroma.codec import (
     DOCUMENT_ID,
     METADATA,
+    SOURCE,
     TEXT_HASH,
     VECTOR_HEAD,
     Metadata,
@@ -511,17 +513,65 @@ class ChromaBackend(RetryingBackend):
         page = documents.page(last, _PAGE)
         return page, (documents, page[-1]) if len(page) == _PAGE else None
 
-    async def _documents(self, session: RetryingSession) -> IdSet:
-        seen = IdSet()
+    async def stored_sources(
+        self, session: RetryingSession, documents: Sequence[str]
+    ) -> dict[str, StoredSource]:
+        """Return where documents came from, of those that are stored with a source."""
+        numbers: Counter[str] = Counter()
+        sources: dict[str, str] = {}
+        for page in _batches(_storable(documents), _PAGE):
+            where = {DOCUMENT_ID: {"$in": page}}
+            answer = await session.call(self.host.get, where=where, include=["metadatas"])
+            for metadata in answer["metadatas"]:
+                numbers[metadata[DOCUMENT_ID]] += 1
+                if isinstance(source := metadata.get(SOURCE), str):
+                    sources[metadata[DOCUMENT_ID]] = source
+        return {id: StoredSource(source, numbers[id]) for id, source in sources.items()}
+
+    async def has_other_source(self, session: RetryingSession, sources: Sequence[str]) -> bool:
+        """Tell whether a row is stored from a source that is none of these."""
         offset = 0
         while True:
+            # Chroma's own "not in" finds the rows without a source, too.
+            where = {SOURCE: {"$nin": list(sources)}}
             answer = await session.call(
-                self.host.get, limit=_PAGE, offset=offset, include=["metadatas"]
+                self.host.get, limit=_PAGE, offset=offset, include=["metadatas"], where=where
             )
-            seen.add(map(document_of, answer["ids"], answer["metadatas"]))
+            if any((metadata or {}).get(SOURCE) is not None for metadata in answer["metadatas"]):
+                return True
             if len(answer["ids"]) < _PAGE:
-                return seen
+                return False
             offset += _PAGE
+
+    async def source_page(
+        self, session: RetryingSession, after: Any, sources: Sequence[str] | None
+    ) -> tuple[list[str], Any]:
+        """Return the next documents; all are read first, as pages shift when rows go."""
+        if after is not None:
+            documents, last = after
+        else:
+            last = None
+            if sources is not None:
+                documents = await self._documents(session, {SOURCE: {"$in": list(sources)}})
+            else:
+                documents, with_source = IdSet(), IdSet()
+
+                def look(id: str, metadata: Metadata) -> None:
+                    chosen = documents if metadata.get(SOURCE) is None else with_source
+                    chosen.add([document_of(id, metadata)])
+
+                await self._look_at(session, {}, look)
+                documents.remove(with_source)
+        page = documents.page(last, _PAGE)
+        return page, (documents, page[-1]) if len(page) == _PAGE else None
+
+    async def _documents(self, session: RetryingSession, where: Where | None = None) -> IdSet:
+        """Return the id of every document that there is, or that has such a row."""
+        seen = IdSet()
+        await self._look_at(
+            session, {"where": where}, lambda id, row: seen.add([document_of(id, row)])
+        )
+        return seen
 
     async def _metadatas(
         self, session: RetryingSession, ids: Sequence[str]
@@ -625,14 +675,27 @@ class ChromaBackend(RetryingBackend):
         look: Callable[[str, Metadata], None],
     ) -> None:
         """Hand on the id and the metadata of every row that matches."""
+
+        def look_if(id: str, metadata: Metadata) -> None:
+            if matches(to_metadata(metadata), condition):
+                look(id, metadata)
+
+        await self._look_at(session, chosen, look_if)
+
+    async def _look_at(
+        self,
+        session: RetryingSession,
+        chosen: Mapping[str, Any],
+        look: Callable[[str, Metadata], None],
+    ) -> None:
+        """Hand on the id and the metadata of every row that Chroma finds."""
         offset = 0
         while True:
             answer = await session.call(
                 self.host.get, limit=_PAGE, offset=offset, include=["metadatas"], **chosen
             )
             for id, metadata in zip(answer["ids"], answer["metadatas"], strict=True):
-                if matches(to_metadata(metadata or {}), condition):
-                    look(id, metadata or {})
+                look(id, metadata or {})
             if len(answer["ids"]) < _PAGE:
                 return
             offset += _PAGE
@@ -801,7 +864,7 @@ def _has_text(stored: Mapping[str, Any] | None, row: Row) -> bool:
 def _status_of(stored: Metadata, row: Row) -> Status:
     if not _has_text(stored, row):
         return "changed"
-    return "unchanged" if same_rest(stored, row.record) else "metadata"
+    return "unchanged" if same_rest(stored, row) else "metadata"
 
 
 def _stored(row: Row, before: Mapping[str, Mapping[str, Any] | None]) -> StoredRow:
@@ -815,6 +878,8 @@ def _replacing(row: Row, before: Mapping[str, Mapping[str, Any] | None]) -> dict
     gone = {key: None for key in stored if key not in now}
     if row.vector is None:  # the vector stays, and with it what is said of it
         gone.pop(VECTOR_HEAD, None)
+    if stored.get(DOCUMENT_ID) == row.record.document:
+        gone.pop(SOURCE, None)
     return {**gone, **now}
 
 

@@ -24,6 +24,8 @@ METADATA = f"{RESERVED}metadata"
 DOCUMENT_ID = f"{RESERVED}document_id"
 CHUNK = f"{RESERVED}chunk"
 TEXT_HASH = f"{RESERVED}text_hash"
+SOURCE = f"{RESERVED}source"
+"""Where the row's document came from, if that is known."""
 VECTOR_HEAD = f"{RESERVED}vector_head"
 LARGE = f"{RESERVED}large"
 """True where a field is a number that Chroma cannot hold, and ranges of its own do not find it."""
@@ -65,6 +67,8 @@ def row_metadata(row: Row) -> dict[str, str | int | float | bool]:
         # None would be looked for in order to delete it, which takes as long as to write it.
         flat[CHUNK] = record.chunk
     flat[TEXT_HASH] = row.text_hash.hex()
+    if row.source is not None:
+        flat[SOURCE] = row.source
     if _has_large(record.metadata):
         flat[LARGE] = True
     if row.vector is not None:
@@ -112,10 +116,12 @@ def document_of(id: str, stored: Metadata | None) -> str:
     return document if isinstance(document, str) else id
 
 
-def same_rest(stored: Metadata, record: Record) -> bool:
+def same_rest(stored: Metadata, row: Row) -> bool:
     """Tell whether everything but text and vector is stored already, to the letter."""
+    record = row.record
     return (
-        stored.get(DOCUMENT_ID) == record.document
+        row.source in (None, stored.get(SOURCE))
+        and stored.get(DOCUMENT_ID) == record.document
         and stored.get(CHUNK) == record.chunk
         and _canonical(to_metadata(stored)) == _canonical(record.metadata)
         # Chroma merges the fields of two writers, and a filter would find those of the other one.

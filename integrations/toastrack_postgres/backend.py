@@ -27,6 +27,7 @@ from toastrack.stores import (
     Row,
     Runtime,
     Status,
+    StoredSource,
     Trial,
     WriteBatch,
     WriteResult,
@@ -190,14 +191,26 @@ class PostgresBackend(BackendBase):
         if self.space is None:
             await self._record(session, comment, space)
 
+    def needs_bring_up(self, batch: WriteBatch) -> bool:
+        """Tell whether a source is to be kept, too, and there is no column for it yet."""
+        return super().needs_bring_up(batch) or (
+            self._may_add_source
+            and any(row.source is not None for row in (*batch.rows, *batch.metadata_rows))
+        )
+
     async def bring_up(self, session: Session) -> None:
-        """Put the newer format into the comment, where this user may."""
+        """Put the newer format into the comment and add what is missing, where this user may."""
         ((may_alter,),) = await session.execute(statements.MAY_ALTER, [self._oid])
         if not may_alter:
+            self._may_add_source = False
             return
         comment = await self._read_comment(session)
         if self.space is not None and self.format < self.writes_format:
             await self._record(session, comment, self.space)
+        if self._may_add_source:
+            await session.execute(self._statements.add_source)
+            self._has_source, self._may_add_source = True, False
+            self.uncommitted = self.uncommitted or session.inside
 
     async def _read_comment(self, session: Session) -> str | None:
         """Return the comment that nobody else changes until the transaction ends."""
@@ -296,6 +309,11 @@ class PostgresBackend(BackendBase):
                 f"Table {label!r} cannot be used: {'; '.join(problems)}. Or choose another table "
                 "name."
             )
+        # A table from before there were sources, or one of somebody's who may call a column so.
+        has_source = columns.get("source", ("", ""))[1] == "text"
+        may_add_source = False
+        if "source" not in columns:
+            ((may_add_source,),) = await session.execute(statements.MAY_ALTER, [oid])
         types = await session.execute(statements.VECTOR_TYPES, [extension_schema])
         self._vector_oid, self._vector_array_oid = next(
             row[1:] for row in types if row[0] == storage
@@ -309,6 +327,7 @@ class PostgresBackend(BackendBase):
         self._oid = oid
         self._comment = comment
         self._storage: VectorType = storage
+        self._has_source, self._may_add_source = has_source, bool(may_add_source)
         self.dimensions = dimensions
         self.label = label
         self.space, self.format = recorded_in(comment, label)
@@ -342,18 +361,20 @@ class PostgresBackend(BackendBase):
         stored = [row[:2] for row in answer if row[0] != -1]
         result: dict[str, Status] = {rows[position].record.id: "changed" for position, _ in stored}
         same_text = [
-            rows[position].record
+            rows[position]
             for position, text_hash in stored
             if text_hash == rows[position].text_hash
         ]
         if same_text:
             # Asked apart, as a first load would pay for what no row is compared with.
-            result.update((record.id, "metadata") for record in same_text)
-            same = await session.execute(
-                self._statements.same_rest,
-                {"ids": [record.id for record in same_text], **_rest(same_text)},
-            )
-            result.update((same_text[position].id, "unchanged") for (position,) in same)
+            ids = [row.record.id for row in same_text]
+            result.update(dict.fromkeys(ids, "metadata"))
+            values = {"ids": ids, **_rest(same_text)}
+            if not (self._has_source or self._may_add_source):
+                values["sources"] = [None] * len(ids)  # there is no place for them
+            same_rest = self._statements.same_rest(sources=self._has_source)
+            same = await session.execute(same_rest, values)
+            result.update((ids[position], "unchanged") for (position,) in same)
         return result
 
     async def write(self, session: Session, batch: WriteBatch) -> WriteResult:
@@ -391,13 +412,12 @@ class PostgresBackend(BackendBase):
             )
             deleted = _affected(rows)
         if metadata_rows:
-            records = [row.record for row in metadata_rows]
             await session.execute(
-                self._statements.update_metadata,
+                self._statements.update_metadata(sources=self._has_source),
                 {
-                    "ids": [record.id for record in records],
+                    "ids": [row.record.id for row in metadata_rows],
                     "hashes": [row.text_hash for row in metadata_rows],
-                    **_rest(records),
+                    **_rest(metadata_rows),
                 },
             )
         if batch.rows:
@@ -406,7 +426,8 @@ class PostgresBackend(BackendBase):
             parts = (
                 sorted_rows[start : start + _PART] for start in range(0, len(sorted_rows), _PART)
             )
-            await session.execute_many(self._statements.upsert, map(self._upsert_parameters, parts))
+            upsert = self._statements.upsert(sources=self._has_source)
+            await session.execute_many(upsert, map(self._upsert_parameters, parts))
         return WriteResult(len(batch.rows) + len(batch.metadata_rows), deleted)
 
     async def _lock_documents(self, session: Session, documents: Iterable[str]) -> None:
@@ -443,7 +464,7 @@ class PostgresBackend(BackendBase):
             "vectors": VectorArrayParameter(
                 vectors, self._storage, oid=self._vector_oid, array_oid=self._vector_array_oid
             ),
-            **_rest(records),
+            **_rest(rows),
         }
 
     # -- reading --------------------------------------------------------------------------------
@@ -591,6 +612,51 @@ class PostgresBackend(BackendBase):
         limits = {"after": after, "limit": _PAGE}
         page = [row[0] for row in await session.execute(self._statements.document_ids, limits)]
         return page, page[-1] if len(page) == _PAGE else None
+
+    # -- where documents came from --------------------------------------------------------------
+
+    async def stored_sources(
+        self, session: Session, documents: Sequence[str]
+    ) -> dict[str, StoredSource]:
+        """Return where documents came from, of those that are stored with a source."""
+        if not self._has_source:
+            return {}
+        names = {"documents": _storable(documents)}
+        rows = await session.execute(self._statements.stored_sources, names)
+        return {document: StoredSource(source, number) for document, source, number in rows}
+
+    async def has_other_source(self, session: Session, sources: Sequence[str]) -> bool:
+        """Tell whether a row is stored from a source that is none of these."""
+        if not self._has_source:
+            return False
+        names = {"sources": list(sources)}
+        ((found,),) = await session.execute(self._statements.has_other_source, names)
+        return bool(found)
+
+    async def source_page(
+        self, session: Session, after: str | None, sources: Sequence[str] | None
+    ) -> tuple[list[str], str | None]:
+        """Return the next documents of some sources, in the order of their bytes."""
+        if not self._has_source:
+            return await self._page_without_sources(session, after, sources)
+        statement = self._statements.source_page(named=sources is not None)
+        values = {"after": after, "limit": _PAGE, "sources": list(sources or ())}
+        rows = await session.execute(statement, values)
+        page = [row[0] for row in rows]
+        return page, page[-1] if len(page) == _PAGE else None
+
+    async def _page_without_sources(
+        self, session: Session, after: str | None, sources: Sequence[str] | None
+    ) -> tuple[list[str], str | None]:
+        if sources is None:
+            return await self.document_page(session, after)
+        if self._may_add_source:
+            return [], None
+        raise StoreError(
+            f"Table {self.label!r} has no column of type text for the source of a document, and "
+            "this user may not add it, so nobody knows which documents came from where. Have its "
+            f"owner run: ALTER TABLE {self._statements.table.as_string(None)} ADD COLUMN source text"
+        )
 
     # -- the index ------------------------------------------------------------------------------
 
@@ -751,11 +817,12 @@ def _record(row: Sequence[Any]) -> Record:
     return Record(id, text, json.loads(metadata or "{}"), document_id=document, chunk=chunk)
 
 
-def _rest(records: Sequence[Record]) -> dict[str, list[Any]]:
+def _rest(rows: Sequence[Row]) -> dict[str, list[Any]]:
     return {
-        "documents": [record.document for record in records],
-        "chunks": [record.chunk for record in records],
-        "metadata": [dump_json(record.metadata) for record in records],
+        "documents": [row.record.document for row in rows],
+        "chunks": [row.record.chunk for row in rows],
+        "metadata": [dump_json(row.record.metadata) for row in rows],
+        "sources": [row.source for row in rows],
     }
 
 

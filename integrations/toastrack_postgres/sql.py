@@ -197,6 +197,14 @@ def _identifier(*names: str) -> sql.Identifier:
     return sql.Identifier(*(name.replace("%", "%%") for name in names))
 
 
+def _set_source(row: LiteralString) -> sql.Composable:
+    """Keep the source of a row that says nothing of it, while it is of the same document."""
+    return sql.SQL(
+        ", source = coalesce({row}.source, case when "
+        "coalesce(t.document_id, t.id) = {row}.document_id then t.source end)"
+    ).format(row=sql.SQL(row))
+
+
 class Statements:
     """The statements about one table; names are quoted, values are always parameters.
 
@@ -246,12 +254,17 @@ class Statements:
                 text text,
                 metadata jsonb,
                 text_hash bytea,
-                embedding {kind}({dimensions})
+                embedding {kind}({dimensions}),
+                source text
             )
             """,
             kind=_identifier(self._extension_schema, kind),
             dimensions=sql.Literal(dimensions),
         )
+
+    @property
+    def add_source(self) -> sql.Composed:
+        return self._sql("alter table {table} add column if not exists source text")
 
     @property
     def create_document_index(self) -> sql.Composed:
@@ -307,20 +320,25 @@ class Statements:
             """
         )
 
-    @property
-    def same_rest(self) -> sql.Composed:
-        """Positions of those whose document, chunk and metadata are stored already."""
+    def same_rest(self, *, sources: bool) -> sql.Composed:
+        """Positions of those whose document, chunk, metadata and source are stored already."""
         return self._sql(
             """
             select u.position::int - 1
             from unnest(%(ids)b::text[], %(documents)b::text[], %(chunks)b::int[],
-                        %(metadata)b::text[])
-                 with ordinality u (id, document_id, chunk, metadata, position)
+                        %(metadata)b::text[], %(sources)b::text[])
+                 with ordinality u (id, document_id, chunk, metadata, source, position)
             join {table} t on t.id = u.id
             where t.document_id is not distinct from u.document_id
               and t.chunk is not distinct from u.chunk
               and t.metadata::text is not distinct from u.metadata::jsonb::text
-            """
+              and {same_source}
+            """,
+            same_source=sql.SQL(
+                "t.source is not distinct from coalesce(u.source, t.source)"
+                if sources
+                else "u.source is null"
+            ),
         )
 
     @property
@@ -335,40 +353,79 @@ class Statements:
             """
         )
 
-    @property
-    def upsert(self) -> sql.Composed:
-        # In the order of ids: two writers that lock rows in different orders deadlock.
+    def upsert(self, *, sources: bool) -> sql.Composed:
+        """Insert rows or update them as a whole; ``sources`` says that there is that column."""
         return self._sql(
             """
-            insert into {table} (id, document_id, chunk, text, metadata, text_hash, embedding)
-            select u.id, u.document_id, u.chunk, u.text, u.metadata::jsonb, u.text_hash, u.embedding
+            insert into {table} as t
+                (id, document_id, chunk, text, metadata, text_hash, embedding {source})
+            select u.id, u.document_id, u.chunk, u.text, u.metadata::jsonb, u.text_hash,
+                   u.embedding {new_source}
             from unnest(%(ids)b::text[], %(documents)b::text[], %(chunks)b::int[],
-                        %(texts)b::text[], %(metadata)b::text[], %(hashes)b::bytea[], %(vectors)b)
-                 u (id, document_id, chunk, text, metadata, text_hash, embedding)
+                        %(texts)b::text[], %(metadata)b::text[], %(hashes)b::bytea[], %(vectors)b,
+                        %(sources)b::text[])
+                 u (id, document_id, chunk, text, metadata, text_hash, embedding, source)
             order by u.id collate "C"
             on conflict (id) do update set
                 document_id = excluded.document_id, chunk = excluded.chunk, text = excluded.text,
                 metadata = excluded.metadata, text_hash = excluded.text_hash,
-                embedding = excluded.embedding
-            """
+                embedding = excluded.embedding {set_source}
+            """,
+            source=sql.SQL(", source" if sources else ""),
+            new_source=sql.SQL(", u.source" if sources else ""),
+            set_source=_set_source("excluded") if sources else sql.SQL(""),
         )
 
-    @property
-    def update_metadata(self) -> sql.Composed:
+    def update_metadata(self, *, sources: bool) -> sql.Composed:
+        """Update all but text and vector; ``sources`` says that there is a column for them."""
         return self._sql(
             """
             with locked as (
                 select u.* from unnest(%(ids)b::text[], %(documents)b::text[], %(chunks)b::int[],
-                                       %(metadata)b::text[], %(hashes)b::bytea[])
-                              u (id, document_id, chunk, metadata, text_hash)
+                                       %(metadata)b::text[], %(hashes)b::bytea[],
+                                       %(sources)b::text[])
+                              u (id, document_id, chunk, metadata, text_hash, source)
                 -- A row that got another text since it was compared is not ours to describe.
                 join {table} t on t.id = u.id and t.text_hash is not distinct from u.text_hash
                 order by u.id collate "C" for update of t
             )
             update {table} t
             set document_id = u.document_id, chunk = u.chunk, metadata = u.metadata::jsonb
+                {set_source}
             from locked u where t.id = u.id
+            """,
+            set_source=_set_source("u") if sources else sql.SQL(""),
+        )
+
+    @property
+    def stored_sources(self) -> sql.Composed:
+        """Documents that have a source, with that and the number of their rows."""
+        return self._sql(
             """
+            select coalesce(document_id, id), max(source), count(*) from {table}
+            where document_id = any(%(documents)b::text[])
+               or document_id is null and id = any(%(documents)b::text[])
+            group by 1 having max(source) is not null
+            """
+        )
+
+    @property
+    def has_other_source(self) -> sql.Composed:
+        return self._sql(
+            "select exists (select from {table} where source <> all(%(sources)b::text[]))"
+        )
+
+    def source_page(self, *, named: bool) -> sql.Composed:
+        """The next documents of some sources, or of those without one."""
+        return self._sql(
+            """
+            select coalesce(document_id, id) collate "C" from {table}
+            where %(after)s::text is null or coalesce(document_id, id) collate "C" > %(after)s
+            group by 1 having {condition} order by 1 limit %(limit)s
+            """,
+            condition=sql.SQL(
+                "bool_or(source = any(%(sources)b::text[]))" if named else "max(source) is null"
+            ),
         )
 
     @property

@@ -34,6 +34,7 @@ from toastrack.stores import (
     RetryingSession,
     Row,
     Status,
+    StoredSource,
     TopK,
     WriteBatch,
     WriteResult,
@@ -51,6 +52,7 @@ from toastrack_qdrant.changes import new_metadata, new_texts
 from toastrack_qdrant.codec import (
     EXACT,
     KEYS,
+    SOURCE,
     batches,
     check_record,
     match_of,
@@ -58,7 +60,16 @@ from toastrack_qdrant.codec import (
     point_id,
     record_of,
 )
-from toastrack_qdrant.filters import both, broad, fields_of, of_documents, path_of, unchanged
+from toastrack_qdrant.filters import (
+    both,
+    broad,
+    fields_of,
+    of_documents,
+    of_sources,
+    path_of,
+    unchanged,
+    with_source,
+)
 from toastrack_qdrant.hashes import UNNAMED, Hashes, hash_key
 from toastrack_qdrant.host import Client, Host
 
@@ -142,9 +153,11 @@ class QdrantBackend(RetryingBackend):
             return False
         info = await self._read_info(session)
         self.dimensions = self._dimensions_in(info)
-        if self._may_create and not self.host.local and "document_id" not in info.payload_schema:
-            keyword = models.PayloadSchemaType.KEYWORD
-            await self._call(session, "create_payload_index", self.label, "document_id", keyword)
+        if self._may_create and not self.host.local:
+            for key in ("document_id", SOURCE):
+                if key not in info.payload_schema:
+                    keyword = models.PayloadSchemaType.KEYWORD
+                    await self._call(session, "create_payload_index", self.label, key, keyword)
         return True
 
     async def create(self, session: RetryingSession, space: EmbeddingSpace) -> None:
@@ -341,7 +354,8 @@ class QdrantBackend(RetryingBackend):
     def _status(self, values: Mapping[str, Any], row: Row) -> Status:
         if self._hashes.in_payload(values) != row.text_hash.hex():
             return "changed"
-        return "unchanged" if _same_rest(values, row.record) else "metadata"
+        same = _same_rest(values, row.record) and row.source in (None, values.get(SOURCE))
+        return "unchanged" if same else "metadata"
 
     async def write(self, session: RetryingSession, batch: WriteBatch) -> WriteResult:
         """Write new points, then the others' payloads; what is stale goes last."""
@@ -576,6 +590,54 @@ class QdrantBackend(RetryingBackend):
         page = documents.page(last, _PAGE)
         return page, (documents, page[-1]) if len(page) == _PAGE else None
 
+    async def stored_sources(
+        self, session: RetryingSession, documents: Sequence[str]
+    ) -> dict[str, StoredSource]:
+        """Return where documents came from, of those that are stored with a source."""
+        numbers: Counter[str] = Counter()
+        sources: dict[str, str] = {}
+
+        def look(page: Sequence[models.Record]) -> None:
+            for point in page:
+                values = point.payload or {}
+                numbers[values["document_id"]] += 1
+                if isinstance(source := values.get(SOURCE), str):
+                    sources[values["document_id"]] = source
+
+        for some in _cut([document for document in documents if _is_text(document)]):
+            await self._scroll(session, of_documents(some), ["document_id", SOURCE], look)
+        return {id: StoredSource(source, numbers[id]) for id, source in sources.items()}
+
+    async def has_other_source(self, session: RetryingSession, sources: Sequence[str]) -> bool:
+        """Tell whether a point is stored from a source that is none of these."""
+        page, _ = await self._call(
+            session,
+            "scroll",
+            self.label,
+            scroll_filter=with_source(but=sources),
+            limit=1,
+            offset=None,
+            with_payload=False,
+            with_vectors=False,
+        )
+        return bool(page)
+
+    async def source_page(
+        self, session: RetryingSession, after: Any, sources: Sequence[str] | None
+    ) -> tuple[list[str], Any]:
+        """Return the next documents of a list that was taken at the first call."""
+        if after is not None:
+            documents, last = after
+        else:
+            last = None
+            if sources is not None:
+                documents = await self._documents(session, of_sources(sources))
+            else:
+                documents = await self._documents(session)
+                documents.remove(await self._documents(session, with_source()))
+        page = documents.page(last, _PAGE)
+        return page, (documents, page[-1]) if len(page) == _PAGE else None
+
     async def search(
         self,
         session: RetryingSession,
@@ -724,12 +786,14 @@ class QdrantBackend(RetryingBackend):
         vectors: Any = point.vector
         return (vectors or {}).get(self._vector_name) if self._vector_name else vectors
 
-    async def _documents(self, session: RetryingSession) -> IdSet:
-        """Return the id of every document that there is."""
+    async def _documents(
+        self, session: RetryingSession, wanted: models.Filter | None = None
+    ) -> IdSet:
+        """Return the id of every document that there is, or that has such a point."""
         documents = IdSet()
         await self._scroll(
             session,
-            None,
+            wanted,
             ["document_id"],
             lambda page: documents.add(
                 str((point.payload or {}).get("document_id", point.id)) for point in page

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from qdrant_client import models
 
-from toastrack_qdrant.codec import EXACT
+from toastrack_qdrant.codec import EXACT, SOURCE
 from toastrack_qdrant.hashes import Hashes
 
 
@@ -78,7 +78,7 @@ def new_texts(
             forgotten = {**dict.fromkeys(hashes.others), **values}
             text = {"text": values["text"]}
             changes.append(Change(point.id, forgotten, {hashes.own: mark}, unlike=text))
-        changes.append(Change(point.id, values, {hashes.own: mark}))
+        changes += _described(point, values, {hashes.own: mark})
     return operations, changes
 
 
@@ -86,10 +86,21 @@ def new_metadata(point: models.PointStruct, hashes: Hashes) -> list[Change]:
     """Return what gives a point the payload of this one, while its text is the same."""
     values = _values(point, hashes)
     expected = values[hashes.own]
-    changes = [Change(point.id, values, {hashes.own: expected})]
+    changes = _described(point, values, {hashes.own: expected})
     if hashes.earlier is not None:
-        changes.append(Change(point.id, values, {hashes.own: None, hashes.earlier: expected}))
+        changes += _described(point, values, {hashes.own: None, hashes.earlier: expected})
     return changes
+
+
+def _described(
+    point: models.PointStruct, values: Mapping[str, Any], holds: Mapping[str, str | None]
+) -> list[Change]:
+    """Return what sets a payload; a source that it does not name stays with its document."""
+    change = Change(point.id, values, holds)
+    if SOURCE in values:
+        return [change]
+    document = {"document_id": values["document_id"]}
+    return [Change(point.id, {SOURCE: None}, holds, unlike=document), change]
 
 
 def _values(point: models.PointStruct, hashes: Hashes) -> dict[str, Any]:

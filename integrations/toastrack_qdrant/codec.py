@@ -22,6 +22,8 @@ POINT_NAMESPACE = UUID("c856bbf2-91b4-5266-886b-cf08a97c7771")
 
 KEYS = ("id", "document_id", "chunk", "text", "text_hash", "metadata")
 """What the payload of a point holds."""
+SOURCE = "source"
+"""Holds where its document came from, if that is known."""
 EXACT = "metadata_json"
 """Holds the metadata as JSON text, only where Qdrant would give back other numbers."""
 
@@ -61,6 +63,8 @@ def payload(row: Row, own_hash: str = UNNAMED) -> dict[str, Any]:
         own_hash: row.text_hash.hex(),
         "metadata": metadata,
     }
+    if row.source is not None:
+        values[SOURCE] = row.source
     if not is_kept(metadata):
         values["metadata"] = _nearest(metadata)
         values[EXACT] = json.dumps(metadata, ensure_ascii=False)

@@ -11,7 +11,7 @@ from qdrant_client import models
 
 from toastrack.errors import UnsupportedError
 from toastrack.stores import Comparison, Condition, Group, Instant
-from toastrack_qdrant.codec import EXACT, as_float, is_kept
+from toastrack_qdrant.codec import EXACT, SOURCE, as_float, is_kept
 
 # A name that a server gives back as it was told.
 _SIMPLE = re.compile(r"[A-Za-z0-9_-]+")
@@ -56,6 +56,22 @@ def of_documents(documents: Sequence[str], *, among: Sequence[str] | None = None
     if among is not None:
         must.append(models.HasIdCondition(has_id=list(among)))
     return models.Filter(must=must)
+
+
+def with_source(*, but: Sequence[str] = ()) -> models.Filter:
+    """Return a filter for the points that have a source, and none of these."""
+    without: list[models.Condition] = [
+        models.IsEmptyCondition(is_empty=models.PayloadField(key=SOURCE))
+    ]
+    if but:
+        without.append(models.FieldCondition(key=SOURCE, match=models.MatchAny(any=list(but))))
+    return models.Filter(must_not=without)
+
+
+def of_sources(sources: Sequence[str]) -> models.Filter:
+    """Return a filter for the points that have one of these sources."""
+    any_of_them = models.MatchAny(any=list(sources))
+    return models.Filter(must=[models.FieldCondition(key=SOURCE, match=any_of_them)])
 
 
 def fields_of(condition: Condition) -> set[str]:

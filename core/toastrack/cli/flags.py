@@ -20,6 +20,7 @@ _FLAGS = {
     "prefix": "--prefix",
     "prune": "--prune",
     "skip_bad": "--skip-bad",
+    "source": "--source",
     "text": "--text",
     "text_column": "--text-column",
     "vector_column": "--vector-column",

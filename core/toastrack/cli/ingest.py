@@ -46,12 +46,24 @@ def ingest_command(
             help="Take over a filled store that does not say which model embedded it: --model did.",
         ),
     ] = False,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Names where all of it comes from. Left out, files know the folder they lie in.",
+            show_default=False,
+        ),
+    ] = None,
     prefix: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Stands before each id: NAME/...", show_default=False),
     ] = None,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Delete stored documents that the sources do not have.")
+        bool,
+        typer.Option(
+            "--prune",
+            help="Delete what is stored of these sources, under the prefix, and not there any more.",
+        ),
     ] = False,
     skip_bad: Annotated[
         bool,
@@ -137,6 +149,7 @@ def ingest_command(
                 report = ingest(
                     sources,
                     store,
+                    source=source,
                     prefix=prefix,
                     prune=prune,
                     overlap=overlap,

@@ -6,12 +6,12 @@ import os
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from itertools import chain, islice
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from toastrack.errors import RecordError, SourceError
 from toastrack.ingestion.objects import Row, Table, is_row, is_table, read_objects, rows_of
@@ -23,11 +23,14 @@ from toastrack.ingestion.sources import SourceFile, find_files
 from toastrack.records import Record, Report, Skip, SkipKind
 from toastrack.stores.checks import checked
 from toastrack.stores.id_set import IdSet
-from toastrack.stores.protocol import Document, IngestStore, Store
+from toastrack.stores.protocol import Document, IngestStore, SourcedDocument
+from toastrack.utils.text import check_unicode
 
 StrPath = str | os.PathLike[str]
 
 _DELETE_PAGE = 1_000
+# Documents of which a store is asked at once where they came from.
+_SOURCE_PAGE = 500
 # Of a report; more of them are only counted.
 _SKIPS = 10_000
 
@@ -56,6 +59,7 @@ def ingest(
     sources: StrPath | Table | Iterable[StrPath | Row],
     store: IngestStore,
     *,
+    source: str | None = None,
     prefix: str | None = None,
     prune: bool = False,
     skip_bad: bool = False,
@@ -88,10 +92,14 @@ def ingest(
             of records there may be mappings, a frame of pandas or polars, an Arrow table,
             LangChain's documents or LlamaIndex' nodes.
         store: Where they go.
+        source: Names where all of it comes from. None: of files the absolute path of the folder that
+            was given, or in which a given file lies; of records and standard input nothing. A
+            document that is stored from another source is taken over if its text is the same.
         prefix: Stands before each id, with a "/" between them: two folders whose files have the same
             names go into one store under two prefixes.
-        prune: Delete the store's documents that these sources do not have; with a prefix, of those
-            under it.
+        prune: Delete the stored documents of the sources of this run that it does not have, of
+            records and standard input without a name those without a source; with a prefix only
+            those under it.
         skip_bad: Leave out what cannot be read or stored instead of stopping at it.
         overlap: Tokens that neighbouring chunks of one document share.
         text_column: The field of a row that is embedded.
@@ -109,7 +117,8 @@ def ingest(
         on_note: Called with one sentence for what was found by itself, such as a delimiter.
 
     Raises:
-        SourceError: A source cannot be read, or two documents have one id; names file and line.
+        SourceError: A source cannot be read, or two documents have one id; names file and line. Or
+            a document is stored from another source with another text; names both.
         MissingExtraError: There is a file of a format whose extra is not installed.
         RecordError: The store cannot hold a record, or has its id in another document; names it.
         SpaceMismatchError: The store was built in another embedding space.
@@ -143,8 +152,16 @@ def ingest(
             f"prefix={prefix!r} is no name. Leave it out, or write one like 'handbook'."
         )
     prefix = "" if prefix is None else prefix.rstrip("/") + "/"
+    if source is not None:
+        _check_source(source)
     found, objects = _sort_sources(sources)
-    files = [item for item in found if isinstance(item, SourceFile)]
+    files = [
+        item if source is None else replace(item, source=source)
+        for item in found
+        if isinstance(item, SourceFile)
+    ]
+    origins = {source} if not found else {file.source for file in files}
+    named = {origin for origin in origins if origin is not None}
     if not skip_bad:
         for file in files:
             file.format.check()
@@ -155,6 +172,7 @@ def ingest(
             store,
             ids,
             documents,
+            named,
             prefix=prefix,
             overlap=overlap,
             skip_bad=skip_bad,
@@ -170,12 +188,21 @@ def ingest(
                 on_progress(Progress(run.counted(report), run.bytes_done, total))
 
         inputs = chain(
-            ((item, size, file.name) for file in files for item, size in file.read(options)),
-            ((item, 0, "") for item in read_objects(objects, options)),
+            (
+                _Input(item, file.source, size, file.name)
+                for file in files
+                for item, size in file.read(options)
+            ),
+            (_Input(item, source) for item in read_objects(objects, options)),
         )
-        report = run.counted(store._ingest(run.documents(inputs), on_write))
+        if prune and named:
+            # Where nobody knows what came from where, that is said before anything is written.
+            next(iter(store._documents_of(named)), None)
+        if named and store._has_other_source(named):
+            store._check_sources(run.stored_elsewhere(files, options), named)
+        report = run.counted(store._ingest(run.documents(inputs), named, on_write))
         if prune:
-            report.deleted += _prune(store, documents, prefix)
+            report.deleted += _prune(store, documents, prefix, origins)
     report.seconds = time.monotonic() - started
     return report
 
@@ -202,6 +229,27 @@ def _checked(options: ReadOptions) -> ReadOptions:
     return options
 
 
+def _check_source(source: str) -> None:
+    if not isinstance(source, str):
+        raise TypeError(f"source= takes a name, not {type(source).__name__}.")
+    if not source.strip() or "\0" in source:
+        raise ValueError(
+            f"source={source!r} is no name. Leave it out, or write one like 'handbook'."
+        )
+    check_unicode(source, "source=")
+
+
+class _Input(NamedTuple):
+    """One input, and where it comes from."""
+
+    item: SourceDocument | Record | BadInput
+    source: str | None
+    size: int = 0
+    """How many bytes of its file it took."""
+    name: str = ""
+    """Of its file."""
+
+
 class _Run:
     """Turns inputs into the documents of one run."""
 
@@ -210,6 +258,7 @@ class _Run:
         store: IngestStore,
         ids: IdSet,
         documents: IdSet,
+        sources: Collection[str],
         *,
         prefix: str,
         overlap: int,
@@ -219,6 +268,7 @@ class _Run:
         self.store = store
         self.ids = ids
         self.document_ids = documents
+        self.sources = sources
         self.prefix = prefix
         self.overlap = overlap
         self.skip_bad = skip_bad
@@ -249,10 +299,47 @@ class _Run:
         if self.on_skip is not None:
             self.on_skip(skip)
 
-    def documents(
-        self, inputs: Iterable[tuple[SourceDocument | Record | BadInput, int, str]]
-    ) -> Iterator[Document]:
-        for number, (item, size, name) in enumerate(inputs, start=1):
+    def stored_elsewhere(
+        self, files: Iterable[SourceFile], options: ReadOptions
+    ) -> Iterator[SourcedDocument]:
+        """Yield the documents of files that are stored from a source that is none of the run's.
+
+        Only files of rows are read for it: of the others the name tells the id.
+        """
+        candidates = self._candidates(files, replace(options, say=None))
+        while page := list(islice(candidates, _SOURCE_PAGE)):
+            stored = self.store._stored_sources([id for id, _, _ in page])
+            for id, file, read in page:
+                if id in stored and stored[id].source not in self.sources:
+                    yield from self._documents_in(read, file.source)
+
+    def _candidates(
+        self, files: Iterable[SourceFile], options: ReadOptions
+    ) -> Iterator[tuple[str, SourceFile, Iterable[SourceDocument | BadInput]]]:
+        for file in files:
+            if file.path is None:
+                continue  # it is read only once, and compared then
+            read = (item for item, _ in file.read(options))
+            if not file.format.rows:
+                yield self.prefix + file.name, file, read
+                continue
+            for item in read:
+                if isinstance(item, SourceDocument):
+                    yield self.prefix + item.id, file, [item]
+
+    def _documents_in(
+        self, items: Iterable[SourceDocument | BadInput], source: str | None
+    ) -> Iterator[SourcedDocument]:
+        for item in items:
+            # What cannot be read or stored is told of when it is its turn.
+            with suppress(RecordError):
+                if isinstance(item, SourceDocument):
+                    record = self._record(item)
+                    yield record.id, self._parts(record, item), source
+
+    def documents(self, inputs: Iterable[_Input]) -> Iterator[SourcedDocument]:
+        """Yield the documents of the run, noting what is left out."""
+        for number, (item, source, size, name) in enumerate(inputs, start=1):
             if isinstance(item, BadInput):
                 self.skip(Skip(name or item.location, item.location, item.reason, item.kind))
                 document = None
@@ -262,39 +349,34 @@ class _Run:
                 self.bytes_done += size
             else:
                 self.in_flight[document[0]] = size
-                yield document
+                yield (*document, source)
 
-    def _document(self, item: SourceDocument | Record, number: int) -> Document | None:
-        """Return the records of one document, or None if it is left out."""
+    def _record(self, item: SourceDocument | Record) -> Record:
+        """Return an input as one record; raises ``RecordError`` for what the store cannot hold."""
         if isinstance(item, Record):
-            record, location = _whole(item), f"record {number}"
-            item = SourceDocument(record.id, record.text, location)
+            record = item
         else:
             record = Record(item.id, item.text, item.metadata, vector=item.vector)
         if self.prefix and isinstance(record.id, str) and record.id:
             record = replace(record, id=f"{self.prefix}{record.id}", document_id=None)
-        try:
-            record = checked(record, dimensions=self.store.embedder.dimensions)
-            self.store._check(record)
-        except RecordError as error:
-            self.skip(Skip(str(item.id), item.location, str(error)), RecordError)
-            return None
-        self._note(record.id, item.location)
-        self.document_ids.add([record.id])
-        if not record.text.strip() and record.vector is None:
-            # It is handed on, so that what is stored of it goes.
-            self.blank += 1
-            self.skip(Skip(record.id, item.location, "there is no text in it.", "nothing in it"))
-            return record.id, []
-        parts = [(0, record.text)]
-        if record.vector is None:
+        record = checked(record, dimensions=self.store.embedder.dimensions)
+        self.store._check(record)
+        return record
+
+    def _parts(self, record: Record, item: SourceDocument) -> list[Record]:
+        """Return the records that a document becomes; none if there is no text in it."""
+        if record.vector is not None:
+            parts = [(0, record.text)]
+        elif not record.text.strip():
+            return []
+        else:
             parts = self.store.embedder._chunks(
                 record.text, overlap=self.overlap, markdown=item.markdown
             )
         if len(parts) == 1:
             blank = len(record.text) - len(record.text.lstrip())
-            return record.id, [replace(record, metadata=_metadata(record, item.places, blank))]
-        chunks = [
+            return [replace(record, metadata=_metadata(record, item.places, blank))]
+        return [
             Record(
                 f"{record.id}#{i}",
                 part,
@@ -304,9 +386,29 @@ class _Run:
             )
             for i, (offset, part) in enumerate(parts)
         ]
-        for chunk in chunks:
-            self._note(chunk.id, f"{item.location} (chunk {chunk.chunk})")
-        return record.id, chunks
+
+    def _document(self, item: SourceDocument | Record, number: int) -> Document | None:
+        """Return the records of one document, or None if it is left out."""
+        given: SourceDocument | Record = item
+        if isinstance(item, Record):
+            given = _whole(item)
+            item = SourceDocument(item.id, item.text, f"record {number}")
+        try:
+            record = self._record(given)
+        except RecordError as error:
+            self.skip(Skip(str(item.id), item.location, str(error)), RecordError)
+            return None
+        self._note(record.id, item.location)
+        self.document_ids.add([record.id])
+        parts = self._parts(record, item)
+        if not parts:
+            # It is handed on, so that what is stored of it goes.
+            self.blank += 1
+            self.skip(Skip(record.id, item.location, "there is no text in it.", "nothing in it"))
+        for part in parts:
+            if part.id != record.id:
+                self._note(part.id, f"{item.location} (chunk {part.chunk})")
+        return record.id, parts
 
     def _note(self, id: str, location: str) -> None:
         """Raise ``SourceError`` naming both places if this run had the id already."""
@@ -364,12 +466,20 @@ def _whole(record: Record) -> Record:
     return record
 
 
-def _prune(store: Store, documents: IdSet, prefix: str) -> int:
+def _prune(
+    store: IngestStore, documents: IdSet, prefix: str, origins: Collection[str | None]
+) -> int:
+    """Delete what is stored of the run's sources, under its prefix, and is not in the run."""
     if not len(documents):
         raise SourceError(
             "The sources hold no document; prune=True would delete all that is stored."
         )
-    gone = (id for id in store.document_ids() if id.startswith(prefix) and id not in documents)
+    named = [origin for origin in origins if origin is not None]
+    stored = chain(
+        store._documents_of(named) if named else (),
+        store._documents_of(None) if None in origins else (),
+    )
+    gone = (id for id in stored if id.startswith(prefix) and id not in documents)
     deleted = 0
     while page := list(islice(gone, _DELETE_PAGE)):
         deleted += store.delete(documents=page)

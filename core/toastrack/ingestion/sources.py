@@ -39,6 +39,8 @@ class SourceFile:
     format: Format
     named: bool = False
     """It was given itself, not the folder it lies in."""
+    source: str | None = None
+    """The absolute path of the folder that was given, or that it lies in; None has none."""
 
     @property
     def location(self) -> str:
@@ -98,7 +100,8 @@ def _found_in(given: str | os.PathLike[str]) -> list[SourceFile | Skip]:
             source.name.encode("utf-8")
         except UnicodeEncodeError:
             raise SourceError(f"{os.fsencode(source)!r}: {_NOT_UTF8}") from None
-        return [SourceFile(source, source.name, source.stat().st_size, format, named=True)]
+        size, folder = source.stat().st_size, _source_of(source.parent)
+        return [SourceFile(source, source.name, size, format, named=True, source=folder)]
     if source.is_dir():
         found = _Folder(source).found()
         if all(isinstance(item, Skip) and item.kind != "cannot be read" for item in found):
@@ -109,6 +112,11 @@ def _found_in(given: str | os.PathLike[str]) -> list[SourceFile | Skip]:
     raise SourceError(f"{source}: there is no such file or folder.")
 
 
+def _source_of(folder: Path) -> str:
+    # Links stay, which resolve() follows: "current" is one source, wherever it leads this week.
+    return _shown(os.path.abspath(folder))  # noqa: PTH100
+
+
 _NOT_UTF8 = "the file's name is not UTF-8."
 
 
@@ -117,6 +125,7 @@ class _Folder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._source = _source_of(folder)
         self._found: list[tuple[Path, SourceFile | Skip]] = []
         self._folders = [folder]
         self._links: deque[Path] = deque()
@@ -176,7 +185,9 @@ class _Folder:
             self._leave_out(path, f"{what}.")
         else:
             if entry.is_file():
-                self._found.append((path, SourceFile(path, name, size, format)))
+                self._found.append(
+                    (path, SourceFile(path, name, size, format, source=self._source))
+                )
             else:
                 self._leave_out(path, "this is neither a file nor a folder.", "not for us")
 

@@ -27,7 +27,9 @@ from toastrack.stores.protocol import (
     IngestStore,
     OnProgress,
     OnWrite,
+    SourcedDocument,
     Store,
+    StoredSource,
 )
 from toastrack.stores.recall import Trial, measure_recall
 from toastrack.stores.recall_table import RecallRow, RecallTable
@@ -73,8 +75,10 @@ __all__ = [
     "Row",
     "Runtime",
     "Scalar",
+    "SourcedDocument",
     "Status",
     "Store",
+    "StoredSource",
     "SyncRuntime",
     "TopK",
     "Trial",

@@ -12,7 +12,7 @@ from toastrack.records import Match, Record
 from toastrack.space import EmbeddingSpace
 from toastrack.stores.description import Description
 from toastrack.stores.plan import Row, Status, WriteBatch, WriteResult
-from toastrack.stores.protocol import OnProgress
+from toastrack.stores.protocol import OnProgress, StoredSource
 from toastrack.stores.runtime import Runtime
 from toastrack.utils import arrays
 
@@ -89,6 +89,10 @@ class Backend(Protocol[S, O_contra]):
         """Write the space down where none is, then read it back: somebody may have been faster."""
         ...
 
+    def needs_bring_up(self, batch: WriteBatch) -> bool:
+        """Tell whether an older format is there than this batch needs; asked until it says so."""
+        ...
+
     async def bring_up(self, session: S) -> None:
         """Make an older format ``writes_format``, in one step that is done or not.
 
@@ -114,15 +118,17 @@ class Backend(Protocol[S, O_contra]):
     async def compare(self, session: S, rows: Sequence[Row]) -> dict[str, Status]:
         """Say how each row compares to what is stored under its id; new ones are left out.
 
-        "changed": its ``text_hash`` differs. "metadata": only document, chunk or metadata do,
-        compared as JSON, so that 1 and 1.0 differ.
+        "changed": its ``text_hash`` differs. "metadata": only document, chunk, metadata or source
+        do. Metadata is compared as JSON, so that 1 and 1.0 differ; a source that is None differs
+        from none.
         """
         ...
 
     async def write(self, session: S, batch: WriteBatch) -> WriteResult:
         """Write one batch, or say which of its rows without a vector are not as they were.
 
-        Rows were compared in an earlier session, and another writer may have come since.
+        Rows were compared in an earlier session, and another writer may have come since. Of a row
+        whose source is None the stored one stays while it is of the same document.
         """
         ...
 
@@ -182,6 +188,28 @@ class Backend(Protocol[S, O_contra]):
         """Return some document ids and what to ask with for more of them, None at the end.
 
         ``after`` is None for the first page. Documents may go while they are listed.
+        """
+        ...
+
+    # -- where documents came from --------------------------------------------------------------
+
+    async def stored_sources(self, session: S, documents: Sequence[str]) -> dict[str, StoredSource]:
+        """Return where documents came from, of those that are stored with a source.
+
+        A document has the source of any of its records that has one.
+        """
+        ...
+
+    async def has_other_source(self, session: S, sources: Sequence[str]) -> bool:
+        """Tell whether a record is stored from a source that is none of these."""
+        ...
+
+    async def source_page(
+        self, session: S, after: Any, sources: Sequence[str] | None
+    ) -> tuple[list[str], Any]:
+        """Return ids as ``document_page`` does, of the documents that came from these sources.
+
+        None asks for the documents without a source. Raises ``StoreError`` where none can be kept.
         """
         ...
 
@@ -291,9 +319,31 @@ class BackendBase:
         """Raise ``UnsupportedError``."""
         raise UnsupportedError(f"{self.kind} {self.label!r} cannot delete by a filter.")
 
+    async def stored_sources(
+        self, session: Any, documents: Sequence[str]
+    ) -> dict[str, StoredSource]:
+        """Return nothing: no source is kept."""
+        return {}
+
+    async def has_other_source(self, session: Any, sources: Sequence[str]) -> bool:
+        """Return False: no source is kept."""
+        return False
+
+    async def source_page(
+        self, session: Any, after: Any, sources: Sequence[str] | None
+    ) -> tuple[list[str], Any]:
+        """Raise ``UnsupportedError``."""
+        raise UnsupportedError(
+            f"{self.kind} {self.label!r} does not keep where documents came from."
+        )
+
     async def is_empty(self, session: Any) -> bool:
         """Ask for the number of records."""
         return not await self.count(session, False)
+
+    def needs_bring_up(self, batch: WriteBatch) -> bool:
+        """Tell whether it writes something and the recorded format is older than ours."""
+        return self.format < self.writes_format and bool(batch.rows or batch.metadata_rows)
 
     async def bring_up(self, session: Any) -> None:
         """Do nothing: there is one format."""

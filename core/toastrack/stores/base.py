@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -15,7 +24,15 @@ from toastrack.stores.arguments import filter_to_delete, ids_to_delete, listed
 from toastrack.stores.backend import Backend, S
 from toastrack.stores.description import Description
 from toastrack.stores.flow import O, StoreFlow
-from toastrack.stores.protocol import AsyncOnWrite, ChooseEmbedder, Document, OnProgress, OnWrite
+from toastrack.stores.protocol import (
+    AsyncOnWrite,
+    ChooseEmbedder,
+    Document,
+    OnProgress,
+    OnWrite,
+    SourcedDocument,
+    StoredSource,
+)
 from toastrack.stores.recall_table import RecallTable
 from toastrack.stores.runtime import AsyncRuntime, Runtime, SyncRuntime, run_sync
 from toastrack.stores.windows import (
@@ -25,6 +42,7 @@ from toastrack.stores.windows import (
     IterableReader,
     WindowReader,
     document_windows,
+    ingest_windows,
     record_windows,
 )
 from toastrack.utils import arrays
@@ -331,9 +349,44 @@ class BaseStore(_Base[S, O]):
     ) -> list[Match]:
         return run_sync(self._flow.search(query, k, filter, exact, options, min_score))
 
-    def _ingest(self, documents: Iterable[Document], on_write: OnWrite | None) -> Report:
-        """``replace_many`` that takes no record from another document; raises ``RecordError``."""
-        return self._write(partial(document_windows, moves=False), documents, on_write)
+    def _ingest(
+        self,
+        documents: Iterable[SourcedDocument],
+        run_sources: Collection[str],
+        on_write: OnWrite | None,
+    ) -> Report:
+        """``replace_many`` that takes nothing from another document or source; raises instead."""
+        cut = partial(ingest_windows, run_sources=run_sources)
+        return self._write(cut, documents, on_write)
+
+    def _check_sources(
+        self, documents: Iterable[SourcedDocument], run_sources: Collection[str]
+    ) -> None:
+        """Raise the ``SourceError`` that ``_ingest`` would, and write nothing."""
+        cut = partial(ingest_windows, run_sources=run_sources)
+        run_sync(self._flow.check_sources(IterableReader(cut, documents)))
+
+    def _has_other_source(self, sources: Collection[str]) -> bool:
+        """Tell whether a document is stored from a source that is none of these."""
+        ask = self._backend.has_other_source
+        return run_sync(self._flow.perform(ask, list(sources), reads=True))
+
+    def _stored_sources(self, documents: Sequence[str]) -> Mapping[str, StoredSource]:
+        """Return where stored documents came from; those without a source are left out."""
+        ask = self._backend.stored_sources
+        return run_sync(self._flow.perform(ask, documents, reads=True))
+
+    def _documents_of(self, sources: Collection[str] | None) -> Iterator[str]:
+        """Yield the documents that came from these sources; None: those without a source."""
+        chosen = None if sources is None else list(sources)
+        after = None
+        while True:
+            page, after = run_sync(
+                self._flow.perform(self._backend.source_page, after, chosen, reads=True)
+            )
+            yield from page
+            if after is None:
+                return
 
     def _write(self, cut: Cut[Item], items: Iterable[Item], on_write: OnWrite | None) -> Report:
         return run_sync(self._flow.write(IterableReader(cut, items), on_write))
@@ -569,11 +622,43 @@ class AsyncBaseStore(_Base[S, O]):
 
     async def _ingest(
         self,
-        documents: Iterable[Document] | AsyncIterable[Document],
+        documents: Iterable[SourcedDocument],
+        run_sources: Collection[str],
         on_write: AsyncOnWrite | None,
     ) -> Report:
-        """``replace_many`` that takes no record from another document; raises ``RecordError``."""
-        return await self._write(partial(document_windows, moves=False), documents, on_write)
+        """``replace_many`` that takes nothing from another document or source; raises instead."""
+        cut = partial(ingest_windows, run_sources=run_sources)
+        return await self._write(cut, documents, on_write)
+
+    async def _check_sources(
+        self, documents: Iterable[SourcedDocument], run_sources: Collection[str]
+    ) -> None:
+        """Raise the ``SourceError`` that ``_ingest`` would, and write nothing."""
+        cut = partial(ingest_windows, run_sources=run_sources)
+        await self._flow.check_sources(IterableReader(cut, documents))
+
+    async def _has_other_source(self, sources: Collection[str]) -> bool:
+        """Tell whether a document is stored from a source that is none of these."""
+        ask = self._backend.has_other_source
+        return await self._flow.perform(ask, list(sources), reads=True)
+
+    async def _stored_sources(self, documents: Sequence[str]) -> Mapping[str, StoredSource]:
+        """Return where stored documents came from; those without a source are left out."""
+        ask = self._backend.stored_sources
+        return await self._flow.perform(ask, documents, reads=True)
+
+    async def _documents_of(self, sources: Collection[str] | None) -> AsyncIterator[str]:
+        """Yield the documents that came from these sources; None: those without a source."""
+        chosen = None if sources is None else list(sources)
+        after = None
+        while True:
+            page, after = await self._flow.perform(
+                self._backend.source_page, after, chosen, reads=True
+            )
+            for document in page:
+                yield document
+            if after is None:
+                return
 
     async def _write(
         self,

@@ -15,9 +15,10 @@ from toastrack.records import Match, Record, Report
 from toastrack.space import EmbeddingSpace
 from toastrack.stores.arguments import checked_k, checked_score
 from toastrack.stores.backend import Backend, CollectionChangedError, Retry, S
+from toastrack.stores.document_sources import check_sources, not_as_stored
 from toastrack.stores.hashes import read_record
 from toastrack.stores.pipeline import write_all
-from toastrack.stores.plan import Row
+from toastrack.stores.plan import Row, Status, rows_of
 from toastrack.stores.protocol import ChooseEmbedder
 from toastrack.stores.space_check import check_space, missing_space
 from toastrack.stores.vectors import unit_vector
@@ -285,6 +286,22 @@ class StoreFlow(Generic[S, O]):
         """Write every window of a source."""
         dimensions = await self.ready()
         return await write_all(self, partial(source.read, self.runtime, dimensions), on_write)
+
+    async def check_sources(self, source: WindowReader) -> None:
+        """Raise ``SourceError`` for a document that another source has, with another text."""
+        dimensions = await self.ready()
+        limit = await self.runtime.offload(lambda: self.embedder.max_tokens)
+        backend = self.backend
+        while (window := await source.read(self.runtime, dimensions)) is not None:
+            space = backend.space.digest if backend.space else ""
+            rows = await self.runtime.offload(rows_of, window, limit, space)
+            statuses: dict[str, Status] = {}
+            if rows:
+                statuses = await self.perform(backend.compare, rows, reads=True)
+            documents = not_as_stored(window, rows, statuses)
+            if documents:
+                stored = await self.perform(backend.stored_sources, documents, reads=True)
+                check_sources(window, rows, statuses, stored, backend.kind)
 
     async def search(
         self,

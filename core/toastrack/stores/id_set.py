@@ -24,6 +24,13 @@ class IdSet:
             "insert or ignore into ids (id) values (?)", ((id,) for id in ids)
         )
 
+    def remove(self, others: IdSet) -> None:
+        """Let the ids of another set go."""
+        last: str | None = None
+        while page := others.page(last, 1_000):
+            self._database.executemany("delete from ids where id = ?", ((id,) for id in page))
+            last = page[-1]
+
     def add_at(self, id: str, location: str) -> str | None:
         """Take one id in; return where it was met first, if it came before."""
         try:

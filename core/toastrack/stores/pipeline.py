@@ -12,9 +12,10 @@ from typing import Any, Protocol, TypeVar
 
 from toastrack.batching.truncation import TruncationCounter
 from toastrack.embedder import Embedder
-from toastrack.errors import RecordError
+from toastrack.errors import RecordError, SourceError
 from toastrack.records import Record, Report
 from toastrack.stores.backend import Backend
+from toastrack.stores.document_sources import check_sources, not_as_stored
 from toastrack.stores.plan import (
     Row,
     Status,
@@ -100,7 +101,7 @@ class _Run:
         self._on_write = on_write
         self._queue = queue
         self._queued = 0 if flow.backend.callers_connection else _QUEUED
-        self._is_older = flow.backend.format < flow.backend.writes_format
+        self._brought_up = False
         self._started = self._runtime.monotonic()
         self._slow_source = False
         self._embedding: WindowPlan | None = None
@@ -149,6 +150,8 @@ class _Run:
             statuses = await self._compare(rows)
         if not window.moves:
             await self._saving(self._check_documents(rows, statuses), RecordError)
+        if window.sources:
+            await self._saving(self._check_sources(window, rows, statuses), SourceError)
         return await self._saving(
             self._runtime.offload(WindowPlan, window, rows, statuses, self.stream)
         )
@@ -167,6 +170,16 @@ class _Run:
                 "prefix=, or delete the stored document first."
             )
 
+    async def _check_sources(
+        self, window: Window, rows: Sequence[Row], statuses: Mapping[str, Status]
+    ) -> None:
+        """Raise ``SourceError`` for a document that another source has, with another text."""
+        documents = not_as_stored(window, rows, statuses)
+        if documents:
+            call = self._queue.submit(self._backend.stored_sources, documents, reads=True)
+            stored = await self._queue.wait(call)
+            check_sources(window, rows, statuses, stored, self._backend.kind)
+
     async def _elsewhere(self, records: Sequence[Record]) -> list[tuple[Record, str]]:
         """Return those that are stored under another document, with that."""
         if not records:
@@ -183,7 +196,7 @@ class _Run:
         for record in window.records:
             self._backend.check(record)
         space = self._backend.space
-        return rows_of(window.records, limit, space.digest if space else "")
+        return rows_of(window, limit, space.digest if space else "")
 
     async def _compare(self, rows: Sequence[Row]) -> Mapping[str, Status]:
         if not rows:
@@ -203,8 +216,8 @@ class _Run:
             await self._write(batch)
 
     async def _write(self, batch: WriteBatch) -> None:
-        if self._is_older and (batch.rows or batch.metadata_rows):
-            self._is_older = False
+        if not self._brought_up and self._backend.needs_bring_up(batch):
+            self._brought_up = True
             await self._queue.wait(self._queue.submit(self._backend.bring_up))
         call = self._queue.submit(self._backend.write, batch)
         self._writing.append((call, batch))

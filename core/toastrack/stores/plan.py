@@ -7,7 +7,7 @@ host's own words, sync or async.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -32,6 +32,8 @@ class Row(NamedTuple):
     text_hash: bytes
     vector: arrays.FloatVector | None = None
     """None where it is still to be made, and in a row whose stored vector stays."""
+    source: str | None = None
+    """Where its document comes from; None says nothing, and what is stored of it stays."""
 
 
 @dataclass
@@ -70,21 +72,24 @@ class WriteResult(NamedTuple):
     """
 
 
-def rows_of(records: Iterable[Record], max_tokens: int, space: str = "") -> list[Row]:
-    """Return checked records as rows, those with a ready vector complete.
+def rows_of(window: Window, max_tokens: int, space: str = "") -> list[Row]:
+    """Return the records of a window as rows, those with a ready vector complete.
 
     ``space`` is the digest of the store's: a vector that another store made of its text is taken in
     place of embedding it, if it would be the same.
     """
-    return [_row(record, max_tokens, space) for record in records]
+    return [
+        _row(record, max_tokens, space, window.sources.get(record.document))
+        for record in window.records
+    ]
 
 
-def _row(record: Record, max_tokens: int, space: str) -> Row:
+def _row(record: Record, max_tokens: int, space: str, source: str | None) -> Row:
     stored = stored_hash(record, max_tokens, space)
     if stored is None and record.vector_from_text:
         record = replace(record, vector=None)
     made = text_hash(record, max_tokens) if stored is None else stored
-    return Row(record, made, record.vector)  # type: ignore[arg-type]
+    return Row(record, made, record.vector, source)  # type: ignore[arg-type]
 
 
 class WindowPlan:

@@ -10,9 +10,10 @@ from collections.abc import (
     Collection,
     Iterable,
     Iterator,
+    Mapping,
     Sequence,
 )
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
@@ -25,6 +26,9 @@ from toastrack.utils import arrays
 Document = tuple[str, Sequence[Record]]
 """A document's id and all the records it consists of."""
 
+SourcedDocument = tuple[str, Sequence[Record], str | None]
+"""A document's id, all the records it consists of, and where it comes from, if that is known."""
+
 OnWrite = Callable[[Report, Sequence[str]], None]
 """Called after each write with the numbers so far and the documents that are now complete."""
 
@@ -36,6 +40,14 @@ ChooseEmbedder = Callable[[EmbeddingSpace | None], Embedder]
 
 OnProgress = Callable[[float], None]
 """Called now and then with the part that is done, from 0 to 1."""
+
+
+class StoredSource(NamedTuple):
+    """Where a stored document came from."""
+
+    source: str
+    records: int
+    """How many records it consists of."""
 
 
 @runtime_checkable
@@ -232,8 +244,35 @@ class IngestStore(Store, Protocol):
         """Raise ``RecordError`` if the host cannot hold this record."""
         ...
 
-    def _ingest(self, documents: Iterable[Document], on_write: OnWrite | None) -> Report:
-        """``replace_many``, but raise ``RecordError`` for a record stored under another document."""
+    def _ingest(
+        self,
+        documents: Iterable[SourcedDocument],
+        run_sources: Collection[str],
+        on_write: OnWrite | None,
+    ) -> Report:
+        """``replace_many``, but raise instead of taking a record or a document from another's.
+
+        ``RecordError`` for a record stored under another document, ``SourceError`` for a document
+        stored from a source that is none of the run's, with another text.
+        """
+        ...
+
+    def _check_sources(
+        self, documents: Iterable[SourcedDocument], run_sources: Collection[str]
+    ) -> None:
+        """Raise the ``SourceError`` that ``_ingest`` would, and write nothing."""
+        ...
+
+    def _has_other_source(self, sources: Collection[str]) -> bool:
+        """Tell whether a document is stored from a source that is none of these."""
+        ...
+
+    def _stored_sources(self, documents: Sequence[str]) -> Mapping[str, StoredSource]:
+        """Return where stored documents came from; those without a source are left out."""
+        ...
+
+    def _documents_of(self, sources: Collection[str] | None) -> Iterator[str]:
+        """Yield the documents that came from these sources; None: those without a source."""
         ...
 
     def _check_index(self, memory: str | None = None) -> None:

@@ -12,7 +12,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -22,7 +22,7 @@ from toastrack.stores.checks import checked_fields
 from toastrack.stores.vectors import float32_vector, normalise, vector_of
 
 if TYPE_CHECKING:
-    from toastrack.stores.protocol import Document
+    from toastrack.stores.protocol import Document, SourcedDocument
     from toastrack.stores.runtime import Runtime
 
 Item = TypeVar("Item")
@@ -43,6 +43,10 @@ class Window:
     """How many inputs became these records."""
     moves: bool = True
     """A record may be taken from the document that it is stored under."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Where its documents come from, by their ids; those without a source are left out."""
+    run_sources: Collection[str] = ()
+    """All sources of the run."""
 
 
 def record_windows(records: Iterable[Record], dimensions: int) -> Iterator[Window]:
@@ -60,9 +64,7 @@ def record_windows(records: Iterable[Record], dimensions: int) -> Iterator[Windo
         yield Window(window.chosen(range(len(window))), read=len(window))
 
 
-def document_windows(
-    documents: Iterable[Document], dimensions: int, *, moves: bool = True
-) -> Iterator[Window]:
+def document_windows(documents: Iterable[Document], dimensions: int) -> Iterator[Window]:
     """Cut a stream of documents into checked windows; a document is never divided."""
     window = _Records(dimensions)
     parts: dict[str, range] = {}
@@ -79,17 +81,33 @@ def document_windows(
             parts[document_id] = range(start, len(window))
             read += 1
             if len(window) >= WINDOW or len(parts) >= WINDOW:
-                yield _document_window(window, parts, read, moves)
+                yield _document_window(window, parts, read)
                 window, parts, read = _Records(dimensions), {}, 0
     if parts:
-        yield _document_window(window, parts, read, moves)
+        yield _document_window(window, parts, read)
 
 
-def _document_window(
-    window: _Records, parts: Mapping[str, range], read: int, moves: bool
-) -> Window:
+def _document_window(window: _Records, parts: Mapping[str, range], read: int) -> Window:
     records = window.chosen(chain.from_iterable(parts.values()))
-    return Window(records, exact=list(parts), read=read, moves=moves)
+    return Window(records, exact=list(parts), read=read)
+
+
+def ingest_windows(
+    documents: Iterable[SourcedDocument], dimensions: int, *, run_sources: Collection[str]
+) -> Iterator[Window]:
+    """Cut a stream of documents that take no record and no id from one another's."""
+    sources: dict[str, str] = {}
+
+    def pairs() -> Iterator[Document]:
+        for document, records, source in documents:
+            if source is not None:
+                sources[document] = source
+            yield document, records
+
+    for window in document_windows(pairs(), dimensions):
+        # The next document is asked for when this window is taken.
+        ours = {id: sources.pop(id) for id in window.exact if id in sources}
+        yield replace(window, moves=False, sources=ours, run_sources=run_sources)
 
 
 @contextmanager

@@ -28,6 +28,8 @@ class Format:
     packages: Sequence[str] = ()
     packed: bool = False
     """It packs itself, so that it is not looked for under ``PACKED``."""
+    rows: bool = False
+    """It holds many documents that bring their ids, and is not one whose id is its name."""
 
     def check(self) -> None:
         """Raise ``MissingExtraError`` if its packages are not installed."""
@@ -38,7 +40,7 @@ class Format:
 
 _TEXT = Format(read_text)
 _MARKDOWN = Format(read_markdown)
-_JSON_LINES = Format(read_jsonl)
+_JSON_LINES = Format(read_jsonl, rows=True)
 _HTML = Format(read_html, "files", ["bs4", "markdownify"])
 
 FORMATS: Mapping[str, Format] = {
@@ -49,10 +51,10 @@ FORMATS: Mapping[str, Format] = {
     ".markdown": _MARKDOWN,
     ".jsonl": _JSON_LINES,
     ".ndjson": _JSON_LINES,
-    ".json": Format(read_json),
-    ".csv": Format(read_csv),
-    ".tsv": Format(read_tsv),
-    ".parquet": Format(read_parquet, "parquet", ["pyarrow"], packed=True),
+    ".json": Format(read_json, rows=True),
+    ".csv": Format(read_csv, rows=True),
+    ".tsv": Format(read_tsv, rows=True),
+    ".parquet": Format(read_parquet, "parquet", ["pyarrow"], packed=True, rows=True),
     ".html": _HTML,
     ".htm": _HTML,
     ".pdf": Format(read_pdf, "files", ["pypdf"], packed=True),
