@@ -47,6 +47,8 @@ WHOLE = [
     READY,
 ]
 DOCUMENT = "doc"
+SOURCE = "/srv/bread"
+"""Where all documents came from, in the sets whose documents have a source."""
 CHUNKS = [
     Record(
         "doc#0",

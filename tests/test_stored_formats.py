@@ -17,9 +17,21 @@ from uuid import uuid4
 
 import pytest
 from chroma_server import close_client
-from stored_records import BEST, CHUNKS, COLLECTION, DOCUMENT, FILES, READY, RECORDS, VECTOR, WHOLE
+from stored_records import (
+    BEST,
+    CHUNKS,
+    COLLECTION,
+    DOCUMENT,
+    FILES,
+    READY,
+    RECORDS,
+    SOURCE,
+    VECTOR,
+    WHOLE,
+)
 
 from toastrack import Embedder, Record
+from toastrack.errors import SourceError
 
 if TYPE_CHECKING:
     from toastrack_chroma import ChromaStore
@@ -167,6 +179,23 @@ def test_nothing_is_embedded_or_written_again(store: Store) -> None:
         assert (report.embedded, report.written, report.deleted) == (0, 0, 0)
         assert report.unchanged == len(RECORDS)
     assert store.build_index() is False
+
+
+def test_a_run_with_a_source_takes_over_what_has_none(store: Store) -> None:
+    """And knows what has one."""
+    documents = [(record.id, [record]) for record in WHOLE] + [(DOCUMENT, CHUNKS)]
+    has_source = not list(store._documents_of(None))
+    stored = store._stored_sources([document for document, _ in documents])
+    assert {found.source for found in stored.values()} == ({SOURCE} if has_source else set())
+    for expected in (0 if has_source else len(RECORDS), 0):
+        sourced = [(document, records, SOURCE) for document, records in documents]
+        report = store._ingest(sourced, [SOURCE], None)
+        assert (report.embedded, report.written, report.deleted) == (0, expected, 0)
+        assert report.unchanged == len(RECORDS) - expected
+    changed = [(WHOLE[0].id, [replace(WHOLE[0], text="Rye bread keeps.")], "/srv/other")]
+    with pytest.raises(SourceError, match=SOURCE):
+        store._ingest(changed, ["/srv/other"], None)
+    assert store.get([WHOLE[0].id]) == [WHOLE[0]]
 
 
 @pytest.mark.parametrize("exact", [False, True])

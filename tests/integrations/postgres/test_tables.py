@@ -19,7 +19,7 @@ psycopg = pytest.importorskip("psycopg", reason="the extra 'postgres' is not ins
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from toastrack import Embedder, Record
+from toastrack import Embedder, Record, ingest
 from toastrack.errors import SpaceMismatchError, StoreError
 from toastrack.stores import SyncRuntime, run_sync
 from toastrack_postgres import PostgresStore
@@ -879,3 +879,94 @@ def test_a_url_of_libpqs_stays_one(url: str, conninfo: str | None) -> None:
     found = parse_url(url)
     assert found.conninfo == (conninfo or "postgresql://u@h:1/db?sslmode=x")
     assert "conninfo" not in repr(found)
+
+
+# -- the column for where documents came from ------------------------------------------------------
+
+
+def sources_in(connection: Any, schema: str) -> list[tuple[str, str | None]]:
+    rows: list[tuple[str, str | None]] = connection.execute(
+        f"select id, source from {schema}.docs order by id"
+    ).fetchall()
+    return rows
+
+
+@pytest.fixture
+def older(make: Make, connection: Any, schema: str) -> str:
+    """A table from before there was the column, with A in it."""
+    make().upsert([A])
+    connection.execute(f"alter table {schema}.docs drop column source")
+    return schema
+
+
+def has_column(connection: Any, schema: str) -> bool:
+    query = """
+        select exists (select from information_schema.columns
+                       where table_schema = %s and table_name = 'docs' and column_name = 'source')
+    """
+    return bool(connection.execute(query, [schema]).fetchone()[0])
+
+
+def test_an_older_table_gets_the_column_on_the_first_write_that_needs_it(
+    make: Make, connection: Any, older: str
+) -> None:
+    store = make(create=False)
+    assert store.search("rye", k=1)[0].id == "a"
+    assert store.upsert([A]).unchanged == 1
+    assert store.upsert([B]).written == 1
+    assert ingest([A, B], store).unchanged == 2
+    assert not has_column(connection, older)
+    # Another store had it open before, and knows of no column.
+    other = make()
+    other.open()
+    report = ingest([A], store, source="one")
+    assert (report.embedded, report.written) == (0, 1)
+    assert sources_in(connection, older) == [("a", "one"), ("b", None)]
+    report = ingest([A, B], other, source="one", prune=True)
+    assert (report.embedded, report.written, report.deleted) == (0, 2, 0)
+    assert sources_in(connection, older) == [("a", "one"), ("b", "one")]
+    assert ingest([A, B], store, source="one").unchanged == 2
+
+
+def test_the_column_goes_with_a_transaction_that_is_rolled_back(
+    make: Make, connection: Any, postgres_dsn: str, older: str
+) -> None:
+    with psycopg.connect(postgres_dsn) as own:
+        store = make(connection=own)
+        store.open()
+        own.rollback()
+        own.execute("select 1")  # it is in a transaction of the caller's
+        assert ingest([A, B], store, source="one").written == 2
+        own.rollback()
+        assert not has_column(connection, older)
+        assert ingest([A, B], store, source="one").written == 2
+        own.commit()
+    assert sources_in(connection, older) == [("a", "one"), ("b", "one")]
+
+
+def test_a_role_that_may_not_alter_goes_on_without_the_column(
+    make: Make, connection: Any, older: str, role: str
+) -> None:
+    connection.execute(f"grant usage on schema {older} to {role}")
+    connection.execute(f"grant select, insert, update, delete on {older}.docs to {role}")
+    connection.execute(f"set role {role}")
+    store = make(connection=connection)
+    report = ingest([A, B], store, source="one")
+    assert (report.written, report.unchanged) == (1, 1)
+    assert ingest([A, B], store, source="two").unchanged == 2
+    with pytest.raises(StoreError, match="ALTER TABLE .* ADD COLUMN source text"):
+        ingest([A], store, source="one", prune=True)
+    assert store.count() == 2
+    assert ingest([A], store, prune=True).deleted == 1  # which is about those without a source
+    connection.execute("reset role")
+    assert not has_column(connection, older)
+
+
+def test_a_column_source_of_somebody_elses_kind_is_left_alone(
+    make: Make, connection: Any, older: str
+) -> None:
+    connection.execute(f"alter table {older}.docs add column source int default 7")
+    store = make()
+    assert ingest([A, B], store, source="one").unchanged == 1
+    assert sources_in(connection, older) == [("a", 7), ("b", 7)]
+    assert ingest([A, B], store, source="two").unchanged == 2
