@@ -12,9 +12,9 @@ from toastrack import Record, ingest
 from toastrack.errors import SourceError
 
 if TYPE_CHECKING:
+    from contract.conftest import MakeStore, Runs
     from kinds import Kind
 
-    from contract.conftest import MakeStore, Runs
     from toastrack.stores import IngestStore
 
 A, B, C = Record("a", "rye bread"), Record("b", "salt"), Record("c", "butter")
@@ -116,7 +116,6 @@ def test_with_a_prefix_prune_removes_only_what_is_under_it(
     assert sorted(store.document_ids()) == ["v1/README.md", "v1/one.md", "v2/README.md"]
 
 
-@pytest.mark.connection
 def test_documents_without_a_source_are_taken_over_by_the_first_run_that_has_their_id(
     store: IngestStore, folders: tuple[Path, Path], runs: Runs
 ) -> None:
@@ -133,7 +132,6 @@ def test_documents_without_a_source_are_taken_over_by_the_first_run_that_has_the
         ingest(two, store)
 
 
-@pytest.mark.connection
 def test_a_write_that_names_no_source_leaves_the_stored_one(store: IngestStore) -> None:
     ingest([A, B, C], store, source="table")
     assert store.upsert([A, B]).unchanged == 2
@@ -204,7 +202,6 @@ def test_a_document_may_move_between_two_sources_of_one_run(
     assert sources_of(store, "README.md") == [str(two)]
 
 
-@pytest.mark.connection
 def test_documents_are_listed_by_source_in_pages(
     store: IngestStore, kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -954,7 +954,7 @@ def test_a_role_that_may_not_alter_goes_on_without_the_column(
     report = ingest([A, B], store, source="one")
     assert (report.written, report.unchanged) == (1, 1)
     assert ingest([A, B], store, source="two").unchanged == 2
-    with pytest.raises(StoreError, match="ALTER TABLE .* ADD COLUMN source text"):
+    with pytest.raises(StoreError, match=r"ALTER TABLE .* ADD COLUMN source text"):
         ingest([A], store, source="one", prune=True)
     assert store.count() == 2
     assert ingest([A], store, prune=True).deleted == 1  # which is about those without a source
