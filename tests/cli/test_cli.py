@@ -51,6 +51,23 @@ def test_ingest_then_search_with_the_recorded_model(
     assert err.strip() == 'The filter was: title = "None" and page >= 7'
 
 
+def test_another_folder_is_refused_with_the_flags_that_help(
+    run: Run, docs: Path, url: str, tiny_folder: Path
+) -> None:
+    other = docs.with_name("other")
+    other.mkdir()
+    (other / "rye.md").write_text("Another rye.")
+    words = ("--to", url, "--no-index", "--prune")
+    assert run("ingest", docs, *words, "--model", tiny_folder)[0] == 0
+    code, _, err = run("ingest", other, *words)
+    assert code == 2
+    said = " ".join(err.split())
+    for part in ("'rye.md'", f"'{docs}'", f"'{other}'", "--prefix NAME", f"--source {docs}"):
+        assert part in said
+    code, out, _ = run("ingest", other, *words, "--source", docs)
+    assert (code, "1 documents" in out or "1 document " in out) == (0, True)
+
+
 def test_json_report_for_programs(run: Run, docs: Path, url: str, tiny_folder: Path) -> None:
     (docs / "blank.txt").write_text("\n")
     words = ("ingest", docs, "--to", url, "--model", tiny_folder, "--json", "--no-index")

@@ -24,6 +24,8 @@ from toastrack.cli.flags import _FLAGS, with_flags
         ("or with text='{title}: {body}'.", "or with --text '{title}: {body}'."),
         ("delimiter=';' is", "--delimiter ';' is"),
         ("an overlap of 3", "an overlap of 3"),
+        ("use prefix='NAME' or", "use --prefix NAME or"),
+        ("source: source='/srv/my bread'.", "source: --source '/srv/my bread'."),
     ],
 )
 def test_arguments_become_flags(python: str, shell: str) -> None:

@@ -404,6 +404,35 @@ def test_two_folders_live_under_two_prefixes(store: PostgresStore, tmp_path: Pat
     assert set(store.document_ids()) == {"a/README.md", "a/long.txt", "b/README.md"}
 
 
+@pytest.mark.parametrize("source", ["", " ", "a\0b", "\ud800"])
+def test_a_source_that_is_no_name_is_refused(store: PostgresStore, source: str) -> None:
+    with pytest.raises(ValueError, match="source="):
+        ingest([Record("42", "rye")], store, source=source)
+
+
+def test_a_source_is_a_text(store: PostgresStore, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="source= takes a name, not"):
+        ingest([Record("42", "rye")], store, source=tmp_path)  # type: ignore[arg-type]
+
+
+def test_standard_input_has_the_source_that_is_named(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def given(text: str) -> None:
+        line = json.dumps({"id": "a", "text": text}) + "\n"
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(line.encode())))
+
+    given("rye")
+    ingest("-", store, source="feed")
+    given("salt")
+    with pytest.raises(SourceError, match="'feed'"):
+        ingest("-", store, source="other")
+    given("salt")
+    assert ingest("-", store).written == 1
+    given("salt")
+    assert ingest("-", store, source="feed", prune=True).unchanged == 1
+
+
 def test_records_get_the_prefix_too(store: PostgresStore) -> None:
     ingest([Record("42", "rye")], store, prefix="crm")
     assert store.get(["crm/42"]) == [Record("crm/42", "rye")]

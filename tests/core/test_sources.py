@@ -40,6 +40,28 @@ def test_a_single_file_is_named_by_its_name(tmp_path: Path) -> None:
     assert [file.name for file in files(tmp_path / "notes.TXT")] == ["notes.TXT"]
 
 
+def test_the_source_is_the_absolute_path_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs = tmp_path / "docs"
+    (docs / "deep").mkdir(parents=True)
+    (docs / "deep" / "page.md").write_text("x")
+    monkeypatch.chdir(docs)
+    for folder in (docs, ".", "../docs", "deep/.."):
+        assert [file.source for file in files(folder)] == [str(docs)]
+    for page in (docs / "deep" / "page.md", "deep/page.md"):
+        assert [file.source for file in files(page)] == [str(docs / "deep")]
+    assert [file.source for file in files("-")] == [None]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="only some may make links there")
+def test_a_link_to_a_folder_is_a_source_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "release-1").mkdir()
+    (tmp_path / "release-1" / "page.md").write_text("x")
+    (tmp_path / "current").symlink_to("release-1", target_is_directory=True)
+    assert [file.source for file in files(tmp_path / "current")] == [str(tmp_path / "current")]
+
+
 def test_hidden_and_unknown_files_of_a_folder_are_named(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     for name in (".git/x.md", ".hidden.md", "photo.jpg", "Makefile", "page.md"):

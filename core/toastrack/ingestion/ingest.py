@@ -198,7 +198,9 @@ def ingest(
         if prune and named:
             # Where nobody knows what came from where, that is said before anything is written.
             next(iter(store._documents_of(named)), None)
-        if named and store._has_other_source(named):
+        # Files of rows would be read twice, which is asked for only where it can matter.
+        has_rows = any(file.format.rows and file.path for file in files)
+        if named and files and not (has_rows and not store._has_other_source(named)):
             store._check_sources(run.stored_elsewhere(files, options), named)
         report = run.counted(store._ingest(run.documents(inputs), named, on_write))
         if prune:

@@ -884,8 +884,8 @@ def test_a_url_of_libpqs_stays_one(url: str, conninfo: str | None) -> None:
 # -- the column for where documents came from ------------------------------------------------------
 
 
-def sources_in(connection: Any, schema: str) -> list[tuple[str, str | None]]:
-    rows: list[tuple[str, str | None]] = connection.execute(
+def sources_in(connection: Any, schema: str) -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = connection.execute(
         f"select id, source from {schema}.docs order by id"
     ).fetchall()
     return rows
