@@ -11,7 +11,12 @@ from typing import Any
 from interleaving import Body, on_a_thread
 
 from toastrack import Record, ingest
-from toastrack.stores.windows import IterableReader, document_windows, record_windows
+from toastrack.stores.windows import (
+    IterableReader,
+    document_windows,
+    ingest_windows,
+    record_windows,
+)
 
 
 def record(id: str, text: str = "rye", document: str = "d", **metadata: Any) -> Record:
@@ -35,19 +40,19 @@ def delete(ids: list[str], documents: list[str]) -> Body:
     return lambda flow: flow.perform(flow.backend.delete, ids, documents)
 
 
-def ingested(*records: Record) -> Body:
+def ingested(*records: Record, source: str | None = None) -> Body:
     """Call the real ``ingest``, over a store that is no more than the flow."""
 
     def call(flow: Any) -> Coroutine[Any, Any, Any]:
         def work(wait_for: Callable[[Any], Any]) -> Any:
-            def write(documents: Any, on_write: Any) -> Any:
-                read = IterableReader(partial(document_windows, moves=False), documents)
+            def write(documents: Any, run_sources: Any, on_write: Any) -> Any:
+                read = IterableReader(partial(ingest_windows, run_sources=run_sources), documents)
                 return wait_for(flow.write(read, on_write))
 
             store: Any = SimpleNamespace(
                 embedder=flow.embedder, _ingest=write, _check=flow.backend.check
             )
-            return ingest(records, store)
+            return ingest(records, store, source=source)
 
         body: Coroutine[Any, Any, Any] = on_a_thread(work)
         return body
@@ -68,6 +73,7 @@ CALLS: dict[str, Body] = {
         {"d": [record("a", n=1), record("g")], "other": [record("e", "salt", "other")]}
     ),
     "ingest": ingested(Record("d", "wheat"), Record("other", "rye", {"n": 7})),
+    "ingest from a source": ingested(Record("d", "wheat"), Record("f", "salt"), source="one"),
     "upsert text of a": upsert(record("a", "wheat", n=1)),
     "upsert metadata of a": upsert(record("a", m=5)),
     "upsert moves a": upsert(record("a", document="other", n=1)),
