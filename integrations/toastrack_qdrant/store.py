@@ -34,7 +34,7 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
     The client stays yours: it is never closed, serves the process that it was made in (not a fork
     of it), and all else of Qdrant's is asked of it. A record is
     the point ``point_id(record.id)`` with the payload ``{id, document_id, chunk, text, text_hash,
-    metadata}``; other payload keys and vectors of a point stay as they are until it is deleted.
+    metadata, source}``; other payload keys and vectors of a point stay as they are until it is deleted.
     The calls of a local client (``:memory:``, ``path=``) are made one at a time. It is exact, ignores
     indexes and quantization, and is for up to about 20,000 records. Its folder holds Python pickles:
     open none that you would not run.
