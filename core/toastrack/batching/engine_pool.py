@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Literal
+from typing import Any, Literal, TypeVar, cast
 from weakref import WeakValueDictionary
 
+from toastrack.batching.scores import Scores
 from toastrack.batching.worker import EngineWorker, leave_to_parent
-from toastrack.engines.base import Engine
+from toastrack.engines.base import EmbeddingEngine, Engine, RerankingEngine
 from toastrack.models.engine_choice import EngineKind
 from toastrack.models.engine_choice import EngineName as EngineName
 from toastrack.utils.forks import after_fork
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
-_workers: WeakValueDictionary[tuple[object, ...], EngineWorker] = WeakValueDictionary()
+E = TypeVar("E", bound=Engine)
+
+_workers: WeakValueDictionary[tuple[object, ...], EngineWorker[Engine]] = WeakValueDictionary()
 _lock = Lock()
 _loading: dict[tuple[object, ...], Lock] = {}
 _forked = False
@@ -31,56 +33,80 @@ def shared_worker(
     engine: EngineKind,
     device: str | None,
     precision: Precision,
-) -> EngineWorker:
+) -> EngineWorker[EmbeddingEngine]:
     """Return the worker of the engine for these weights, loading them at most once.
 
     ``identity`` is the digest of the file that runs, tokenizer and pooling, so that two names of one model
     share an engine and one name with new weights does not.
     """
-    where, how, load = _SPECS[engine](folder, device, precision)
-    key = (identity, engine, where, how)
+    where, how = _place(engine, device, precision)
+
+    def load() -> EngineWorker[EmbeddingEngine]:
+        if engine == "openvino":
+            from toastrack.engines.openvino import OpenVinoEngine
+
+            return EngineWorker(OpenVinoEngine(folder, precision=how))
+        from toastrack.engines.sentence_transformers import SentenceTransformersEngine
+
+        _spare_threads()
+        return EngineWorker(SentenceTransformersEngine(folder, device=where, precision=how))
+
+    return _shared(("embedding", identity, engine, where, how), load)
+
+
+def shared_reranking_worker(
+    folder: Path,
+    *,
+    identity: str,
+    engine: EngineKind,
+    device: str | None,
+    precision: Precision,
+) -> EngineWorker[RerankingEngine]:
+    """The same for a cross-encoder; "auto" is float32, as less changes the order of documents."""
+    where, how = _place(engine, device, "float32" if precision == "auto" else precision)
+
+    def load() -> EngineWorker[RerankingEngine]:
+        from toastrack.engines.cross_encoder import OpenVinoCrossEncoder, TorchCrossEncoder
+
+        if engine == "openvino":
+            return EngineWorker(OpenVinoCrossEncoder(folder, precision=how), Scores)
+        _spare_threads()
+        return EngineWorker(TorchCrossEncoder(folder, device=where, precision=how), Scores)
+
+    return _shared(("reranking", identity, engine, where, how), load)
+
+
+def _place(
+    engine: EngineKind, device: str | None, precision: Precision
+) -> tuple[str, Literal["float32", "bfloat16"]]:
+    """Return the device and the precision in which an engine runs here."""
+    if engine == "openvino":
+        from toastrack.engines.openvino import pick_precision
+
+        return "cpu", pick_precision(precision)
+    from toastrack.engines.sentence_transformers import pick_device
+
+    where = pick_device(device)
+    if precision == "auto":
+        return where, "bfloat16" if where.startswith("cuda") else "float32"
+    return where, precision
+
+
+def _spare_threads() -> None:
+    if _forked:
+        # The OpenMP pool of the parent's torch hangs a child that asks for more than one thread:
+        # https://github.com/pytorch/pytorch/issues/17199
+        sys.modules["torch"].set_num_threads(1)
+
+
+def _shared(key: tuple[object, ...], load: Callable[[], EngineWorker[E]]) -> EngineWorker[E]:
     with _lock:
         turn = _loading.setdefault(key, Lock())
     with turn:
-        worker = _workers.get(key)
+        worker: Any = _workers.get(key)  # the key names the kind of its engine
         if worker is None:
-            worker = _workers[key] = EngineWorker(load())
-        return worker
-
-
-EngineSpec = tuple[str, Precision, Callable[[], Engine]]
-"""Device, precision, and what loads the engine for them."""
-
-
-def _sentence_transformers(folder: Path, device: str | None, precision: Precision) -> EngineSpec:
-    from toastrack.engines.sentence_transformers import SentenceTransformersEngine, pick_device
-
-    where = pick_device(device)
-    how = precision
-    if precision == "auto":
-        how = "bfloat16" if where.startswith("cuda") else "float32"
-
-    def load() -> Engine:
-        if _forked:
-            # The OpenMP pool of the parent's torch hangs a child that asks for more than one
-            # thread: https://github.com/pytorch/pytorch/issues/17199
-            sys.modules["torch"].set_num_threads(1)
-        return SentenceTransformersEngine(folder, device=where, precision=how)
-
-    return where, how, load
-
-
-def _openvino(folder: Path, device: str | None, precision: Precision) -> EngineSpec:
-    from toastrack.engines.openvino import OpenVinoEngine, pick_precision
-
-    how = pick_precision(precision)
-    return "cpu", how, partial(OpenVinoEngine, folder, precision=how)
-
-
-_SPECS: dict[EngineKind, Callable[[Path, str | None, Precision], EngineSpec]] = {
-    "sentence-transformers": _sentence_transformers,
-    "openvino": _openvino,
-}
+            worker = _workers[key] = load()
+        return cast("EngineWorker[E]", worker)
 
 
 def _start_anew() -> None:

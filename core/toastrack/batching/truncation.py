@@ -17,10 +17,20 @@ def numbered(position: int) -> str:
 
 
 class TruncationCounter:
-    """How many texts of one call were over the limit, and the longest of them."""
+    """How many texts of one call were over the limit, and the longest of them.
 
-    def __init__(self, on_truncate: OnTruncate, remedy: str | None = None) -> None:
+    ``loss`` says what the cut means; ``remedy`` splits a text.
+    """
+
+    def __init__(
+        self,
+        on_truncate: OnTruncate,
+        remedy: str | None = None,
+        *,
+        loss: str = "What lies behind the limit cannot be found",
+    ) -> None:
         self.on_truncate = on_truncate
+        self._loss = loss
         # Asked for now, as the texts are counted on another thread.
         self._remedy = truncation_remedy.get() if remedy is None else remedy
         self.cut = 0
@@ -53,7 +63,6 @@ class TruncationCounter:
         if self.cut and self.on_truncate == "warn":
             message = (
                 f"{self.cut} of {self.seen} texts were cut at {self.limit} tokens; the longest "
-                f"has {self.longest}. What lies behind the limit cannot be found. Split them "
-                f"with {self._remedy}."
+                f"has {self.longest}. {self._loss}. Split them with {self._remedy}."
             )
             warn_at_caller(message, TruncationWarning)

@@ -10,24 +10,44 @@ from __future__ import annotations
 import atexit
 import weakref
 from collections import deque
+from collections.abc import Callable
 from itertools import islice
 from threading import Condition, Thread
+from typing import Generic, Protocol, TypeVar
 
 from toastrack.batching.jobs import Job, answer
 from toastrack.batching.unit_vectors import UnitVectors
 from toastrack.engines.base import Engine
 from toastrack.errors import ModelError
 from toastrack.models.tokenizer import Tokens
+from toastrack.utils import arrays
+
+E = TypeVar("E", bound=Engine, covariant=True)
 
 # Jobs whose texts are compared in length before a batch is filled.
 _COMPARED = 256
 
 
-class EngineWorker:
-    """Runs an engine on a thread of its own, which ends when nobody holds the worker any more."""
+class Results(Protocol):
+    """What became of one batch, which can belong to several callers."""
 
-    def __init__(self, engine: Engine) -> None:
+    def rows(self, start: int, end: int) -> arrays.FloatMatrix:
+        """Return one caller's rows; raise ``ModelError`` if one of them is of no use."""
+        ...
+
+
+class EngineWorker(Generic[E]):
+    """Runs an engine on a thread of its own, which ends when nobody holds the worker any more.
+
+    ``results`` makes of the engine's rows, and of how many numbers of each are kept, what callers
+    get.
+    """
+
+    def __init__(
+        self, engine: E, results: Callable[[arrays.FloatMatrix, int], Results] = UnitVectors
+    ) -> None:
         self.engine = engine
+        self._results = results
         self._queries: deque[Job] = deque()
         self._documents: deque[Job] = deque()
         self._changed = Condition()
@@ -63,7 +83,7 @@ class EngineWorker:
         tokens = [item for _, items in batch for _, item in items]
         try:
             raw = self.engine.run(tokens, prompt=batch[0][0].prompt)
-            cut = {size: UnitVectors(raw, size) for size in {job.size for job, _ in batch}}
+            cut = {size: self._results(raw, size) for size in {job.size for job, _ in batch}}
             start = 0
             for job, items in batch:
                 end = start + len(items)
@@ -129,7 +149,7 @@ class EngineWorker:
                 queue.append(job)
 
 
-def _serve(reference: weakref.ref[EngineWorker], changed: Condition) -> None:
+def _serve(reference: weakref.ref[EngineWorker[Engine]], changed: Condition) -> None:
     """Run batches while the worker is there."""
     while True:
         with changed:
@@ -146,7 +166,7 @@ def _serve(reference: weakref.ref[EngineWorker], changed: Condition) -> None:
         del worker
 
 
-_running: weakref.WeakSet[EngineWorker] = weakref.WeakSet()
+_running: weakref.WeakSet[EngineWorker[Engine]] = weakref.WeakSet()
 
 
 @atexit.register
@@ -156,7 +176,7 @@ def _stop_all() -> None:
         worker.stop()
 
 
-_of_parent: list[EngineWorker] = []
+_of_parent: list[EngineWorker[Engine]] = []
 
 
 def leave_to_parent() -> None:

@@ -1,4 +1,4 @@
-"""What the embedder asks of whatever runs the model."""
+"""What is asked of whatever runs a model."""
 
 from __future__ import annotations
 
@@ -10,21 +10,34 @@ from toastrack.utils import arrays
 
 
 class Engine(Protocol):
-    """Runs one model on one device in one precision; knows no roles."""
+    """Runs one model on one device in one precision."""
 
     name: str
     tokenizer: Tokenizer
-    dimensions: int
     batch_tokens: int
     """The budget of padded tokens at which this engine is fastest on this device."""
+
+    def run(self, batch: Sequence[Tokens], *, prompt: str) -> arrays.FloatMatrix:
+        """Return one row a text: float32 of shape ``(len(batch), numbers of a row)``.
+
+        ``prompt`` is already part of the texts; poolings that leave it out need to know it.
+        """
+        ...
+
+
+class EmbeddingEngine(Engine, Protocol):
+    """Its rows are raw vectors; it knows no roles."""
+
+    dimensions: int
 
     def prepare(self, texts: Sequence[str], max_tokens: int) -> list[Tokens]:
         """Tokenise texts, prompt included, and cut them at ``max_tokens``."""
         ...
 
-    def run(self, batch: Sequence[Tokens], *, prompt: str) -> arrays.FloatMatrix:
-        """Return one raw vector a text: float32 of shape ``(len(batch), dimensions)``.
 
-        ``prompt`` is already part of the texts; poolings that leave it out need to know it.
-        """
+class RerankingEngine(Engine, Protocol):
+    """Its rows hold one number: the model's own logit of a query with a document."""
+
+    def prepare_pairs(self, query: str, documents: Sequence[str], max_tokens: int) -> list[Tokens]:
+        """Tokenise a query with each of the documents, and cut them at ``max_tokens``."""
         ...

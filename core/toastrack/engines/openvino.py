@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
+from toastrack.engines.padding import Padded, padded
 from toastrack.errors import ModelError, needs_extra
 from toastrack.models.config import ModelConfig
 from toastrack.models.openvino_files import run_file, why_not
@@ -34,34 +35,57 @@ _RELEASE = (2025, 3)
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
-class OpenVinoEngine:
-    """Holds one compiled model and feeds it token ids; pools in float32."""
+class CompiledModel:
+    """Holds one compiled model with its tokenizer and feeds it token ids.
+
+    ``outputs`` are the names that its output can have, and ``rank`` how many axes that has.
+    """
 
     name = "openvino"
 
-    def __init__(self, folder: Path, *, precision: str) -> None:
-        path, reason = run_file(folder), why_not(folder)
+    def __init__(
+        self, config: ModelConfig, *, precision: str, outputs: Collection[str], rank: int
+    ) -> None:
+        folder = config.folder
+        path, reason = run_file(folder), why_not(folder, config.task)
         if path is None or reason is not None:
             raise ModelError(f"{str(folder)!r} cannot be run by OpenVINO: {reason or 'no file'}.")
-        config = ModelConfig(folder)
         self.tokenizer = Tokenizer.from_folder(
             folder, lower_case=config.lower_cases, extra="openvino"
         )
-        self._poolings = config.poolings()
-        self._pools_prompt = config.pools_prompt()
         self._pad = config.pad_token_id
         self._tokens = config.vocabulary
         self._folder = folder
         compiled = _compile(path, precision)
-        self._inputs, self._hidden = _ports(compiled, path)
+        self._inputs, self._output = _ports(compiled, path, outputs, rank)
         self._request = compiled.create_infer_request()
         self.batch_tokens = _batch_tokens(compiled.get_property("INFERENCE_NUM_THREADS"))
         self._label = f"{self.name} on cpu in {precision}"
-        probe = self.run(self.prepare(["probe", "a longer probe"], 8), prompt="")
-        self.dimensions = int(probe.shape[1])
 
     def __str__(self) -> str:
         return self._label
+
+    def infer(self, batch: Padded) -> Any:
+        """Return the output, in memory that the next call will use again."""
+        if self._tokens is not None:
+            check_token_ids(int(batch.ids.max()), self._tokens, self._folder)
+        features = {name: value for name, value in batch.named().items() if name in self._inputs}
+        outputs: Mapping[Any, Any] = self._request.infer(
+            features, share_inputs=True, share_outputs=True
+        )
+        return outputs[self._output]
+
+
+class OpenVinoEngine(CompiledModel):
+    """Makes vectors with a compiled model; pools in float32."""
+
+    def __init__(self, folder: Path, *, precision: str) -> None:
+        config = ModelConfig(folder)
+        super().__init__(config, precision=precision, outputs=_HIDDEN, rank=3)
+        self._poolings = config.poolings()
+        self._pools_prompt = config.pools_prompt()
+        probe = self.run(self.prepare(["probe", "a longer probe"], 8), prompt="")
+        self.dimensions = int(probe.shape[1])
 
     def prepare(self, texts: Sequence[str], max_tokens: int) -> list[Tokens]:
         """Tokenise texts and cut them at ``max_tokens``."""
@@ -69,25 +93,12 @@ class OpenVinoEngine:
 
     def run(self, batch: Sequence[Tokens], *, prompt: str) -> arrays.FloatMatrix:
         """Return one raw vector a text."""
-        import numpy as np
-
-        shape = (len(batch), max(len(tokens.ids) for tokens in batch))
-        ids, mask = np.full(shape, self._pad, np.int64), np.zeros(shape, np.int64)
-        for row, tokens in enumerate(batch):
-            ids[row, : len(tokens.ids)] = tokens.ids
-            mask[row, : len(tokens.ids)] = 1
-        if self._tokens is not None:
-            check_token_ids(int(ids.max()), self._tokens, self._folder)
-        features = {"input_ids": ids, "attention_mask": mask}
-        if "token_type_ids" in self._inputs:
-            features["token_type_ids"] = np.zeros(shape, np.int64)
-        outputs: Mapping[Any, Any] = self._request.infer(
-            features, share_inputs=True, share_outputs=True
-        )
+        whole = padded(batch, pad=self._pad)
+        hidden, mask = self.infer(whole), whole.mask
         if not self._pools_prompt and prompt:
             # The closing special token stands behind the text, not behind the prompt.
             mask[:, : len(self.tokenizer.ids(prompt)) - 1] = 0
-        return self._pool(outputs[self._hidden], mask)
+        return self._pool(hidden, mask)
 
     def _pool(self, hidden: Any, mask: Any) -> arrays.FloatMatrix:
         """Make one vector of the last layer's, whose memory the next call will use again."""
@@ -189,8 +200,10 @@ def _batch_tokens(threads: int) -> int:
     return min(max(1, threads // _THREADS) * _BATCH_TOKENS, _MOST_BATCH_TOKENS)
 
 
-def _ports(model: openvino.CompiledModel, path: Path) -> tuple[set[str], Any]:
-    """Return the names of what goes in, and the output with one vector a token."""
+def _ports(
+    model: openvino.CompiledModel, path: Path, outputs: Collection[str], rank: int
+) -> tuple[set[str], Any]:
+    """Return the names of what goes in, and the output of one of the names with so many axes."""
     # A port can have several names, and any of them will do.
     inputs = {min(port.names & _INPUTS or port.names) for port in model.inputs}
     unknown = inputs - _INPUTS
@@ -200,10 +213,10 @@ def _ports(model: openvino.CompiledModel, path: Path) -> tuple[set[str], Any]:
             f"{', '.join(sorted(_INPUTS))}. Use engine='sentence-transformers'."
         )
     for port in model.outputs:
-        if port.names & set(_HIDDEN) and len(port.partial_shape) == 3:
+        if port.names & set(outputs) and len(port.partial_shape) == rank:
             return inputs, port
     found = [sorted(port.names) for port in model.outputs]
     raise ModelError(
-        f"{str(path)!r} gives {found}, none of which is {' or '.join(_HIDDEN)}. Use "
+        f"{str(path)!r} gives {found}, none of which is {' or '.join(outputs)}. Use "
         "engine='sentence-transformers'."
     )

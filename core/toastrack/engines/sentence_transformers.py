@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from toastrack.engines.padding import padded
 from toastrack.errors import ModelError, needs_extra
 from toastrack.models.tokenizer import Tokenizer, Tokens, check_token_ids
 from toastrack.utils import arrays
@@ -15,6 +16,11 @@ from toastrack.utils import arrays
 # Small batches stay in the processor's cache; a GPU wants its units filled.
 _CPU_BATCH_TOKENS = 2_048
 _GPU_BATCH_TOKENS = 32_768
+
+
+def batch_tokens(device: str) -> int:
+    """Return the budget of padded tokens at which torch is fastest on a device."""
+    return _CPU_BATCH_TOKENS if device == "cpu" else _GPU_BATCH_TOKENS
 
 
 class SentenceTransformersEngine:
@@ -30,7 +36,7 @@ class SentenceTransformersEngine:
         from toastrack.engines.torch_model import faults, load_model
 
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
-        with _quiet_loading():
+        with quiet_loading():
             self._model = load_model(folder, device=device, dtype=dtype).to(dtype).eval()
         self._torch = torch
         self._device = torch.device(device)
@@ -38,7 +44,7 @@ class SentenceTransformersEngine:
         self.inputs, self._pad = _text_inputs(self._model, folder)
         with faults(folder, "its tokenizer cannot be used"):
             self.tokenizer = Tokenizer(self._model.tokenizer.backend_tokenizer, source=folder)
-        self.batch_tokens = _CPU_BATCH_TOKENS if device == "cpu" else _GPU_BATCH_TOKENS
+        self.batch_tokens = batch_tokens(device)
         self._tokens = int(self.transformer.get_input_embeddings().weight.shape[0])
         self._leaves_prompt_out = any(
             getattr(module, "include_prompt", True) is False for module in self._model
@@ -64,19 +70,13 @@ class SentenceTransformersEngine:
     def run(self, batch: Sequence[Tokens], *, prompt: str) -> arrays.FloatMatrix:
         """Return one raw vector a text."""
         torch = self._torch
-        longest = max(len(tokens.ids) for tokens in batch)
-        ids = torch.full((len(batch), longest), self._pad["id"], dtype=torch.long)
-        mask = torch.zeros((len(batch), longest), dtype=torch.long)
-        for row, tokens in enumerate(batch):
-            size = len(tokens.ids)
-            columns = slice(longest - size, None) if self._pad["left"] else slice(size)
-            ids[row, columns] = torch.tensor(tokens.ids, dtype=torch.long)
-            mask[row, columns] = 1
-        check_token_ids(int(ids.max()), self._tokens, self._folder)
-        features: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
-        if "token_type_ids" in self.inputs:
-            features["token_type_ids"] = torch.zeros_like(ids)
-        features = {name: value.to(self._device) for name, value in features.items()}
+        whole = padded(batch, pad=self._pad["id"], left=self._pad["left"])
+        check_token_ids(int(whole.ids.max()), self._tokens, self._folder)
+        features: dict[str, Any] = {
+            name: torch.from_numpy(value).to(self._device)
+            for name, value in whole.named().items()
+            if name != "token_type_ids" or name in self.inputs
+        }
         if self._leaves_prompt_out and prompt:
             # The closing special token stands behind the text, not behind the prompt.
             features["prompt_length"] = len(self.tokenizer.ids(prompt)) - 1
@@ -132,7 +132,7 @@ def _text_inputs(model: Any, folder: Path) -> tuple[list[str], dict[str, Any]]:
 
 
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
     """Keep transformers' own progress bar out of ours while a model loads."""
     from transformers.utils import logging
 

@@ -12,7 +12,7 @@ from typing import Any
 from toastrack.errors import ModelError, ToastrackError
 from toastrack.models.config import CONFIG_FILE, ModelConfig
 from toastrack.models.json_files import broken, read_json
-from toastrack.models.modules import check_activation, read_modules
+from toastrack.models.modules import Task, check_activation, read_modules
 from toastrack.models.weights import weight_files
 
 # Nothing in the folder may send transformers elsewhere, or bring code.
@@ -32,7 +32,7 @@ def load_model(folder: Path, *, device: str, dtype: Any) -> Any:
     """
     from sentence_transformers import SentenceTransformer
 
-    check_sizes(folder)
+    check_sizes(ModelConfig(folder))
     first = _load_transformer(folder, dtype)
     rest = [_load_module(folder, module.kind, module.path) for module in read_modules(folder)[1:]]
     if not rest:
@@ -71,20 +71,42 @@ def _load_transformer(folder: Path, dtype: Any) -> Any:
         where = "its tokenizer files" if loaded else f"{CONFIG_FILE} and the weights"
         raise _fault(folder, f"{where} cannot be loaded", error) from error
     (report,) = loaded
-    _check_missing(folder, report)
+    _check_missing(folder, report, "embedding")
     return transformer
 
 
-def _check_missing(folder: Path, report: dict[str, Any]) -> None:
+def load_classifier(folder: Path, *, device: str, dtype: Any) -> Any:
+    """Return the ``...ForSequenceClassification`` of a folder with its tokenizer.
+
+    Raises ``ModelError`` if its files do not fit together or lack a tensor that scores depend on.
+    """
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    check_sizes(ModelConfig(folder, "reranking"))
+    load: Any = AutoModelForSequenceClassification.from_pretrained  # it carries no annotations
+    with faults(folder, f"{CONFIG_FILE} and the weights cannot be loaded"):
+        model, report = load(
+            str(folder), **_HERE, use_safetensors=True, dtype=dtype, output_loading_info=True
+        )
+    _check_missing(folder, report, "reranking")
+    with faults(folder, "its tokenizer files cannot be loaded"):
+        tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), **_HERE)
+    return model.to(device).eval(), tokenizer
+
+
+def _check_missing(folder: Path, report: dict[str, Any], task: Task) -> None:
     """Refuse what transformers would fill up with random numbers, other ones at each load."""
     absent = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
-    # No pooling reads the pooler: it is for classifiers, and many models are saved without it.
-    needed = sorted(key for key in absent if "pooler" not in key.split("."))
+    if task == "embedding":
+        # No pooling reads the pooler: it is for classifiers, and many models are saved without it.
+        absent = {key for key in absent if "pooler" not in key.split(".")}
+    needed = sorted(absent)
     if needed or report["error_msgs"]:
-        files = " and ".join(repr(str(path)) for path in weight_files(folder)[:3])
+        files = " and ".join(repr(str(path)) for path in weight_files(folder, task)[:3])
         more = f" and {len(needed) - 3} more" if len(needed) > 3 else ""
+        made = "vectors" if task == "embedding" else "scores"
         raise ModelError(
-            f"{files} lacks {', '.join(needed[:3])}{more}, which the vectors depend on. It was not "
+            f"{files} lacks {', '.join(needed[:3])}{more}, which the {made} depend on. It was not "
             f"saved whole, or {CONFIG_FILE} belongs to another model. Get the model anew."
         )
 
@@ -101,25 +123,26 @@ def _load_module(folder: Path, kind: str, path: str) -> Any:
         raise _fault(folder / path, f"the module {kind} cannot be loaded", error) from error
 
 
-def check_sizes(folder: Path) -> None:
+def check_sizes(config: ModelConfig) -> None:
     """Refuse weights that are not whole, and a configuration for a model of another size.
 
     transformers makes room for all that the configuration asks for before it compares.
     """
     import torch
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-    stored = sum(_numbers(path) for path in weight_files(folder))
+    folder, is_classifier = config.folder, config.task == "reranking"
+    stored = sum(_numbers(path) for path in weight_files(folder, config.task))
     path = folder / CONFIG_FILE
     _check_values(read_json(path), path)
     try:
-        config = AutoConfig.from_pretrained(str(folder), **_HERE)
+        described = AutoConfig.from_pretrained(str(folder), **_HERE)
     except Exception as error:
         raise _fault(path, "transformers cannot read it", error) from error
     try:
-        make: Any = AutoModel.from_config  # it carries no annotations
+        kind: Any = AutoModelForSequenceClassification if is_classifier else AutoModel
         with torch.device("meta"):
-            model = make(config, trust_remote_code=False)
+            model = kind.from_config(described, trust_remote_code=False)
     except Exception as error:
         raise _fault(path, "transformers cannot make a model of it", error) from error
     wanted = sum(prod(tensor.shape) for tensor in model.parameters())

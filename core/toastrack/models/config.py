@@ -11,7 +11,7 @@ from typing import Any
 
 from toastrack.errors import ModelError
 from toastrack.models.json_files import broken, flag, read_json, text, whole
-from toastrack.models.modules import read_modules
+from toastrack.models.modules import Task, read_modules
 from toastrack.models.settings import TransformerSettings, read_settings
 
 # In the order in which sentence-transformers puts the poolings of a vector side by side:
@@ -40,23 +40,28 @@ _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 class ModelConfig:
     """Reads the configuration files in a model's folder; loads nothing else."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, task: Task = "embedding") -> None:
         self.folder = folder
+        self.task = task
 
     @cached_property
     def _transformer(self) -> dict[str, Any]:
         return read_json(self.folder / CONFIG_FILE)
 
+    def check_modules(self) -> None:
+        """Raise ``ModelError`` if ``modules.json`` lists what is not for this task."""
+        read_modules(self.folder, self.task)
+
     @cached_property
     def _settings(self) -> TransformerSettings:
-        return read_settings(self.folder)
+        return read_settings(self.folder, self.task)
 
     @cached_property
     def _poolings(self) -> list[tuple[Path, dict[str, Any]]]:
         """The files of the modules behind the transformer, in their order, and what they say."""
         paths = [
             self.folder / module.path / CONFIG_FILE
-            for module in read_modules(self.folder)
+            for module in read_modules(self.folder, self.task)
             if module.kind not in ("Transformer", "Normalize")
         ]
         return [(path, read_json(path)) for path in paths]
@@ -118,6 +123,20 @@ class ModelConfig:
     def vocabulary(self) -> int | None:
         """How many tokens the transformer has a vector for; None if it does not say."""
         return whole(self._transformer, "vocab_size", self.folder / CONFIG_FILE)
+
+    @cached_property
+    def types(self) -> int | None:
+        """How many types of token the transformer has a vector for; None if it does not say."""
+        # DeBERTa writes 0: it takes none, and does without them where they are given.
+        if self._transformer.get("type_vocab_size") in (None, 0):
+            return None
+        return whole(self._transformer, "type_vocab_size", self.folder / CONFIG_FILE)
+
+    @cached_property
+    def reads_types(self) -> bool:
+        """Whether the model is told which of two texts a token is of, as far as its tokenizer says."""
+        names = read_json(self.folder / "tokenizer_config.json").get("model_input_names")
+        return not isinstance(names, list) or "token_type_ids" in names
 
     @property
     def lower_cases(self) -> bool:

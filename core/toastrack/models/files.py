@@ -17,7 +17,7 @@ from toastrack.models.digests import (
 )
 from toastrack.models.engine_choice import EngineKind, EngineName, engines_to_try, is_installed
 from toastrack.models.hub import check_reachable, hub_errors
-from toastrack.models.modules import MODULES_FILE, read_modules
+from toastrack.models.modules import MODULES_FILE, Task, read_modules
 from toastrack.models.openvino_files import (
     RUN_FILES,
     noted_weights,
@@ -37,6 +37,15 @@ _SMALL_FILES = [
     "sentence_bert_config.json",
     "tokenizer_config.json",
 ]
+# For people: a model for each task, and the class whose folders are read.
+_EXAMPLES: Mapping[Task, str] = {
+    "embedding": "mixedbread-ai/mxbai-embed-large-v1",
+    "reranking": "mixedbread-ai/mxbai-rerank-base-v1",
+}
+_WRITERS: Mapping[Task, str] = {
+    "embedding": "SentenceTransformer.save()",
+    "reranking": "CrossEncoder.save_pretrained()",
+}
 _UNWANTED = ["onnx/*", "openvino/*", "*.onnx", "gguf/*", "checkpoint-*"]
 
 
@@ -61,9 +70,11 @@ class ModelFiles:
         *,
         engine: EngineName = "auto",
         device: str | None = None,
+        task: Task = "embedding",
     ) -> None:
         self.model = model
         self.revision = revision
+        self.task = task
         self.is_local = looks_like_path(model)
         self._asked = (engine, device)
         self._folder: Path | None = None
@@ -131,9 +142,9 @@ class ModelFiles:
     def _runner(self, folder: Path) -> EngineKind | None:
         """Return the first engine that can run what the folder holds."""
         for engine in engines_to_try(*self._asked):
-            if engine == "sentence-transformers" and weight_files(folder):
+            if engine == "sentence-transformers" and weight_files(folder, self.task):
                 return engine
-            if engine == "openvino" and run_file(folder) and not why_not(folder):
+            if engine == "openvino" and run_file(folder) and not why_not(folder, self.task):
                 return engine
         return None
 
@@ -154,7 +165,7 @@ class ModelFiles:
             and (snapshot / "config.json").is_file()
             and all(
                 (snapshot / module.path / "config.json").is_file()
-                for module in read_modules(snapshot)
+                for module in read_modules(snapshot, self.task)
                 if module.kind != "Normalize"
             )
         )
@@ -192,7 +203,7 @@ class ModelFiles:
         folder = self.cached_folder()
         if folder is None:
             return None
-        files, noted = weight_files(folder), noted_weights(folder)
+        files, noted = weight_files(folder, self.task), noted_weights(folder)
         if files:
             digest = weights_digest(files)
             if noted not in (None, digest) and self._runner(folder) == "openvino":
@@ -278,15 +289,16 @@ class ModelFiles:
     def _run_name(self, folder: Path, asked: Sequence[EngineKind]) -> str | None:
         """Return the file on the hub for OpenVINO; None if sentence-transformers is to run it."""
         files = self._hub_files(folder.name)
-        run_name, reason = run_file_name(files), why_not(folder)
+        run_name, reason = run_file_name(files), why_not(folder, self.task)
         if run_name is None:
             reason = f"it ships none of {', '.join(RUN_FILES)}"
         if run_name is not None and reason is None:
-            # Asked before the large download, which is of no use without.
-            self._ask_for_weights(folder, files)
+            if self.task == "embedding":
+                # Asked before the large download, which is of no use without: the space names them.
+                self._ask_for_weights(folder, files)
             return run_name
         if asked == ("openvino",):
-            raise ModelError(_refusal(self.model, reason))
+            raise ModelError(self._refusal(self.model, reason))
         return None
 
     def _hub_files(self, commit: str) -> dict[str, str | None]:
@@ -322,19 +334,23 @@ class ModelFiles:
         if not folder.is_dir():
             raise ModelError(
                 f"There is no folder {str(folder)!r}. Give the folder of a model, or a hub name "
-                "such as 'mixedbread-ai/mxbai-embed-large-v1'."
+                f"such as {_EXAMPLES[self.task]!r}."
             )
         if not (folder / "config.json").is_file():
             raise ModelError(
                 f"{str(folder)!r} holds no model: config.json is missing. Give the folder that "
-                "SentenceTransformer.save() wrote."
+                f"{_WRITERS[self.task]} wrote."
             )
         if self._runner(folder) is not None:
             return
         run_name = run_file(folder)
         if self._asked[0] == "openvino":
-            reason = why_not(folder) if run_name else f"it holds none of {', '.join(RUN_FILES)}"
-            raise ModelError(_refusal(str(folder), reason))
+            reason = (
+                why_not(folder, self.task)
+                if run_name
+                else f"it holds none of {', '.join(RUN_FILES)}"
+            )
+            raise ModelError(self._refusal(str(folder), reason))
         if run_name is not None:
             if not is_installed("openvino"):
                 raise MissingExtraError("openvino", "openvino")
@@ -347,12 +363,11 @@ class ModelFiles:
             "pickles. Save the model again with safe_serialization=True."
         )
 
-
-def _refusal(model: str, reason: str | None) -> str:
-    return (
-        f"engine='openvino' cannot run {model!r}: {reason}. Leave engine= out, or try to make a "
-        f"folder for it: toastrack export {model} DIR."
-    )
+    def _refusal(self, model: str, reason: str | None) -> str:
+        refusal = f"engine='openvino' cannot run {model!r}: {reason}. Leave engine= out"
+        if self.task == "reranking":
+            return f"{refusal}."
+        return f"{refusal}, or try to make a folder for it: toastrack export {model} DIR."
 
 
 def model_name(model: str | os.PathLike[str]) -> str:

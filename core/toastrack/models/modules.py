@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from toastrack.errors import ModelError
 from toastrack.models.json_files import broken, name_inside, read_json, read_value, text
 
 MODULES_FILE = "modules.json"
+
+Task = Literal["embedding", "reranking"]
+"""What a model is for: a text becomes a vector, or a query and a document become a score."""
 
 # Those whose files are one config.json and one model.safetensors, which is what the space is made
 # of. Any other has files of its own, which nobody would compare.
@@ -24,11 +28,11 @@ class Module:
     path: str
 
 
-def read_modules(folder: Path) -> list[Module]:
+def read_modules(folder: Path, task: Task = "embedding") -> list[Module]:
     """Return what ``modules.json`` lists, in order; nothing if the folder has none.
 
     Raises ``ModelError`` for a model that brings its own code, leads out of its folder, or is made
-    of something else than one transformer with a pooling behind it.
+    of something else than one transformer, with a pooling behind it if it makes vectors.
     """
     path = folder / MODULES_FILE
     listed = read_value(path)
@@ -48,7 +52,7 @@ def read_modules(folder: Path) -> list[Module]:
             )
         place = name_inside(entry["path"], path, what="a module's path")
         modules.append(Module(kind.rpartition(".")[2], place))
-    _check(modules, path)
+    (_check if task == "embedding" else _check_lone)(modules, path)
     return modules
 
 
@@ -70,6 +74,23 @@ def _check(modules: list[Module], path: Path) -> None:
     for module in modules[1:]:
         if module.kind != "Normalize" and module.path in ("", "."):
             raise broken(path, f"{module.kind} has no folder of its own")
+
+
+def _check_lone(modules: list[Module], path: Path) -> None:
+    kinds = [module.kind for module in modules]
+    if "LogitScore" in kinds:
+        raise ModelError(
+            f"{str(path)!r} makes this a language model that is asked for a score, and toastrack runs "
+            "rerankers that end in a classifier with one label. Choose one, such as "
+            "'mixedbread-ai/mxbai-rerank-base-v1'."
+        )
+    if "Pooling" in kinds:
+        raise ModelError(
+            f"{str(path)!r} lists a Pooling: this model makes vectors and scores no pairs. Give it to "
+            "Embedder, and a cross-encoder to Reranker."
+        )
+    if kinds != ["Transformer"] or modules[0].path not in ("", "."):
+        raise broken(path, f"it lists {kinds} and a cross-encoder is one Transformer")
 
 
 def check_activation(path: Path) -> None:

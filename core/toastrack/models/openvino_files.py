@@ -10,6 +10,7 @@ from pathlib import Path
 from toastrack.errors import ModelError
 from toastrack.models.config import ModelConfig
 from toastrack.models.json_files import read_json
+from toastrack.models.modules import Task
 
 # Where sentence-transformers and optimum put them; OpenVINO's own form loads faster.
 # https://sbert.net/docs/sentence_transformer/usage/efficiency.html
@@ -47,11 +48,11 @@ def parts(name: str) -> tuple[str, str]:
     return name, name.removesuffix(".xml") + ".bin" if name.endswith(".xml") else f"{name}_data"
 
 
-def why_not(folder: Path) -> str | None:
+def why_not(folder: Path, task: Task = "embedding") -> str | None:
     """Say what keeps OpenVINO from running the model in a folder as it is meant; None if nothing."""
     if not (folder / "tokenizer.json").is_file():
         return "tokenizer.json is missing"
-    return ModelConfig(folder).beyond_pooling(("cls", "mean"))
+    return None if task == "reranking" else ModelConfig(folder).beyond_pooling(("cls", "mean"))
 
 
 def noted_weights(folder: Path) -> str | None:

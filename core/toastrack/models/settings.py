@@ -9,6 +9,7 @@ from typing import Any
 
 from toastrack.errors import ModelError
 from toastrack.models.json_files import broken, flag, read_json, whole
+from toastrack.models.modules import Task
 
 # In the order in which sentence-transformers looks for them: load_config in
 # https://github.com/huggingface/sentence-transformers, base/modules/transformer.py
@@ -17,10 +18,13 @@ _FILES = tuple(
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 
-# What a transformer that reads texts does anyway, or what does not change its numbers.
+# What a transformer for a task does anyway: its task, its output, and what that is called here.
+_USUAL: Mapping[Task, tuple[str, str, str]] = {
+    "embedding": ("feature-extraction", "last_hidden_state", "token_embeddings"),
+    "reranking": ("sequence-classification", "logits", "scores"),
+}
+# What does not change its numbers.
 _HARMLESS: Mapping[str, tuple[object, ...]] = {
-    "transformer_task": (None, "feature-extraction"),
-    "module_output_name": (None, "token_embeddings"),
     "processing_kwargs": (None, {}),
     "query_length": (None,),
     "document_length": (None,),
@@ -47,18 +51,24 @@ class TransformerSettings:
     lower_case: bool
 
 
-def read_settings(folder: Path) -> TransformerSettings:
+def read_settings(folder: Path, task: Task = "embedding") -> TransformerSettings:
     """Read the settings; refuse those that would make other vectors than the space names."""
     path, values = _file(folder)
+    transformers_task, output, called = _USUAL[task]
+    harmless = {
+        **_HARMLESS,
+        "transformer_task": (None, transformers_task),
+        "module_output_name": (None, called),
+    }
     for name, value in values.items():
         if name in _ARGUMENTS:
             _check_arguments(name, value, path)
-        elif name in _HARMLESS:
-            if value not in _HARMLESS[name]:
+        elif name in harmless:
+            if value not in harmless[name]:
                 raise _refusal(path, name, value)
         elif name not in _UNDERSTOOD:
             raise _refusal(path, name, value)
-    _check_modality(values.get("modality_config"), path)
+    _check_modality(values.get("modality_config"), output, path)
     return TransformerSettings(
         whole(values, "max_seq_length", path), flag(values, "do_lower_case", path)
     )
@@ -84,13 +94,13 @@ def _check_arguments(name: str, value: object, path: Path) -> None:
             raise _refusal(path, f"{name}.{key}", setting)
 
 
-def _check_modality(value: object, path: Path) -> None:
+def _check_modality(value: object, output: str, path: Path) -> None:
     if value is None:
         return
     reads = value.get("text") if isinstance(value, dict) else None
     if not isinstance(reads, dict):
         raise _refusal(path, "modality_config", value)
-    known = {"method": "forward", "method_output_name": "last_hidden_state"}
+    known = {"method": "forward", "method_output_name": output}
     if any(reads.get(name, usual) != usual for name, usual in known.items()):
         raise _refusal(path, "modality_config", value)
 

@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A text as the model reads it: ids after the cut, and how many there were before it."""
+    """What the model reads at once: ids after the cut, and how many there were before it.
+
+    Of a query with its document ``types`` says for each id which of the two it belongs to.
+    """
 
     ids: Sequence[int]
     uncut: int
+    types: Sequence[int] = ()
 
 
 _FILE = Path("tokenizer.json")
@@ -33,6 +37,8 @@ _FILE = Path("tokenizer.json")
 _SPLITTERS = 4
 # Texts whose ids are kept from a split: two windows of a store, and some.
 _KEPT = 2_048
+# As mixedbread's own package does: https://github.com/mixedbread-ai/mxbai-rerank
+_QUERY_SHARE = (3, 4)
 
 
 class _Split:
@@ -78,7 +84,8 @@ class Tokenizer:
         self._uncut.no_truncation()
         self._uncut.no_padding()
         self._specials: int = self._uncut.num_special_tokens_to_add(False)
-        self._cutting: dict[int, tokenizers.Tokenizer] = {}
+        self._pair_specials: int = self._uncut.num_special_tokens_to_add(True)
+        self._cutting: dict[tuple[int, str], tokenizers.Tokenizer] = {}
         self._splitters: dict[tuple[int, int, bool], TextSplitter | MarkdownSplitter] = {}
         self._split = _Split()
 
@@ -130,6 +137,38 @@ class Tokenizer:
             result.append(Tokens(ids, uncut))
         return result
 
+    def encode_pairs(self, query: str, texts: Sequence[str], max_tokens: int) -> list[Tokens]:
+        """Turn a query with each of the texts into ids, cut at ``max_tokens``.
+
+        The texts are cut, and before that a query over three quarters of the room, so that there is
+        something of both. ``uncut`` counts all of both.
+        """
+        kept, lost = self._cut_query(query, max_tokens)
+        (alone,) = self._encode(self._uncut, [kept], specials=False)
+        fixed = len(alone.ids) + self._pair_specials
+        cutting = self._cut_at(max_tokens, "only_second")
+        result = []
+        for encoding in self._encode(cutting, [(kept, text) for text in texts]):
+            ids = encoding.ids  # each look makes a new list
+            uncut = len(ids) + sum(len(rest) - fixed for rest in encoding.overflowing) + lost
+            result.append(Tokens(ids, uncut, encoding.type_ids))
+        return result
+
+    def room_for_pairs(self, max_tokens: int) -> int:
+        """Return how many tokens of query and text fit, beside the special ones."""
+        return max_tokens - self._pair_specials
+
+    def _cut_query(self, query: str, max_tokens: int) -> tuple[str, int]:
+        """Return as much of a query as may stand before a text, and how many tokens that leaves out."""
+        most = max(1, self.room_for_pairs(max_tokens) * _QUERY_SHARE[0] // _QUERY_SHARE[1])
+        with _faults(f"{str(self._source)!r} cannot read a text", reading=True):
+            check_unicode(query, "the query")
+            encoding = self._uncut.encode(query, add_special_tokens=False)
+        if len(encoding.ids) <= most:
+            return query, 0
+        # Cut between characters, as the pair is made of texts.
+        return query[: encoding.offsets[most - 1][1]], len(encoding.ids) - most
+
     def count(self, text: str) -> int:
         """Count the tokens of a text, specials included, nothing cut."""
         return len(self._encode(self._uncut, [text])[0].ids)
@@ -176,15 +215,19 @@ class Tokenizer:
         raise ValueError(f"max_tokens={max_tokens} is too small to split this text.")
 
     def _encode(
-        self, tokenizer: tokenizers.Tokenizer, texts: Sequence[str]
+        self,
+        tokenizer: tokenizers.Tokenizer,
+        texts: Sequence[str | tuple[str, str]],
+        *,
+        specials: bool = True,
     ) -> list[tokenizers.Encoding]:
-        """Encode texts; a text that is not valid Unicode is named by its position."""
+        """Encode texts or pairs; a text that is not valid Unicode is named by its position."""
         with _faults(f"{str(self._source)!r} cannot read a text", reading=True):
             try:
-                return list(tokenizer.encode_batch_fast(list(texts)))
+                return list(tokenizer.encode_batch_fast(list(texts), add_special_tokens=specials))
             except (UnicodeEncodeError, TypeError):
                 for position, text in enumerate(texts):
-                    check_unicode(text, f"text {position}")
+                    check_unicode(text if isinstance(text, str) else text[1], f"text {position}")
                 raise
 
     def _splitter(self, room: int, overlap: int, markdown: bool) -> TextSplitter | MarkdownSplitter:
@@ -200,13 +243,13 @@ class Tokenizer:
             self._splitters[room, overlap, markdown] = splitter
         return splitter
 
-    def _cut_at(self, max_tokens: int) -> tokenizers.Tokenizer:
+    def _cut_at(self, max_tokens: int, strategy: str = "longest_first") -> tokenizers.Tokenizer:
         # Switching truncation on a shared tokenizer breaks whoever is using it in another thread.
-        cutting = self._cutting.get(max_tokens)
+        cutting = self._cutting.get((max_tokens, strategy))
         if cutting is None:
             cutting = _copy(self._uncut)
-            cutting.enable_truncation(max_tokens)
-            self._cutting[max_tokens] = cutting
+            cutting.enable_truncation(max_tokens, strategy=strategy)
+            self._cutting[max_tokens, strategy] = cutting
         return cutting
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from toastrack.errors import ModelError
 from toastrack.models.json_files import broken, name_inside, read_json
-from toastrack.models.modules import read_modules
+from toastrack.models.modules import Task, read_modules
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -17,7 +17,7 @@ INDEX_FILE = "model.safetensors.index.json"
 _PART = re.compile(r"shard-[0-9]{5}-model-[0-9]{5}-of-[0-9]{5}\.safetensors$")
 
 
-def weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path, task: Task = "embedding") -> list[Path]:
     """Return the weight files of the model itself, sorted; empty if any of them is missing.
 
     The weights of further modules (``2_Dense/model.safetensors``) are part of the list.
@@ -25,7 +25,7 @@ def weight_files(folder: Path) -> list[Path]:
     main = [folder / name for name in main_weight_names(folder)]
     if not all(path.is_file() for path in main):
         return []
-    for module in read_modules(folder)[1:]:
+    for module in read_modules(folder, task)[1:]:
         further = folder / module.path / WEIGHTS_FILE
         if module.kind == "Normalize":
             continue
