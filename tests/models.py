@@ -164,7 +164,8 @@ def save_tiny_cross_encoder(
         model = transformers.BertForSequenceClassification(transformers.BertConfig(**shape))
     else:
         # What mxbai-rerank-v1 sets.
-        config = transformers.DebertaV2Config(
+        make: Any = transformers.DebertaV2Config  # not all of what it takes is annotated
+        config = make(
             **shape,
             relative_attention=True,
             position_buckets=16,

@@ -89,7 +89,8 @@ class Match:
         metadata: The record's metadata, to the letter.
         document_id: The id of the document that the record is a part of.
         chunk: Which part of the document it is, counted from 0; None if it is the whole.
-        score_kind: What ``score`` is; "cosine" from every store.
+        score_kind: What ``score`` is: "cosine", or "rerank" where a reranker gave it.
+        scores: Every score on the way, by kind; of a reranked match also the cosine.
     """
 
     id: str
@@ -99,11 +100,19 @@ class Match:
     document_id: str = ""
     chunk: int | None = None
     score_kind: str = "cosine"
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.scores:
+            object.__setattr__(self, "scores", {self.score_kind: self.score})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold, as ``json.dumps`` takes them."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return values | {"metadata": deepcopy(dict(self.metadata))}
+        return values | {
+            "metadata": deepcopy(dict(self.metadata)),
+            "scores": dict(self.scores),
+        }
 
 
 SkipKind = Literal["not for us", "nothing in it", "cannot be read"]

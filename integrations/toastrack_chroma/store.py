@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from chromadb.api import AsyncClientAPI, ClientAPI
 
-from toastrack import Embedder, Match
+from toastrack import Embedder, Match, Reranker
 from toastrack.errors import StoreError
 from toastrack.stores import (
     AsyncBaseStore,
@@ -87,6 +87,8 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
         exact: bool = False,
         *,
         min_score: float | None = None,
+        rerank: Reranker | None = None,
+        candidates: int = 50,
         where: Where | None = None,
         where_document: Where | None = None,
     ) -> list[Match]:
@@ -98,6 +100,9 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
             filter: What the metadata must be, e.g. ``{"lang": "en", "year": {"$gte": 2020}}``.
             exact: Read every matching vector and compare it here, as Chroma has no exact search.
             min_score: Leave out what is less similar than this, from -1 to 1.
+            rerank: Puts what was found into a better order; ``Match.score`` is its score then, and
+                ``Match.scores`` keeps the cosine.
+            candidates: How many it reads at least; k, if that is more.
             where: A condition in Chroma's words, e.g. ``{"year": {"$gt": 2020}}``.
             where_document: A condition on the text, e.g. ``{"$contains": "rye"}``.
 
@@ -107,10 +112,12 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
-            ValueError: ``k`` or ``min_score`` is none.
+            ModelError: A model cannot be found, read or run.
+            ValueError: ``k``, ``min_score`` or ``candidates`` is none, or the query to rerank for is a
+                vector or blank.
         """
         options = SearchOptions(where, where_document)
-        return self._search(query, k, filter, exact, options, min_score)
+        return self._search(query, k, filter, exact, options, min_score, rerank, candidates)
 
     def audit(self) -> list[str]:
         """Return the ids whose stored vector is not the one that was written.
@@ -185,6 +192,8 @@ class AsyncChromaStore(AsyncBaseStore[RetryingSession, SearchOptions]):
         exact: bool = False,
         *,
         min_score: float | None = None,
+        rerank: Reranker | None = None,
+        candidates: int = 50,
         where: Where | None = None,
         where_document: Where | None = None,
     ) -> list[Match]:
@@ -196,10 +205,12 @@ class AsyncChromaStore(AsyncBaseStore[RetryingSession, SearchOptions]):
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
-            ValueError: ``k`` or ``min_score`` is none.
+            ModelError: A model cannot be found, read or run.
+            ValueError: ``k``, ``min_score`` or ``candidates`` is none, or the query to rerank for is a
+                vector or blank.
         """
         options = SearchOptions(where, where_document)
-        return await self._search(query, k, filter, exact, options, min_score)
+        return await self._search(query, k, filter, exact, options, min_score, rerank, candidates)
 
     async def audit(self) -> list[str]:
         """Return the ids whose stored vector is not the one that was written.

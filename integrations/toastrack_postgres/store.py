@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import psycopg
 from psycopg import sql
 
-from toastrack import Embedder, Match
+from toastrack import Embedder, Match, Reranker
 from toastrack.stores import (
     AsyncBaseStore,
     BaseStore,
@@ -121,6 +121,8 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
         exact: bool = False,
         *,
         min_score: float | None = None,
+        rerank: Reranker | None = None,
+        candidates: int = 50,
         where: sql.Composable | None = None,
         params: Mapping[str, Any] | None = None,
         index: IndexChoice = "auto",
@@ -135,6 +137,9 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
             filter: What the metadata must be, e.g. ``{"lang": "en", "year": {"$gte": 2020}}``.
             exact: Compare with every row instead of using the index.
             min_score: Leave out what is less similar than this, from -1 to 1.
+            rerank: Puts what was found into a better order; ``Match.score`` is its score then, and
+                ``Match.scores`` keeps the cosine.
+            candidates: How many it reads at least; k, if that is more.
             where: A condition in SQL on the table's columns, with named placeholders ...
             params: ... and their values.
             index: The kind of index to ask: "full", "binary" or "prefix"; "auto" takes the first of
@@ -149,10 +154,12 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
             SpaceMismatchError: The table was built with another model, prompt or size.
             StoreError: The table is gone, cannot be used as it is, or has no such index.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
-            ValueError: ``k``, ``min_score``, ``index``, ``ef_search`` or ``oversampling`` is none.
+            ModelError: A model cannot be found, read or run.
+            ValueError: ``k``, ``min_score``, ``candidates``, ``index``, ``ef_search`` or
+                ``oversampling`` is none, or the query to rerank for is a vector or blank.
         """
         options = SearchOptions(where, params or {}, index, ef_search, oversampling)
-        return self._search(query, k, filter, exact, options, min_score)
+        return self._search(query, k, filter, exact, options, min_score, rerank, candidates)
 
     def build_index(
         self,
@@ -291,6 +298,8 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
         exact: bool = False,
         *,
         min_score: float | None = None,
+        rerank: Reranker | None = None,
+        candidates: int = 50,
         where: sql.Composable | None = None,
         params: Mapping[str, Any] | None = None,
         index: IndexChoice = "auto",
@@ -305,10 +314,12 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
             SpaceMismatchError: The table was built with another model, prompt or size.
             StoreError: The table is gone, cannot be used as it is, or has no such index.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
-            ValueError: ``k``, ``min_score``, ``index``, ``ef_search`` or ``oversampling`` is none.
+            ModelError: A model cannot be found, read or run.
+            ValueError: ``k``, ``min_score``, ``candidates``, ``index``, ``ef_search`` or
+                ``oversampling`` is none, or the query to rerank for is a vector or blank.
         """
         options = SearchOptions(where, params or {}, index, ef_search, oversampling)
-        return await self._search(query, k, filter, exact, options, min_score)
+        return await self._search(query, k, filter, exact, options, min_score, rerank, candidates)
 
     async def build_index(
         self,

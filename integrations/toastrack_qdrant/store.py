@@ -9,7 +9,7 @@ from typing import Any
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from typing_extensions import Unpack
 
-from toastrack import Embedder, Match
+from toastrack import Embedder, Match, Reranker
 from toastrack.stores import (
     AsyncBaseStore,
     BaseStore,
@@ -85,6 +85,8 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
         exact: bool = False,
         *,
         min_score: float | None = None,
+        rerank: Reranker | None = None,
+        candidates: int = 50,
         where: models.Filter | None = None,
         score_threshold: float | None = None,
         search_params: models.SearchParams | None = None,
@@ -97,6 +99,9 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
             filter: What the metadata must be, e.g. ``{"lang": "en", "year": {"$gte": 2020}}``.
             exact: Compare with every vector instead of using the index.
             min_score: Leave out what is less similar than this, from -1 to 1.
+            rerank: Puts what was found into a better order; ``Match.score`` is its score then, and
+                ``Match.scores`` keeps the cosine.
+            candidates: How many it reads at least; k, if that is more.
             where: A filter of Qdrant's own; metadata is under ``metadata.``.
             score_threshold: Leave out what is less similar. What the index then gives is taken
                 as it is; without one, fewer than k are asked for again exactly.
@@ -109,10 +114,12 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
-            ValueError: ``k`` or ``min_score`` is none.
+            ModelError: A model cannot be found, read or run.
+            ValueError: ``k``, ``min_score`` or ``candidates`` is none, or the query to rerank for is a
+                vector or blank.
         """
         options = SearchOptions(where, score_threshold, search_params)
-        return self._search(query, k, filter, exact, options, min_score)
+        return self._search(query, k, filter, exact, options, min_score, rerank, candidates)
 
     def build_index(
         self,
@@ -187,6 +194,8 @@ class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
         exact: bool = False,
         *,
         min_score: float | None = None,
+        rerank: Reranker | None = None,
+        candidates: int = 50,
         where: models.Filter | None = None,
         score_threshold: float | None = None,
         search_params: models.SearchParams | None = None,
@@ -199,10 +208,12 @@ class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
-            ValueError: ``k`` or ``min_score`` is none.
+            ModelError: A model cannot be found, read or run.
+            ValueError: ``k``, ``min_score`` or ``candidates`` is none, or the query to rerank for is a
+                vector or blank.
         """
         options = SearchOptions(where, score_threshold, search_params)
-        return await self._search(query, k, filter, exact, options, min_score)
+        return await self._search(query, k, filter, exact, options, min_score, rerank, candidates)
 
     async def build_index(
         self,

@@ -8,6 +8,8 @@ from typing import Any
 
 from toastrack.errors import FilterError
 from toastrack.filters import Filter, checked_filter
+from toastrack.reranker import Reranker
+from toastrack.utils.arguments import check_positive
 from toastrack.utils.numbers import plain
 from toastrack.utils.text import shown
 
@@ -23,6 +25,19 @@ def checked_k(k: int) -> int:
     if number > _MAX_K:
         raise ValueError(f"k={shown(k)} is more than a host can count; take {_MAX_K:,} for all.")
     return number
+
+
+def check_reranking(rerank: Reranker | None, candidates: int, query: object) -> None:
+    """Raise for what cannot rerank, or cannot be reranked for: a query that is a vector."""
+    check_positive("candidates", candidates)
+    if rerank is None:
+        return
+    if not isinstance(rerank, Reranker):
+        raise TypeError(f"rerank= takes a Reranker, not {type(rerank).__name__}.")
+    if not isinstance(query, str):
+        raise ValueError(
+            "rerank= reads the query, and a vector has no text. Leave one of both out."
+        )
 
 
 def checked_score(score: float | None) -> float:

@@ -19,6 +19,7 @@ from toastrack.embedder import Embedder
 from toastrack.errors import UnsupportedError
 from toastrack.filters import Filter
 from toastrack.records import Match, Record, Report
+from toastrack.reranker import Reranker
 from toastrack.space import EmbeddingSpace
 from toastrack.stores.arguments import filter_to_delete, ids_to_delete, listed
 from toastrack.stores.backend import Backend, S
@@ -346,8 +347,11 @@ class BaseStore(_Base[S, O]):
         exact: bool,
         options: O,
         min_score: float | None,
+        rerank: Reranker | None,
+        candidates: int,
     ) -> list[Match]:
-        return run_sync(self._flow.search(query, k, filter, exact, options, min_score))
+        search = self._flow.search(query, k, filter, exact, options, min_score, rerank, candidates)
+        return run_sync(search)
 
     def _ingest(
         self,
@@ -617,8 +621,12 @@ class AsyncBaseStore(_Base[S, O]):
         exact: bool,
         options: O,
         min_score: float | None,
+        rerank: Reranker | None,
+        candidates: int,
     ) -> list[Match]:
-        return await self._flow.search(query, k, filter, exact, options, min_score)
+        return await self._flow.search(
+            query, k, filter, exact, options, min_score, rerank, candidates
+        )
 
     async def _ingest(
         self,

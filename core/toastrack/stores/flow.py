@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
@@ -12,8 +13,9 @@ from toastrack.embedder import Embedder
 from toastrack.errors import StoreError
 from toastrack.filters import Filter, checked_fields, checked_filter
 from toastrack.records import Match, Record, Report
+from toastrack.reranker import Reranker
 from toastrack.space import EmbeddingSpace
-from toastrack.stores.arguments import checked_k, checked_score
+from toastrack.stores.arguments import check_reranking, checked_k, checked_score
 from toastrack.stores.backend import Backend, CollectionChangedError, Retry, S
 from toastrack.stores.document_sources import check_sources, not_as_stored
 from toastrack.stores.hashes import read_record
@@ -311,8 +313,11 @@ class StoreFlow(Generic[S, O]):
         exact: bool,
         options: O,
         min_score: float | None,
+        rerank: Reranker | None,
+        candidates: int,
     ) -> list[Match]:
-        """Embed a query unless it is a vector, and search."""
+        """Embed a query unless it is a vector, search, and rerank what was found."""
+        check_reranking(rerank, candidates, query)
         k, wanted = checked_k(k), checked_filter(filter)
         lowest = checked_score(min_score)
         if isinstance(query, str):
@@ -328,14 +333,18 @@ class StoreFlow(Generic[S, O]):
         found = await self.perform(
             self.backend.search,
             unit_vector(vector, "The query vector", dimensions),
-            k=k,
+            k=k if rerank is None else max(candidates, k),
             filter=wanted,
             exact=exact,
             options=options,
             reads=True,
             retry="short",
         )
-        return [match for match in found if match.score >= lowest]
+        matches = [match for match in found if match.score >= lowest]
+        if rerank is None or not isinstance(query, str):
+            return matches
+        scores = await self.runtime.score(rerank, query, [match.text for match in matches])
+        return _reranked(matches, scores.tolist())[:k]
 
     async def get(self, ids: Sequence[str], vectors: bool) -> list[Record | None]:
         """Read records, and say of each where its vector comes from."""
@@ -393,3 +402,18 @@ def _leave_to_parent() -> None:
 
 
 after_fork(_leave_to_parent)
+
+
+def _reranked(matches: Sequence[Match], scores: Sequence[float]) -> list[Match]:
+    """Return matches with other scores, best first; ties as the search had them."""
+    pairs = zip(matches, scores, strict=True)
+    scored = [
+        replace(
+            match,
+            score=score,
+            score_kind="rerank",
+            scores={**match.scores, "rerank": score},
+        )
+        for match, score in pairs
+    ]
+    return sorted(scored, key=lambda match: -match.score)

@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from toastrack.embedder import Embedder
 from toastrack.filters import Filter
 from toastrack.records import Match, Record, Report
+from toastrack.reranker import Reranker
 from toastrack.space import EmbeddingSpace
 from toastrack.stores.description import Description
 from toastrack.stores.recall_table import RecallTable
@@ -102,6 +103,8 @@ class Store(Protocol):
         exact: bool = False,
         *,
         min_score: float | None = None,
+        rerank: Reranker | None = None,
+        candidates: int = 50,
     ) -> list[Match]:
         """Return the best ``min(k, matching)`` records, best first."""
         ...
@@ -197,6 +200,8 @@ class AsyncStore(Protocol):
         exact: bool = False,
         *,
         min_score: float | None = None,
+        rerank: Reranker | None = None,
+        candidates: int = 50,
     ) -> list[Match]:
         """Return the best ``min(k, matching)`` records, best first."""
         ...

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from threading import Event, RLock
@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from toastrack.embedder import Embedder
+from toastrack.reranker import Reranker
 from toastrack.stores.sync import run_sync
 from toastrack.stores.write_queue import (
     Interrupt,
@@ -62,6 +63,12 @@ class Runtime(Protocol):
 
     async def embed_query(self, embedder: Embedder, text: str) -> arrays.FloatVector:
         """Embed a query: float32 of shape ``(dimensions,)``, length 1."""
+        ...
+
+    async def score(
+        self, reranker: Reranker, query: str, texts: Sequence[str]
+    ) -> arrays.FloatVector:
+        """Score texts for a query: float32 of shape ``(texts,)``."""
         ...
 
     def enter(self, manager: Any) -> AbstractAsyncContextManager[Any]:
@@ -122,6 +129,12 @@ class SyncRuntime:
         """Embed a query."""
         return embedder.embed_query(text)
 
+    async def score(
+        self, reranker: Reranker, query: str, texts: Sequence[str]
+    ) -> arrays.FloatVector:
+        """Score texts."""
+        return reranker.score(query, texts)
+
     def enter(self, manager: Any) -> AbstractAsyncContextManager[Any]:
         """Return an asynchronous context manager of a synchronous one."""
         return _Entered(manager)
@@ -176,6 +189,12 @@ class AsyncRuntime:
     async def embed_query(self, embedder: Embedder, text: str) -> arrays.FloatVector:
         """Embed a query on the engine's thread, together with others that wait."""
         return await embedder.aembed_query(text)
+
+    async def score(
+        self, reranker: Reranker, query: str, texts: Sequence[str]
+    ) -> arrays.FloatVector:
+        """Score texts on the engine's thread, together with others that wait."""
+        return await reranker.ascore(query, texts)
 
     def enter(self, manager: Any) -> AbstractAsyncContextManager[Any]:
         """Return the manager, or an asynchronous one of it."""
