@@ -1,8 +1,9 @@
-"""Give LlamaIndex the embedder: queries and documents each with the prompt they need."""
+"""Give LlamaIndex the embedder, its queries and documents each with the prompt they need, and the reranker."""
 
 from toastrack.errors import needs_extra
 
 with needs_extra("llama-index", "llama_index", "llama_index.core"):
     from toastrack_llama_index.embedding import ToastrackEmbedding, ToastrackNodeParser
+    from toastrack_llama_index.reranker import ToastrackRerank
 
-__all__ = ["ToastrackEmbedding", "ToastrackNodeParser"]
+__all__ = ["ToastrackEmbedding", "ToastrackNodeParser", "ToastrackRerank"]

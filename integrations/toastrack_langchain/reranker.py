@@ -1,0 +1,68 @@
+"""LangChain's document compressor over the reranker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from langchain_core.callbacks import Callbacks
+from langchain_core.documents import Document
+from langchain_core.documents.compressor import BaseDocumentCompressor
+from pydantic import ConfigDict, Field
+
+from toastrack import Reranker
+
+
+class ToastrackReranker(BaseDocumentCompressor):
+    """Puts the documents that a retriever found into a better order, and keeps the best.
+
+        from langchain_core.documents import Document
+
+        found = [Document("Salt the dough."), Document("Rye bread keeps for a week.")]
+        compressor = ToastrackReranker(top_n=1)
+        compressor.compress_documents(found, "which bread stays fresh?")
+
+    It goes into LangChain's ``ContextualCompressionRetriever(base_compressor=...)``. Documents are
+    copied, with the score in ``metadata["relevance_score"]``: the model's own logit, higher is
+    better. ``reranker=`` is shared by whatever takes it; building one is free.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    reranker: Reranker = Field(default_factory=Reranker)
+    top_n: int | None = Field(default=None, ge=1)
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> Sequence[Document]:
+        """Return copies of the best ``top_n`` documents, best first; all of them if it is None.
+
+        Raises:
+            ModelError: The model cannot be found, read or run, or is no reranker.
+            TruncationError: A document is over the limit and ``on_truncate="error"``.
+            ValueError: The query is blank.
+        """
+        texts = [document.page_content for document in documents]
+        return _copies(documents, self.reranker.rank(query, texts, self.top_n))
+
+    async def acompress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> Sequence[Document]:
+        """``compress_documents``, awaited; the model never runs on the event loop.
+
+        Raises:
+            ModelError: The model cannot be found, read or run, or is no reranker.
+            TruncationError: A document is over the limit and ``on_truncate="error"``.
+            ValueError: The query is blank.
+        """
+        texts = [document.page_content for document in documents]
+        return _copies(documents, await self.reranker.arank(query, texts, self.top_n))
+
+
+def _copies(
+    documents: Sequence[Document], ranked: Sequence[tuple[int, float]]
+) -> Sequence[Document]:
+    copies = []
+    for position, score in ranked:
+        metadata = {**documents[position].metadata, "relevance_score": score}
+        copies.append(documents[position].model_copy(update={"metadata": metadata}))
+    return copies
