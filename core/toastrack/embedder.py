@@ -15,7 +15,7 @@ from toastrack.batching.engine_pool import Precision, shared_worker
 from toastrack.batching.truncation import OnTruncate, TruncationCounter
 from toastrack.batching.worker import EngineWorker
 from toastrack.engines.base import EmbeddingEngine
-from toastrack.errors import GuessWarning, ModelError, UnsupportedError
+from toastrack.errors import GuessWarning, ModelError
 from toastrack.models.config import ModelConfig
 from toastrack.models.engine_choice import EngineName
 from toastrack.models.files import looks_like_path, model_name
@@ -208,7 +208,6 @@ class Embedder:
             TruncationError: It is over the limit and ``on_truncate="error"``.
             ModelError: The model cannot be found, read or run.
             MissingExtraError: What runs the model is not installed.
-            UnsupportedError: This version has no such engine.
         """
         check_text(text, "embed_query")
         vector: arrays.FloatVector = self._embed([text], "query")[0]
@@ -226,7 +225,6 @@ class Embedder:
             TruncationError: A query is over the limit and ``on_truncate="error"``; names it.
             ModelError: The model cannot be found, read or run.
             MissingExtraError: What runs the model is not installed.
-            UnsupportedError: This version has no such engine.
         """
         return self._embed(checked_texts(texts, "embed_queries"), "query")
 
@@ -243,7 +241,6 @@ class Embedder:
             TruncationError: A text is over the limit and ``on_truncate="error"``; names it.
             ModelError: The model cannot be found, read or run.
             MissingExtraError: What runs the model is not installed.
-            UnsupportedError: This version has no such engine.
         """
         return self._embed(checked_texts(texts, "embed_documents"), "document")
 
@@ -257,7 +254,6 @@ class Embedder:
         Raises:
             ModelError: The model cannot be found, read or run.
             MissingExtraError: What runs the model is not installed.
-            UnsupportedError: This version has no such engine.
         """
         self._say_guesses()
         self._worker()
@@ -270,7 +266,6 @@ class Embedder:
             TruncationError: It is over the limit and ``on_truncate="error"``.
             ModelError: The model cannot be found, read or run.
             MissingExtraError: What runs the model is not installed.
-            UnsupportedError: This version has no such engine.
         """
         check_text(text, "aembed_query")
         vector: arrays.FloatVector = (await self._aembed([text], "query"))[0]
@@ -283,7 +278,6 @@ class Embedder:
             TruncationError: A query is over the limit and ``on_truncate="error"``; names it.
             ModelError: The model cannot be found, read or run.
             MissingExtraError: What runs the model is not installed.
-            UnsupportedError: This version has no such engine.
         """
         return await self._aembed(checked_texts(texts, "aembed_queries"), "query")
 
@@ -294,7 +288,6 @@ class Embedder:
             TruncationError: A text is over the limit and ``on_truncate="error"``; names it.
             ModelError: The model cannot be found, read or run.
             MissingExtraError: What runs the model is not installed.
-            UnsupportedError: This version has no such engine.
         """
         return await self._aembed(checked_texts(texts, "aembed_documents"), "document")
 
@@ -476,9 +469,8 @@ class Embedder:
         return vectors
 
     def _say_guesses(self) -> None:
-        if self.engine != "hosted":
-            for guess in self._model.guesses:
-                warn_once(self.model, guess, GuessWarning)
+        for guess in self._model.guesses:
+            warn_once(self.model, guess, GuessWarning)
 
     def _nothing(self) -> arrays.FloatMatrix:
         """Return no vectors, of the right size; that takes no engine."""
@@ -519,10 +511,6 @@ class Embedder:
         return self._worker().engine
 
     def _load(self) -> EngineWorker[EmbeddingEngine]:
-        if self.engine == "hosted":
-            raise UnsupportedError(
-                f"engine={self.engine!r} is not part of this version. Leave it at 'auto'."
-            )
         _ = self._model.guesses  # a guess that is known to be wrong is an error
         space, config = self._model.space, self._model.config
         files = self._model.files
