@@ -32,6 +32,7 @@ from toastrack.stores import (
     TopK,
     WriteBatch,
     WriteResult,
+    check_usable,
     delete_documents,
     from_recorded,
     matches,
@@ -252,13 +253,9 @@ class ChromaBackend(RetryingBackend):
         return await self.lookup(session, self.label)
 
     async def _learn(self, session: RetryingSession, host: Any) -> None:
-        """Read what a collection says of itself; refuse one that does not compare by cosine."""
-        distance = _distance(host.configuration_json) or "l2"
-        if distance != "cosine":
-            raise StoreError(
-                f"Collection {self.label!r} compares by {distance!r} and toastrack's scores are "
-                "cosine similarities. A collection's distance cannot be changed: use a new one."
-            )
+        """Read what a collection says of itself; refuse one that cannot be used."""
+        problems, instead = self.problems_of(host.configuration_json)
+        check_usable(f"Collection {self.label!r}", problems, instead=instead)
         metadata = dict(host.metadata or {})
         space, format = self._recorded_in(metadata)
         dimensions = space.dimensions if space else await _size(session, host)
@@ -266,6 +263,16 @@ class ChromaBackend(RetryingBackend):
         # All at once, as others may be in the middle of a call.
         self.host, self._metadata = host, metadata
         self.space, self.format, self.dimensions = space, format, dimensions
+
+    def problems_of(self, configuration: Mapping[str, Any]) -> tuple[list[str], str]:
+        """Return what is wrong with a collection of this configuration, and what else to do."""
+        distance = _distance(configuration) or "l2"
+        if distance == "cosine":
+            return [], ""
+        return [
+            f"it compares by {distance!r}, which cannot be changed, and toastrack's scores are "
+            "cosine similarities"
+        ], "Use a new one, and read the texts of this one into it."
 
     def _recorded_in(self, metadata: Mapping[str, Any]) -> tuple[EmbeddingSpace | None, int]:
         written = metadata.get(SPACE)

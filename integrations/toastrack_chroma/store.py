@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from chromadb.api import AsyncClientAPI, ClientAPI
 
 from toastrack import Embedder, Match, Reranker
-from toastrack.errors import StoreError
 from toastrack.stores import (
     AsyncBaseStore,
     BaseStore,
@@ -287,21 +286,23 @@ def open_collection(
 
 
 class _OwnFunctionBackend(ChromaBackend):
-    """Finds no collection of another embedding function; Chroma would take none other for it."""
+    """Refuses a collection of another embedding function; Chroma would take none other for it."""
 
-    async def find(self, session: RetryingSession) -> bool:
-        """Look for the collection, and see which function it was made with."""
-        if not await super().find(session):
-            return False
-        recorded = (self.host.configuration_json.get("embedding_function") or {}).get("name")
-        if recorded not in (None, ToastrackEmbeddingFunction.name()):
-            raise StoreError(
-                f"Collection {self.label!r} was made with Chroma's embedding function "
-                f"{recorded!r} and Chroma takes none other for it. ChromaStore does without. If "
-                f"the vectors are this embedder's, ChromaStore(client, {self.label!r}, "
-                "embedder=..., adopt=True).rebuild() makes it a collection of toastrack's."
-            )
-        return True
+    def problems_of(self, configuration: Mapping[str, Any]) -> tuple[list[str], str]:
+        """See, too, which function the collection was made with."""
+        problems, instead = super().problems_of(configuration)
+        recorded = (configuration.get("embedding_function") or {}).get("name")
+        if recorded in (None, ToastrackEmbeddingFunction.name()):
+            return problems, instead
+        made = (
+            f"it was made with Chroma's embedding function {recorded!r} and Chroma takes none "
+            "other for it"
+        )
+        return [*problems, made], instead or (
+            "ChromaStore does without. If the vectors are this embedder's, ChromaStore(client, "
+            f"{self.label!r}, embedder=..., adopt=True).rebuild() makes it a collection of "
+            "toastrack's."
+        )
 
     async def was_made_with(
         self, function: ToastrackEmbeddingFunction, session: RetryingSession

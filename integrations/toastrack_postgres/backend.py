@@ -31,6 +31,7 @@ from toastrack.stores import (
     Trial,
     WriteBatch,
     WriteResult,
+    check_usable,
     parsed,
 )
 from toastrack_postgres import index, vector_index
@@ -304,11 +305,7 @@ class PostgresBackend(BackendBase):
             )
         elif "id" in columns and not unique:
             problems.append("its column id is not unique; make it the primary key")
-        if problems:
-            raise StoreError(
-                f"Table {label!r} cannot be used: {'; '.join(problems)}. Or choose another table "
-                "name."
-            )
+        check_usable(f"Table {label!r}", problems, instead="Or choose another table name.")
         # A table from before there were sources, or one of somebody's who may call a column so.
         has_source = columns.get("source", ("", ""))[1] == "text"
         may_add_source = False

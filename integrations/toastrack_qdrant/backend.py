@@ -39,6 +39,7 @@ from toastrack.stores import (
     WriteBatch,
     WriteResult,
     another_writer,
+    check_usable,
     delete_documents,
     format_of,
     from_recorded,
@@ -274,16 +275,17 @@ class QdrantBackend(RetryingBackend):
             raise StoreError(
                 f"{where} has no vectors of the name {self._vector_name!r}; there are: {names}."
             )
+        problems = []
         if found.distance != models.Distance.COSINE:
-            raise StoreError(
-                f"{where} compares vectors by {found.distance.value} and not by Cosine, so its "
-                "scores would mean something else. Use another collection."
+            problems.append(
+                f"it compares vectors by {found.distance.value} and not by Cosine, so that its "
+                "scores would mean something else"
             )
-        if found.multivector_config is not None or found.datatype == models.Datatype.UINT8:
-            raise StoreError(
-                f"{where} stores several vectors a point, or whole numbers. Use one for single "
-                "float vectors."
-            )
+        if found.multivector_config is not None:
+            problems.append("it stores several vectors a point")
+        if found.datatype == models.Datatype.UINT8:
+            problems.append("its vectors are whole numbers")
+        check_usable(where, problems, instead="Use another collection.")
         return found.size
 
     @property

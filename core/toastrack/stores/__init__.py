@@ -37,6 +37,7 @@ from toastrack.stores.runtime import AsyncRuntime, Ended, Runtime, SyncRuntime, 
 from toastrack.stores.settling import Look, another_writer, delete_documents, write_batch
 from toastrack.stores.space_check import check_space
 from toastrack.stores.top_k import TopK
+from toastrack.stores.usable import check_usable
 from toastrack.stores.widening import widened
 from toastrack.utils import arrays
 from toastrack.utils.forks import after_fork, keep_for_ever
@@ -88,6 +89,7 @@ __all__ = [
     "another_writer",
     "arrays",
     "check_space",
+    "check_usable",
     "delete_documents",
     "format_of",
     "from_recorded",

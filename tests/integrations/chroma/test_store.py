@@ -214,6 +214,13 @@ def test_another_distance_is_refused(client: Any, embedder: Embedder) -> None:
         ChromaStore(client, "unsaid", embedder=embedder, adopt=True).open()
 
 
+def test_all_that_is_wrong_is_said_at_once(client: Any, embedder: Embedder) -> None:
+    client.create_collection("docs", embedding_function=Spy())  # Chroma means l2
+    says = r"compares by 'l2'.*; it was made with .*'spy'.*\. Use a new one"
+    with pytest.raises(StoreError, match=says):
+        open_collection(client, "docs", embedder)
+
+
 def test_settings_of_the_index_pass_through(client: Any, embedder: Embedder) -> None:
     settings = {"hnsw": {"ef_search": 77, "max_neighbors": 9}}
     ChromaStore(client, "docs", embedder=embedder, configuration=settings).open()

@@ -132,6 +132,12 @@ def test_a_collection_of_one_s_own_is_taken_as_it_is(
             ),
             "several vectors",
         ),
+        (
+            models.VectorParams(
+                size=SIZE, distance=models.Distance.DOT, datatype=models.Datatype.UINT8
+            ),
+            "by Dot.*; its vectors are whole numbers. Use",
+        ),
     ],
 )
 def test_what_cannot_hold_our_vectors_is_refused(
