@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -237,13 +238,15 @@ def test_all_that_is_missing_is_said_at_once(
 # -- on a terminal ------------------------------------------------------------------------------
 
 
-def test_a_terminal_shows_the_loading_and_keeps_no_bar(tiny_folder: Path) -> None:
-    """What stands on the screen at the end is the answer alone."""
+def on_a_terminal(*words: str | Path) -> tuple[bytes, bytes]:
+    """Run the program with a terminal for its errors; return its output, and what was drawn there."""
     program = Path(sys.executable).with_name("toastrack")
-    words: list[str | Path] = [program, "embed", "rye", "--model", str(tiny_folder)]
     main, other = pty.openpty()
     with subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=other, env=os.environ | {"TERM": "xterm"}
+        [program, *words],
+        stdout=subprocess.PIPE,
+        stderr=other,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "120"},
     ) as process:
         os.close(other)
         drawn = b""
@@ -254,8 +257,50 @@ def test_a_terminal_shows_the_loading_and_keeps_no_bar(tiny_folder: Path) -> Non
             pass
         answer, _ = process.communicate(timeout=SECONDS)
     os.close(main)
-    assert process.returncode == 0
-    assert b"loading the model" in drawn
+    assert process.returncode == 0, drawn
+    return answer, drawn
+
+
+def left_on(drawn: bytes) -> str:
+    """Return what stands on a terminal in the end, as rich draws: lines, erased and gone back over."""
+    lines, at = [""], 0
+    for piece in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|[^\x1b]+", drawn.decode()):
+        if piece == "\x1b[2K":
+            lines[at] = ""
+        elif piece == "\x1b[1A":
+            at -= 1
+        elif not piece.startswith("\x1b"):
+            for letter in piece:
+                if letter == "\n":
+                    at += 1
+                    lines += [""] * (at == len(lines))
+                elif letter != "\r":
+                    lines[at] += letter
+    return "\n".join(lines).strip()
+
+
+def test_a_terminal_shows_the_loading_and_keeps_no_bar(tiny_folder: Path) -> None:
+    """What stands on the screen at the end is the answer alone."""
+    answer, drawn = on_a_terminal("embed", "rye", "--model", tiny_folder)
     assert len(json.loads(answer)[0]) == 32
-    # Rich goes back up over what it drew and erases it.
-    assert drawn.rindex(b"\x1b[2K") > drawn.rindex(b"loading the model")
+    assert b"loading the model" in drawn
+    assert left_on(drawn) == ""
+
+
+def test_an_ingest_shows_how_far_it_is_and_keeps_no_bar(
+    url: str, tmp_path: Path, tiny_folder: Path
+) -> None:
+    """What stands on the screen at the end is what was left out, and on no line with a bar."""
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"{number}.md").write_text(f"Loaf {number} is rye.", encoding="utf-8")
+    (folder / "blank.md").touch()
+    answer, drawn = on_a_terminal("ingest", folder, "--to", url, "--model", tiny_folder)
+    assert answer.startswith(b"40 documents (40 chunks): 40 embedded")
+    assert b"loading the model" in drawn
+    assert b"40 embedded, 0 unchanged" in drawn
+    assert b"building the index" in drawn
+    (line,) = left_on(drawn).splitlines()
+    assert line.startswith("left out: ")
+    assert "blank.md" in line
