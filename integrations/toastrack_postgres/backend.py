@@ -144,12 +144,16 @@ class PostgresBackend(BackendBase):
         # What was created in a transaction of the caller's may be rolled back until that ends.
         self.uncommitted = self.uncommitted and session.inside
         extension_schema = await self._find_extension(session)
-        if extension_schema is None:
+        if extension_schema is None and self._may_create:
             return False
         name = {"table": self._table, "schema": self._schema}
         rows = await session.execute(statements.FIND_TABLE, name)
         if not rows:
             return False
+        if extension_schema is None:
+            raise StoreError(
+                "The extension pgvector is not in this database: CREATE EXTENSION vector"
+            )
         schema, oid, kind = rows[0]
         if kind not in ("r", "p"):
             raise StoreError(
@@ -234,14 +238,10 @@ class PostgresBackend(BackendBase):
         return bool(empty)
 
     async def _find_extension(self, session: Session) -> str | None:
-        """Return the schema of pgvector; None if it is missing and may be created."""
+        """Return the schema of pgvector; None if it is missing."""
         rows = await session.execute(statements.EXTENSION)
         if not rows:
-            if self._may_create:
-                return None
-            raise StoreError(
-                "The extension pgvector is not in this database: CREATE EXTENSION vector"
-            )
+            return None
         version, schema = rows[0]
         numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
         if numbers < _MIN_PGVECTOR:
