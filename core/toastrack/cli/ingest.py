@@ -14,7 +14,7 @@ import typer
 from toastrack.cli.extras import check_extras
 from toastrack.cli.flags import with_flags
 from toastrack.cli.options import Device, Json, Model, choose_embedder
-from toastrack.cli.output import name_first, progress_bar, share_bar, summary
+from toastrack.cli.output import name_first, progress_bar, say, share_bar, summary
 from toastrack.ingestion.ingest import ingest
 from toastrack.ingestion.sources import STANDARD_INPUT, find_files
 from toastrack.stores.addresses import DEFAULT_URL, URL_HELP, open_store
@@ -165,7 +165,7 @@ def ingest_command(
                     encoding=encoding,
                     on_progress=on_progress,
                     on_skip=None if as_json else name_first(20),
-                    on_note=lambda message: typer.echo(f"note: {with_flags(message)}", err=True),
+                    on_note=lambda message: say(f"note: {with_flags(message)}"),
                 )
             built = False
             if index:

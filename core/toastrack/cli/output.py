@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
-
-import typer
 
 from toastrack.cli.flags import with_flags
 from toastrack.ingestion.ingest import Progress
@@ -77,6 +76,14 @@ def _bar(*texts: str) -> Bar:
     return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
 
+def say(message: str) -> None:
+    """Write a line to standard error; beside a bar it stands above it.
+
+    typer.echo writes past what rich puts in place of the stream, into the line of the bar.
+    """
+    print(message, file=sys.stderr)
+
+
 def name_first(count: int) -> Callable[[Skip], None]:
     """Return what names this many of the inputs that are left out, on standard error."""
     left = count
@@ -85,9 +92,9 @@ def name_first(count: int) -> Callable[[Skip], None]:
         nonlocal left
         left -= 1
         if left >= 0:
-            typer.echo(f"left out: {with_flags(str(skip))}", err=True)
+            say(f"left out: {with_flags(str(skip))}")
         elif left == -1:
-            typer.echo("Others are only counted; --json names them.", err=True)
+            say("Others are only counted; --json names them.")
 
     return name
 
