@@ -14,7 +14,7 @@ from toastrack.batching.engine_pool import Precision, shared_reranking_worker
 from toastrack.batching.truncation import OnTruncate, TruncationCounter
 from toastrack.batching.worker import EngineWorker
 from toastrack.engines.base import RerankingEngine
-from toastrack.errors import ModelError, UnsupportedError
+from toastrack.errors import ModelError
 from toastrack.models.engine_choice import EngineName
 from toastrack.models.files import looks_like_path, model_name
 from toastrack.models.reranker import RerankerModel
@@ -162,7 +162,6 @@ class Reranker:
             TruncationError: One is over the limit and ``on_truncate="error"``; names the document.
             ModelError: The model cannot be found, read or run, or is no reranker.
             MissingExtraError: What runs the model is not installed.
-            UnsupportedError: This version has no such engine.
         """
         pairs = _Pairs(query, documents, "score")
         if not pairs.different:
@@ -190,7 +189,6 @@ class Reranker:
             TruncationError: One is over the limit and ``on_truncate="error"``; names the document.
             ModelError: The model cannot be found, read or run, or is no reranker.
             MissingExtraError: What runs the model is not installed.
-            UnsupportedError: This version has no such engine.
         """
         check_positive("k", k)
         return _best(self.score(query, documents), k)
@@ -203,7 +201,6 @@ class Reranker:
             TruncationError: One is over the limit and ``on_truncate="error"``; names the document.
             ModelError: The model cannot be found, read or run, or is no reranker.
             MissingExtraError: What runs the model is not installed.
-            UnsupportedError: This version has no such engine.
         """
         pairs = _Pairs(query, documents, "ascore")
         if not pairs.different:
@@ -225,7 +222,6 @@ class Reranker:
             TruncationError: One is over the limit and ``on_truncate="error"``; names the document.
             ModelError: The model cannot be found, read or run, or is no reranker.
             MissingExtraError: What runs the model is not installed.
-            UnsupportedError: This version has no such engine.
         """
         check_positive("k", k)
         return _best(await self.ascore(query, documents), k)
@@ -236,7 +232,6 @@ class Reranker:
         Raises:
             ModelError: The model cannot be found, read or run, or is no reranker.
             MissingExtraError: What runs the model is not installed.
-            UnsupportedError: This version has no such engine.
         """
         self._worker()
         return self
@@ -287,10 +282,6 @@ class Reranker:
             return self._loaded
 
     def _load(self) -> EngineWorker[RerankingEngine]:
-        if self.engine == "hosted":
-            raise UnsupportedError(
-                f"engine={self.engine!r} is not part of this version. Leave it at 'auto'."
-            )
         files, limit = self._model.files, self._model.max_tokens
         worker = shared_reranking_worker(
             files.folder(),
