@@ -21,7 +21,8 @@ from toastrack.stores import (
     arrays,
     run_sync,
 )
-from toastrack_qdrant.backend import Creation, QdrantBackend, SearchOptions
+from toastrack_qdrant.backend import Creation, QdrantBackend
+from toastrack_qdrant.search import SearchOptions
 
 
 class QdrantStore(BaseStore[RetryingSession, SearchOptions]):

@@ -15,7 +15,7 @@ from qdrant_client import QdrantClient
 from toastrack import Embedder
 from toastrack.errors import StoreError
 from toastrack.stores import ChooseEmbedder, OwnClient, without_collection
-from toastrack_qdrant.backend import METADATA_KEY
+from toastrack_qdrant.recorded import METADATA_KEY
 from toastrack_qdrant.store import QdrantStore
 
 _FORMS = "Write qdrant+http://host:6333/collection, or qdrant:DIR/collection for a folder."

@@ -306,17 +306,17 @@ def test_a_server_that_keeps_no_metadata_is_refused(
         QdrantStore(client, "docs", embedder=embedder).open()
 
 
-def test_documents_are_indexed_where_there_are_indexes(
+def test_documents_and_sources_are_indexed_where_there_are_indexes(
     make_engine: MakeEngine, embedder: Embedder
 ) -> None:
     client = make_engine()
     QdrantStore(client, "docs", embedder=embedder).open()
-    assert client.get_collection("docs").payload_schema.keys() == {"document_id"}
+    assert client.get_collection("docs").payload_schema.keys() == {"document_id", "source"}
     client.create_collection("mine", COSINE)
     QdrantStore(client, "mine", embedder=embedder, create=False).open()
     assert not client.get_collection("mine").payload_schema
     QdrantStore(client, "mine", embedder=embedder).open()
-    assert client.get_collection("mine").payload_schema.keys() == {"document_id"}
+    assert client.get_collection("mine").payload_schema.keys() == {"document_id", "source"}
 
 
 # -- named vectors ------------------------------------------------------------------------------
@@ -507,7 +507,7 @@ def test_filters_that_qdrant_can_express_read_no_vectors(
 def test_reading_every_vector_in_pages(
     client: QdrantClient, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toastrack_qdrant.backend._VECTORS_PAGE", 7)
+    monkeypatch.setattr("toastrack_qdrant.points.Points.vectors_page", 7)
     store = QdrantStore(client, "docs", embedder=embedder)
     stored = spread(100)
     store.upsert(
@@ -666,6 +666,7 @@ def test_fields_that_filters_ask_for_have_an_index(
     schema = client.get_collection("docs").payload_schema
     assert {path: found.data_type.value for path, found in schema.items()} == {
         "document_id": "keyword",
+        "source": "keyword",
         "metadata.lang": "keyword",
         "metadata.year": "float",
         "metadata.draft": "bool",
