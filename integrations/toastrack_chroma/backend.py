@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import httpx
 import numpy as np
 from chromadb.errors import ChromaError, NotFoundError
 
 from toastrack import EmbeddingSpace, Match, Record
-from toastrack.errors import ConnectionLostError, RecordError, StoreError
+from toastrack.errors import ConnectionLostError, StoreError
 from toastrack.stores import (
     CollectionChangedError,
-    Condition,
     Description,
     Filter,
     IdSet,
@@ -29,7 +25,6 @@ from toastrack.stores import (
     Row,
     Status,
     StoredSource,
-    TopK,
     WriteBatch,
     WriteResult,
     check_usable,
@@ -38,7 +33,6 @@ from toastrack.stores import (
     matches,
     parsed,
     to_recorded,
-    widened,
     write_batch,
 )
 from toastrack_chroma.codec import (
@@ -56,12 +50,14 @@ from toastrack_chroma.codec import (
     to_metadata,
     to_record,
 )
-from toastrack_chroma.filters import Where, all_of, broad
+from toastrack_chroma.filters import broad
+from toastrack_chroma.host_errors import is_away, is_collection_gone
+from toastrack_chroma.rows import Rows, batches, cut, storable
+from toastrack_chroma.search import SearchOptions, search
+from toastrack_chroma.sending import StoredRow, upsert
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-Item = TypeVar("Item")
 
 SPACE = "toastrack"
 """Where the collection's metadata holds the embedding space, as JSON."""
@@ -70,49 +66,10 @@ COPY_OF = "toastrack_copy_of"
 COMPLETE = "toastrack_copy_complete"
 """Marks a copy that is to take the name of the collection it was made from."""
 
-# Ids and documents asked for at a time: Chroma puts each into a variable of sqlite's, of which
-# there are 32,766. Vectors come in smaller pages, because they come as float64.
-_PAGE = 5_000
-_VECTOR_PAGE = 2_000
+# Rows deleted in one request.
 _DELETED = 1_000
 # How often what others change at this moment is looked at again.
 _ROUNDS = 5
-# The server refuses requests over 40 MiB (its setting max_payload_size_bytes).
-_MAX_BYTES = 24 * 2**20
-
-# What a proxy or a server that is starting or too busy says.
-_AWAY = (429, 502, 503, 504)
-_TOO_LARGE = 413
-_WITHOUT_SEGMENT = re.compile(r"\[Missing \w+ segment\]")
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """What only Chroma's search knows."""
-
-    where: Where | None = None
-    where_document: Where | None = None
-
-
-@dataclass(frozen=True)
-class StoredRow:
-    """A row in Chroma's own words."""
-
-    id: str
-    text: str | None
-    metadata: Metadata | None
-    vector: NDArray[np.float32] | None
-    """None in a row whose stored vector stays."""
-    uri: str | None = None
-
-
-@dataclass(frozen=True)
-class _Hit:
-    """A row that the index found."""
-
-    id: str
-    score: float
-    metadata: Mapping[str, Any]
 
 
 class ChromaBackend(RetryingBackend):
@@ -127,6 +84,8 @@ class ChromaBackend(RetryingBackend):
 
     host: Any
     """``chromadb.Collection``, or its asynchronous twin, once it is found."""
+    rows: Rows
+    """What is in it."""
 
     def __init__(
         self,
@@ -261,7 +220,7 @@ class ChromaBackend(RetryingBackend):
         dimensions = space.dimensions if space else await _size(session, host)
         self._max_rows = await session.call(self.client.get_max_batch_size)
         # All at once, as others may be in the middle of a call.
-        self.host, self._metadata = host, metadata
+        self.host, self.rows, self._metadata = host, Rows(host), metadata
         self.space, self.format, self.dimensions = space, format, dimensions
 
     def problems_of(self, configuration: Mapping[str, Any]) -> tuple[list[str], str]:
@@ -308,7 +267,7 @@ class ChromaBackend(RetryingBackend):
 
     async def compare(self, session: RetryingSession, rows: Sequence[Row]) -> dict[str, Status]:
         """Say how each row compares to what is stored under its id."""
-        stored = await self._metadatas(session, [row.record.id for row in rows])
+        stored = await self.rows.metadatas(session, [row.record.id for row in rows])
         await self._check_found(session)
         return {
             row.record.id: _status_of(stored[row.record.id] or {}, row)
@@ -329,9 +288,9 @@ class ChromaBackend(RetryingBackend):
         Chroma cannot compare and set, so a row is always written as a whole: whoever comes last,
         its text, hash, vector and metadata are of one version.
         """
-        before = await self._metadatas(session, [row.record.id for row in rows])
-        await self.send_to(session, self.host, upsert, [_stored(row, before) for row in rows])
-        for page in _batches([row.record.id for row in metadata_rows], _VECTOR_PAGE):
+        before = await self.rows.metadatas(session, [row.record.id for row in rows])
+        await self.upsert_into(session, self.host, [_stored(row, before) for row in rows])
+        for page in batches([row.record.id for row in metadata_rows], Rows.vectors_page):
             include = ["metadatas", "embeddings"]
             answer = await session.call(self.host.get, ids=page, include=include)
             before = dict(zip(answer["ids"], answer["metadatas"], strict=True))
@@ -343,7 +302,7 @@ class ChromaBackend(RetryingBackend):
                 if _has_text(before.get(id := row.record.id), row)
                 and is_vector(vectors[id], before[id])
             ]
-            await self.send_to(session, self.host, upsert, whole)
+            await self.upsert_into(session, self.host, whole)
 
     async def look(
         self, session: RetryingSession, documents: Sequence[str], rows: Mapping[str, Row]
@@ -351,7 +310,7 @@ class ChromaBackend(RetryingBackend):
         """Read what is stored of documents, and compare it with the rows they should have."""
         statuses: dict[str, Status] = {}
         stale: list[str] = []
-        for page in _batches(_storable(documents, empty=True), _PAGE):
+        for page in batches(storable(documents, empty=True), Rows.page):
             answer = await session.call(
                 self.host.get, where={DOCUMENT_ID: {"$in": page}}, include=["metadatas"]
             )
@@ -366,8 +325,8 @@ class ChromaBackend(RetryingBackend):
         self, session: RetryingSession, stale: Collection[str], documents: Sequence[str]
     ) -> None:
         """Delete rows that are still of one of these documents."""
-        for page in _batches(stale, _PAGE):
-            of_them = {DOCUMENT_ID: {"$in": _storable(documents, empty=True)}}
+        for page in batches(stale, Rows.page):
+            of_them = {DOCUMENT_ID: {"$in": storable(documents, empty=True)}}
             await session.call(self.host.delete, ids=page, where=of_them)
 
     async def delete(
@@ -375,41 +334,16 @@ class ChromaBackend(RetryingBackend):
     ) -> int:
         """Delete records by id and whole documents; return how many records went."""
         await self._check_found(session)
-        there = await self._metadatas(session, ids)
-        for page in _batches(there, _PAGE):
+        there = await self.rows.metadatas(session, ids)
+        for page in batches(there, Rows.page):
             await session.call(self.host.delete, ids=page)
         return len({*there, *await delete_documents(self, session, documents)})
 
-    async def send_to(
-        self,
-        session: RetryingSession,
-        host: Any,
-        send: Callable[[Any, Sequence[StoredRow]], Any],
-        rows: Sequence[StoredRow],
+    async def upsert_into(
+        self, session: RetryingSession, host: Any, rows: Sequence[StoredRow]
     ) -> None:
-        """Send rows in pages, and in smaller ones if the server says that they are too large."""
-        pages = deque(_cut(rows, self._max_rows, self._bytes))
-        while pages:
-            page = pages.popleft()
-            try:
-                await session.call(send, host, page)
-            except Exception as error:
-                if _status(error) != _TOO_LARGE:
-                    raise
-                if len(page) == 1:
-                    raise RecordError(
-                        f"Record {page[0].id!r}: its text, metadata and vector are more than the "
-                        "Chroma server takes in one request (its setting max_payload_size_bytes, "
-                        "40 MiB unless it was changed). Split the record."
-                    ) from error
-                middle = len(page) // 2
-                pages.extendleft([page[middle:], page[:middle]])
-
-    def _bytes(self, row: StoredRow) -> int:
-        """Guess a row's size on the wire from above: a letter takes up to 6 bytes in JSON."""
-        letters = sum(len(key) + len(str(value)) for key, value in (row.metadata or {}).items())
-        letters += len(row.id) + len(row.text or "") + len(row.uri or "")
-        return 22 * (self.dimensions or 0) + 6 * letters
+        """Send whole rows to this collection, or to the copy of it."""
+        await upsert(session, host, rows, max_rows=self._max_rows, dimensions=self.dimensions or 0)
 
     async def delete_matching(self, session: RetryingSession, filter: Filter) -> int:
         """Delete the rows that match when they are deleted; return how many went."""
@@ -417,9 +351,9 @@ class ChromaBackend(RetryingBackend):
         condition = parsed(filter)
         deleted = 0
         chosen = {"where": broad(condition)}
-        for page in _batches(await self._matching(session, condition, chosen), _DELETED):
+        for page in batches(await self.rows.matching(session, condition, chosen), _DELETED):
             for _ in range(_ROUNDS):
-                there = await self._metadatas(session, page)
+                there = await self.rows.metadatas(session, page)
                 doomed = {
                     id: row or {}
                     for id, row in there.items()
@@ -429,7 +363,7 @@ class ChromaBackend(RetryingBackend):
                     break
                 await self._delete_unchanged(session, doomed)
             else:
-                there = await self._metadatas(session, page)
+                there = await self.rows.metadatas(session, page)
             deleted += len(page) - len(there)
         return deleted
 
@@ -438,26 +372,19 @@ class ChromaBackend(RetryingBackend):
     ) -> None:
         """Delete rows whose metadata is still what that of one of them was."""
         written = {id: str(row[METADATA]) for id, row in rows.items() if METADATA in row}
-        for some in _cut(written.items(), _DELETED, lambda item: 6 * len("".join(item))):
+        for some in cut(written.items(), _DELETED, lambda item: 6 * len("".join(item))):
             texts = list({text for _, text in some})
             ids = [id for id, _ in some]
             await session.call(self.host.delete, ids=ids, where={METADATA: {"$in": texts}})
         # Of what others wrote nothing says all that it is.
-        for page in _batches([id for id in rows if id not in written], _DELETED):
+        for page in batches([id for id in rows if id not in written], _DELETED):
             await session.call(self.host.delete, ids=page)
 
     # -- reading --------------------------------------------------------------------------------
 
     async def get(self, session: RetryingSession, ids: Sequence[str]) -> list[Record | None]:
         """Return records in the order asked."""
-        found: dict[str, Record] = {}
-        for page in _batches(_storable(ids), _PAGE):
-            answer = await session.call(self.host.get, ids=page, include=["documents", "metadatas"])
-            for id, text, metadata in zip(
-                answer["ids"], answer["documents"], answer["metadatas"], strict=True
-            ):
-                found[id] = to_record(id, text, metadata)
-        return [found.get(id) for id in ids]
+        return await self.rows.get(session, ids)
 
     async def read(
         self, session: RetryingSession, ids: Sequence[str], vectors: bool
@@ -467,7 +394,7 @@ class ChromaBackend(RetryingBackend):
             await self._check_found(session)
         found: dict[str, Row] = {}
         include = ["documents", "metadatas", *(["embeddings"] if vectors else [])]
-        for page in _batches(_storable(ids), _VECTOR_PAGE if vectors else _PAGE):
+        for page in batches(storable(ids), Rows.vectors_page if vectors else Rows.page):
             answer = await session.call(self.host.get, ids=page, include=include)
             embeddings = answer["embeddings"] if vectors else [None] * len(answer["ids"])
             for id, text, metadata, vector in zip(
@@ -483,12 +410,12 @@ class ChromaBackend(RetryingBackend):
         condition = parsed(filter)
         if after is None:
             ids = IdSet()
-            await self._look_at_matching(
+            await self.rows.look_at_matching(
                 session, condition, {"where": broad(condition)}, lambda id, row: ids.add([id])
             )
             after = (ids, None)
         ids, last = after
-        size = _VECTOR_PAGE if vectors else _PAGE
+        size = Rows.vectors_page if vectors else Rows.page
         page = ids.page(last, size)
         rows = [row for row in await self.read(session, page, vectors) if row is not None]
         matching = [row for row in rows if matches(row.record.metadata, condition)]
@@ -497,8 +424,8 @@ class ChromaBackend(RetryingBackend):
     async def count(self, session: RetryingSession, documents: bool) -> int:
         """Count records, or documents by reading the name of each record's."""
         if documents:
-            return len(await self._documents(session))
-        return int(await session.call(self.host.count))
+            return len(await self.rows.documents(session))
+        return await self.rows.count(session)
 
     async def count_matching(
         self, session: RetryingSession, filter: Filter, documents: bool
@@ -507,18 +434,18 @@ class ChromaBackend(RetryingBackend):
         condition = parsed(filter)
         chosen = {"where": broad(condition)}
         if not documents:
-            return len(await self._matching(session, condition, chosen))
+            return len(await self.rows.matching(session, condition, chosen))
         found = IdSet()
-        await self._look_at_matching(
+        await self.rows.look_at_matching(
             session, condition, chosen, lambda id, row: found.add([document_of(id, row)])
         )
         return len(found)
 
     async def document_page(self, session: RetryingSession, after: Any) -> tuple[list[str], Any]:
         """Return the next documents' ids; all are read first, as pages shift when rows go."""
-        documents, last = after or (await self._documents(session), None)
-        page = documents.page(last, _PAGE)
-        return page, (documents, page[-1]) if len(page) == _PAGE else None
+        documents, last = after or (await self.rows.documents(session), None)
+        page = documents.page(last, Rows.page)
+        return page, (documents, page[-1]) if len(page) == Rows.page else None
 
     async def stored_sources(
         self, session: RetryingSession, documents: Sequence[str]
@@ -526,7 +453,7 @@ class ChromaBackend(RetryingBackend):
         """Return where documents came from, of those that are stored with a source."""
         numbers: Counter[str] = Counter()
         sources: dict[str, str] = {}
-        for page in _batches(_storable(documents), _PAGE):
+        for page in batches(storable(documents), Rows.page):
             where = {DOCUMENT_ID: {"$in": page}}
             answer = await session.call(self.host.get, where=where, include=["metadatas"])
             for metadata in answer["metadatas"]:
@@ -542,13 +469,13 @@ class ChromaBackend(RetryingBackend):
             # Chroma's own "not in" finds the rows without a source, too.
             where = {SOURCE: {"$nin": list(sources)}}
             answer = await session.call(
-                self.host.get, limit=_PAGE, offset=offset, include=["metadatas"], where=where
+                self.host.get, limit=Rows.page, offset=offset, include=["metadatas"], where=where
             )
             if any((metadata or {}).get(SOURCE) is not None for metadata in answer["metadatas"]):
                 return True
-            if len(answer["ids"]) < _PAGE:
+            if len(answer["ids"]) < Rows.page:
                 return False
-            offset += _PAGE
+            offset += Rows.page
 
     async def source_page(
         self, session: RetryingSession, after: Any, sources: Sequence[str] | None
@@ -559,7 +486,7 @@ class ChromaBackend(RetryingBackend):
         else:
             last = None
             if sources is not None:
-                documents = await self._documents(session, {SOURCE: {"$in": list(sources)}})
+                documents = await self.rows.documents(session, {SOURCE: {"$in": list(sources)}})
             else:
                 documents, with_source = IdSet(), IdSet()
 
@@ -567,28 +494,10 @@ class ChromaBackend(RetryingBackend):
                     chosen = documents if metadata.get(SOURCE) is None else with_source
                     chosen.add([document_of(id, metadata)])
 
-                await self._look_at(session, {}, look)
+                await self.rows.look_at(session, {}, look)
                 documents.remove(with_source)
-        page = documents.page(last, _PAGE)
-        return page, (documents, page[-1]) if len(page) == _PAGE else None
-
-    async def _documents(self, session: RetryingSession, where: Where | None = None) -> IdSet:
-        """Return the id of every document that there is, or that has such a row."""
-        seen = IdSet()
-        await self._look_at(
-            session, {"where": where}, lambda id, row: seen.add([document_of(id, row)])
-        )
-        return seen
-
-    async def _metadatas(
-        self, session: RetryingSession, ids: Sequence[str]
-    ) -> dict[str, Mapping[str, Any] | None]:
-        """Return the stored metadata of those ids that are there."""
-        found: dict[str, Mapping[str, Any] | None] = {}
-        for page in _batches(_storable(ids), _PAGE):
-            answer = await session.call(self.host.get, ids=page, include=["metadatas"])
-            found.update(zip(answer["ids"], answer["metadatas"], strict=True))
-        return found
+        page = documents.page(last, Rows.page)
+        return page, (documents, page[-1]) if len(page) == Rows.page else None
 
     async def describe(self, session: RetryingSession) -> Description:
         """Say which Chroma this is, and how its index is set."""
@@ -615,174 +524,7 @@ class ChromaBackend(RetryingBackend):
     ) -> list[Match]:
         """Return the best ``min(k, matching)`` rows; compared here if the index gives fewer."""
         await self._check_found(session)
-        if k > _PAGE and not (k := min(k, await self.count(session, False))):
-            return []  # a host's number has 32 bits, and it would make room for so many
-        condition = parsed(filter)
-        conditions = [where for where in (broad(condition), options.where) if where]
-        chosen = {"where": all_of(conditions), "where_document": options.where_document or None}
-        if not filter:
-            scores = None if exact else await self._query(session, vector, k, chosen)
-            if scores is None or (
-                len(scores) < k and len(scores) < await self._there(session, k, chosen)
-            ):
-                scores = await self._read_all(session, vector, k, chosen)
-            return await self._matches(session, scores, condition)
-        hits: list[_Hit] | None = None
-        if not exact:
-            hits = await widened(
-                lambda limit, _: self._hits(session, vector, limit, chosen),
-                lambda hit: matches(hit.metadata, condition),
-                k,
-                exact=False,
-                has_exact=False,
-                count=lambda: self.count(session, False),
-            )
-        if hits is not None:
-            scores = {hit.id: hit.score for hit in hits}
-        else:
-            ids = await self._matching(session, condition, chosen)
-            scores = await self._compare_with(session, vector, k, ids)
-        return await self._matches(session, scores, condition)
-
-    async def _hits(
-        self,
-        session: RetryingSession,
-        vector: NDArray[np.float32],
-        limit: int,
-        chosen: Mapping[str, Any],
-    ) -> list[_Hit]:
-        """Ask the index for rows with their metadata."""
-        answer = await session.call(
-            self.host.query,
-            query_embeddings=[vector],
-            n_results=limit,
-            include=["distances", "metadatas"],
-            **chosen,
-        )
-        return [
-            _Hit(id, 1.0 - float(distance), to_metadata(metadata or {}))
-            for id, distance, metadata in zip(
-                answer["ids"][0], answer["distances"][0], answer["metadatas"][0], strict=True
-            )
-        ]
-
-    async def _matching(
-        self, session: RetryingSession, condition: Condition, chosen: Mapping[str, Any]
-    ) -> list[str]:
-        """Find by their metadata alone the rows that match."""
-        found: list[str] = []
-        await self._look_at_matching(session, condition, chosen, lambda id, row: found.append(id))
-        return found
-
-    async def _look_at_matching(
-        self,
-        session: RetryingSession,
-        condition: Condition,
-        chosen: Mapping[str, Any],
-        look: Callable[[str, Metadata], None],
-    ) -> None:
-        """Hand on the id and the metadata of every row that matches."""
-
-        def look_if(id: str, metadata: Metadata) -> None:
-            if matches(to_metadata(metadata), condition):
-                look(id, metadata)
-
-        await self._look_at(session, chosen, look_if)
-
-    async def _look_at(
-        self,
-        session: RetryingSession,
-        chosen: Mapping[str, Any],
-        look: Callable[[str, Metadata], None],
-    ) -> None:
-        """Hand on the id and the metadata of every row that Chroma finds."""
-        offset = 0
-        while True:
-            answer = await session.call(
-                self.host.get, limit=_PAGE, offset=offset, include=["metadatas"], **chosen
-            )
-            for id, metadata in zip(answer["ids"], answer["metadatas"], strict=True):
-                look(id, metadata or {})
-            if len(answer["ids"]) < _PAGE:
-                return
-            offset += _PAGE
-
-    async def _compare_with(
-        self,
-        session: RetryingSession,
-        vector: NDArray[np.float32],
-        k: int,
-        ids: Sequence[str],
-    ) -> dict[str, float]:
-        """Compare with the vectors of some rows; Chroma has no exact search."""
-        best = TopK(vector, k)
-        for page in _batches(ids, _VECTOR_PAGE):
-            answer = await session.call(self.host.get, ids=page, include=["embeddings"])
-            await self.runtime.offload(best.add, answer["ids"], np.asarray(answer["embeddings"]))
-        return best.scores()
-
-    async def _query(
-        self,
-        session: RetryingSession,
-        vector: NDArray[np.float32],
-        k: int,
-        chosen: Mapping[str, Any],
-    ) -> dict[str, float]:
-        """Ask the index."""
-        answer = await session.call(
-            self.host.query,
-            query_embeddings=[vector],
-            n_results=k,
-            include=["distances"],
-            **chosen,
-        )
-        distances = zip(answer["ids"][0], answer["distances"][0], strict=True)
-        return {id: 1.0 - float(distance) for id, distance in distances}
-
-    async def _there(self, session: RetryingSession, k: int, chosen: Mapping[str, Any]) -> int:
-        """Count the rows that a search may find, up to k."""
-        if any(chosen.values()):
-            answer = await session.call(self.host.get, limit=k, include=[], **chosen)
-            return len(answer["ids"])
-        return min(k, await self.count(session, False))
-
-    async def _read_all(
-        self,
-        session: RetryingSession,
-        vector: NDArray[np.float32],
-        k: int,
-        chosen: Mapping[str, Any],
-    ) -> dict[str, float]:
-        """Read the vectors and compare each; Chroma has no exact search."""
-        best = TopK(vector, k)
-        offset = 0
-        while True:
-            answer = await session.call(
-                self.host.get, limit=_VECTOR_PAGE, offset=offset, include=["embeddings"], **chosen
-            )
-            await self.runtime.offload(best.add, answer["ids"], np.asarray(answer["embeddings"]))
-            if len(answer["ids"]) < _VECTOR_PAGE:
-                return best.scores()
-            offset += _VECTOR_PAGE
-
-    async def _matches(
-        self, session: RetryingSession, scores: Mapping[str, float], condition: Condition
-    ) -> list[Match]:
-        records = await self.get(session, list(scores))
-        found = [
-            Match(
-                record.id,
-                record.text,
-                scores[record.id],
-                record.metadata,
-                record.document,
-                record.chunk,
-            )
-            for record in records
-            # Deleted or changed since it was found.
-            if record is not None and matches(record.metadata, condition)
-        ]
-        return sorted(found, key=lambda match: (-match.score, match.id))
+        return await search(self.rows, session, vector, k, filter, exact, options)
 
     # -- the host -------------------------------------------------------------------------------
 
@@ -802,8 +544,7 @@ class ChromaBackend(RetryingBackend):
 
     def is_away(self, error: BaseException) -> bool:
         """Tell whether a server could not be reached, or went away before it answered."""
-        unreached = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.TimeoutException)
-        return isinstance(error, unreached) or _status(error) in _AWAY
+        return is_away(error)
 
     def explain(self, error: Exception) -> ConnectionLostError:
         """Say which server it is that does not answer."""
@@ -813,12 +554,8 @@ class ChromaBackend(RetryingBackend):
         )
 
     def is_collection_gone(self, error: BaseException) -> bool:
-        """Tell whether Chroma says, in one of its ways, that there is no such collection."""
-        if isinstance(error, NotFoundError):
-            return True
-        # Chroma looks for the collection first and then for its segments, and it went in between. In
-        # this process that is an InternalError, over HTTP a status that the client has no class for.
-        return isinstance(error, ChromaError) and bool(_WITHOUT_SEGMENT.search(str(error)))
+        """Tell whether Chroma says that there is no such collection."""
+        return is_collection_gone(error)
 
 
 def address(client: Any) -> str:
@@ -829,12 +566,6 @@ def address(client: Any) -> str:
         parts = urlsplit(host)
         return f"{parts.hostname}:{parts.port or port}"
     return f"{host}:{port}"
-
-
-def _status(error: BaseException) -> int | None:
-    # Chroma raises a bare Exception with the server's words, while it handles the one that knows.
-    cause = error.__context__
-    return cause.response.status_code if isinstance(cause, httpx.HTTPStatusError) else None
 
 
 def _distance(configuration: Mapping[str, Any]) -> str | None:
@@ -849,19 +580,6 @@ async def _size(session: RetryingSession, host: Any) -> int | None:
     """Return the size of the vectors that are stored; None if there are none."""
     answer = await session.call(host.get, limit=1, include=["embeddings"])
     return len(answer["embeddings"][0]) if len(answer["ids"]) else None
-
-
-def upsert(host: Any, rows: Sequence[StoredRow]) -> Any:
-    """Send whole rows to a collection of Chroma's."""
-    uris = [row.uri for row in rows]
-    return host.upsert(
-        ids=[row.id for row in rows],
-        # Chroma checks a list of lists number by number, and a list of arrays one by one.
-        embeddings=np.array([row.vector for row in rows], dtype=np.float32),
-        documents=[row.text for row in rows],
-        metadatas=[row.metadata for row in rows],
-        **({"uris": uris} if any(uris) else {}),
-    )
 
 
 def _has_text(stored: Mapping[str, Any] | None, row: Row) -> bool:
@@ -898,31 +616,3 @@ def _row(id: str, text: str | None, metadata: Metadata, vector: Any) -> Row:
         bytes.fromhex(written) if isinstance(written, str) else b"",
         np.asarray(vector, dtype=np.float32) if is_good else None,
     )
-
-
-def _storable(ids: Sequence[str], *, empty: bool = False) -> list[str]:
-    """Leave out what no row can have as its id: Chroma would refuse the whole call."""
-    return [
-        id
-        for id in dict.fromkeys(ids)
-        if (id or empty) and not any("\ud800" <= letter <= "\udfff" for letter in id)
-    ]
-
-
-def _batches(ids: Iterable[str], size: int) -> Iterator[list[str]]:
-    return _cut(ids, size, lambda id: 6 * len(id))
-
-
-def _cut(items: Iterable[Item], most: int, size_of: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """Cut where a number of items or a request's bytes would be passed."""
-    page: list[Item] = []
-    size = 0
-    for item in items:
-        bytes_of_item = size_of(item)
-        if page and (len(page) >= most or size + bytes_of_item > _MAX_BYTES):
-            yield page
-            page, size = [], 0
-        page.append(item)
-        size += bytes_of_item
-    if page:
-        yield page

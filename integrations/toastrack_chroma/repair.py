@@ -14,9 +14,10 @@ from chromadb.errors import InternalError, NotFoundError
 from toastrack import Embedder
 from toastrack.errors import StoreError
 from toastrack.stores import RetryingSession, Row, text_hash
-from toastrack_chroma.backend import COMPLETE, COPY_OF, ChromaBackend, StoredRow, upsert
+from toastrack_chroma.backend import COMPLETE, COPY_OF, ChromaBackend
 from toastrack_chroma.codec import TEXT_HASH, is_vector, row_metadata, to_record
 from toastrack_chroma.embedding_function import ToastrackEmbeddingFunction
+from toastrack_chroma.sending import StoredRow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,7 +74,7 @@ async def rebuild(
         page = await _read(session, old, offset, uris=True)
         rows, gone = await offload(_mended, page, embedder, limit)
         lost += gone
-        await backend.send_to(session, new, upsert, rows)
+        await backend.upsert_into(session, new, rows)
         if len(page["ids"]) < _PAGE:
             break
         offset += _PAGE

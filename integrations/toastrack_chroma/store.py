@@ -20,10 +20,11 @@ from toastrack.stores import (
     arrays,
     run_sync,
 )
-from toastrack_chroma.backend import ChromaBackend, SearchOptions
+from toastrack_chroma.backend import ChromaBackend
 from toastrack_chroma.embedding_function import ToastrackEmbeddingFunction
 from toastrack_chroma.filters import Where
 from toastrack_chroma.repair import audit, rebuild
+from toastrack_chroma.search import SearchOptions
 
 if TYPE_CHECKING:
     import chromadb

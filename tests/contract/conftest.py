@@ -221,7 +221,7 @@ def _async_qdrant_server(request: pytest.FixtureRequest) -> Iterator[Open]:
 
 
 _PAGE = "toastrack_postgres.backend._PAGE"
-_CHROMA_PAGE = "toastrack_chroma.backend._PAGE"
+_CHROMA_PAGE = "toastrack_chroma.rows.Rows.page"
 _QDRANT_PAGE = "toastrack_qdrant.points.Points.page"
 
 # A host's code is the same for all its kinds, so one of its two classes each is whole.

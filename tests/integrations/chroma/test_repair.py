@@ -295,16 +295,16 @@ def test_a_complete_copy_of_an_earlier_collection_is_left_alone(
 def test_a_collection_that_is_written_to_meanwhile_stays(
     client: Any, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from toastrack_chroma import backend
+    from toastrack_chroma import sending
 
     store = filled(client, embedder)
-    copying = backend.upsert
+    copying = sending._upsert
 
     def meanwhile(host: Any, rows: Any) -> Any:
         client.get_collection("docs").add(ids=["new"], embeddings=[[1.0] * 32])
         return copying(host, rows)
 
-    monkeypatch.setattr("toastrack_chroma.repair.upsert", meanwhile)
+    monkeypatch.setattr("toastrack_chroma.sending._upsert", meanwhile)
     with pytest.raises(StoreError, match="written to while it was rebuilt"):
         store.rebuild()
     assert store.count() == 13

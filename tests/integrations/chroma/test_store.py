@@ -34,6 +34,7 @@ from toastrack_chroma import (
     ToastrackEmbeddingFunction,
     backend,
     open_collection,
+    rows,
 )
 from toastrack_chroma.codec import MAX_FIELDS
 
@@ -380,7 +381,7 @@ def limited(
     if part == 1:
         yield request.getfixturevalue("http")
         return
-    monkeypatch.setattr("toastrack_chroma.backend._MAX_BYTES", backend._MAX_BYTES // part)
+    monkeypatch.setattr("toastrack_chroma.rows.MAX_BYTES", rows.MAX_BYTES // part)
     process, port = start_chroma(tmp_path / "chroma", max_request=40 * 2**20 // part)
     client = chromadb.HttpClient(host="127.0.0.1", port=port)
     yield client
