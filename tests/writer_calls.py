@@ -73,7 +73,7 @@ CALLS: dict[str, Body] = {
         {"d": [record("a", n=1), record("g")], "other": [record("e", "salt", "other")]}
     ),
     "ingest": ingested(Record("d", "wheat"), Record("other", "rye", {"n": 7})),
-    "ingest from a source": ingested(Record("d", "wheat"), Record("f", "salt"), source="one"),
+    "ingest from a source": ingested(Record("d", "wheat"), Record("h", "salt"), source="one"),
     "upsert text of a": upsert(record("a", "wheat", n=1)),
     "upsert metadata of a": upsert(record("a", m=5)),
     "upsert moves a": upsert(record("a", document="other", n=1)),

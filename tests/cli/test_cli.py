@@ -144,7 +144,7 @@ def test_bad_input_is_exit_code_2_and_a_clear_line(
 def test_a_model_too_wide_for_an_index_is_refused_before_the_load(
     run: Run, docs: Path, url: str, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toastrack_postgres.vector_index._MAX_HNSW_DIMENSIONS", {"halfvec": 31})
+    monkeypatch.setattr("toastrack_postgres.vector_index._MAX_DIMENSIONS", {"halfvec": 31})
     words = ("ingest", docs, "--to", url, "--model", tiny_folder)
     code, out, err = run(*words)
     assert (code, out) == (2, "")

@@ -227,8 +227,9 @@ def test_a_source_of_odd_letters(store: IngestStore) -> None:
     ingest([A], store, source=name)
     assert sources_of(store, "a") == [name]
     assert ingest([A], store, source=name).unchanged == 1
+    other = replace(A, text="salt")
     with pytest.raises(SourceError):
-        ingest([replace(A, text="salt")], store, source="other")
+        ingest([other], store, source="other")
     assert ingest([B], store, source=name, prune=True).deleted == 1
 
 
@@ -237,5 +238,6 @@ def test_two_stores_see_what_the_other_wrote(make_store: MakeStore) -> None:
     one.open()
     two.open()
     ingest([A], one, source="one")  # type: ignore[arg-type]
+    other = replace(A, text="salt")
     with pytest.raises(SourceError):
-        ingest([replace(A, text="salt")], two, source="two")  # type: ignore[arg-type]
+        ingest([other], two, source="two")  # type: ignore[arg-type]

@@ -8,7 +8,12 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class RecallRow:
-    """One way to search.
+    """One way to search, of those that ``PostgresStore.recall`` tries.
+
+        with PostgresStore("postgresql://localhost/shop", embedder=Embedder()) as store:
+            store.upsert([Record("1", "Rye keeps longer than wheat."), Record("2", "Salt it.")])
+            store.build_index()
+            best = max(store.recall(k=1).rows, key=lambda row: row.recall)
 
     Args:
         index: What is asked: "exact", or a kind of index.
@@ -31,7 +36,10 @@ class RecallRow:
 class RecallTable:
     """What the indexes of a table find of the best rows, and how long they take.
 
-        print(store.recall())  # as Markdown
+        with PostgresStore("postgresql://localhost/shop", embedder=Embedder()) as store:
+            store.upsert([Record("1", "Rye keeps longer than wheat."), Record("2", "Salt it.")])
+            store.build_index()
+            print(store.recall(k=1))  # as Markdown
 
     Args:
         k: How many rows were asked for.
