@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from itertools import combinations_with_replacement
-from typing import Any
+from typing import Any, NamedTuple
 
 # ruff: noqa: E402
 import pytest
@@ -232,64 +232,63 @@ def hold(writer: Any, watching: Any, schema: str, begin: Callable[[], Future[Any
     return call
 
 
+class Held(NamedTuple):
+    """A call that waits for a writer's transaction, and what stands beside it."""
+
+    store: Any
+    result: Future[Any]
+    threads: ThreadPoolExecutor
+    writer: Any
+
+
+@pytest.fixture
+def held(postgres_dsn: str, watching: Any, schema: str, embedder: Embedder) -> Any:
+    """Begin a call on a store of a kind; at the end of the block the writer lets it go on."""
+
+    @contextmanager
+    def begun(kind: str, call: str) -> Iterator[Held]:
+        with (
+            one_store(kind, named(postgres_dsn, "first"), schema, embedder) as store,
+            psycopg.connect(postgres_dsn) as writer,
+            ThreadPoolExecutor(2) as threads,
+        ):
+            store.upsert(records(50))
+            begin = partial(threads.submit, CALLS[call], store)
+            try:
+                yield Held(store, hold(writer, watching, schema, begin), threads, writer)
+            finally:
+                writer.commit()
+
+    return begun
+
+
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("kind", ["conninfo", "conninfo async", "pool", "pool async"])
-def test_a_search_does_not_wait_for_another_call(
-    postgres_dsn: str, watching: Any, schema: str, embedder: Embedder, kind: str, call: str
-) -> None:
-    with (
-        one_store(kind, named(postgres_dsn, "first"), schema, embedder) as store,
-        psycopg.connect(postgres_dsn) as writer,
-        ThreadPoolExecutor(2) as threads,
-    ):
-        store.upsert(records(50))
-        held = hold(writer, watching, schema, lambda: threads.submit(CALLS[call], store))
+def test_a_search_does_not_wait_for_another_call(held: Any, kind: str, call: str) -> None:
+    with held(kind, call) as (store, result, threads, _):
         asking = threads.submit(store.search, np.ones(32), 5)
-        try:
-            assert len(asking.result(SECONDS)) == 5
-            assert not held.done()
-        finally:
-            writer.commit()
-        held.result(SECONDS)
+        assert len(asking.result(SECONDS)) == 5
+        assert not result.done()
+    result.result(SECONDS)
 
 
 @pytest.mark.parametrize("kind", ["conninfo", "conninfo async"])
-def test_a_write_does_not_wait_for_a_concurrent_build(
-    postgres_dsn: str, watching: Any, schema: str, embedder: Embedder, kind: str
-) -> None:
-    with (
-        one_store(kind, named(postgres_dsn, "first"), schema, embedder) as store,
-        psycopg.connect(postgres_dsn) as writer,
-        ThreadPoolExecutor(2) as threads,
-    ):
-        store.upsert(records(50))
-        build = CALLS["concurrent build"]
-        held = hold(writer, watching, schema, lambda: threads.submit(build, store))
+def test_a_write_does_not_wait_for_a_concurrent_build(held: Any, kind: str) -> None:
+    with held(kind, "concurrent build") as (store, result, threads, _):
         writing = threads.submit(store.upsert, [Record("new", "text", vector=np.ones(32))])
-        try:
-            assert writing.result(SECONDS).written == 1
-            assert not held.done()
-        finally:
-            writer.commit()
-        assert held.result(SECONDS) is True
+        assert writing.result(SECONDS).written == 1
+        assert not result.done()
+    assert result.result(SECONDS) is True
 
 
 @pytest.mark.parametrize("kind", ["one", "one async"])
-def test_over_one_connection_calls_follow_one_another(
-    postgres_dsn: str, watching: Any, schema: str, embedder: Embedder, kind: str
-) -> None:
-    with (
-        one_store(kind, named(postgres_dsn, "first"), schema, embedder) as store,
-        psycopg.connect(postgres_dsn) as writer,
-        ThreadPoolExecutor(2) as threads,
-    ):
-        store.upsert(records(50))
-        held = hold(writer, watching, schema, lambda: threads.submit(CALLS["upsert"], store))
+def test_over_one_connection_calls_follow_one_another(held: Any, kind: str) -> None:
+    with held(kind, "upsert") as (store, result, threads, writer):
         asking = threads.submit(store.get, ["0001"])
         writer.commit()
         (found,) = asking.result(SECONDS)
         assert found.text == "another"
-        held.result(SECONDS)
+        result.result(SECONDS)
 
 
 # -- isolation ----------------------------------------------------------------------------------
