@@ -118,6 +118,7 @@ def qdrant_cleaner(url: str) -> Callable[[], None]:
     return clean
 
 
+@pytest.mark.rest  # the whole contract once more
 def test_the_store_of_the_adapters_page_passes_the_contract(tmp_path: Path) -> None:
     """Its blocks are modules of their own, and the command is the page's last one."""
     found = blocks(ROOT / "docs" / "adapters.md")
