@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from chromadb.errors import ChromaError, NotFoundError
@@ -51,7 +50,7 @@ from toastrack_chroma.codec import (
     to_record,
 )
 from toastrack_chroma.filters import broad
-from toastrack_chroma.host_errors import is_away, is_collection_gone
+from toastrack_chroma.host_errors import is_away, is_collection_gone, no_answer
 from toastrack_chroma.rows import Rows, batches, cut, storable
 from toastrack_chroma.search import SearchOptions, search
 from toastrack_chroma.sending import StoredRow, upsert
@@ -548,24 +547,11 @@ class ChromaBackend(RetryingBackend):
 
     def explain(self, error: Exception) -> ConnectionLostError:
         """Say which server it is that does not answer."""
-        return ConnectionLostError(
-            f"The Chroma server at {address(self.client)} does not answer ({error}). Start it, or "
-            "look at its log; then run the same call again."
-        )
+        return no_answer(self.client, error)
 
     def is_collection_gone(self, error: BaseException) -> bool:
         """Tell whether Chroma says that there is no such collection."""
         return is_collection_gone(error)
-
-
-def address(client: Any) -> str:
-    """Return a client's host and port, without what else its URL may hold."""
-    settings = client.get_settings()
-    host, port = str(settings.chroma_server_host), settings.chroma_server_http_port
-    if "//" in host:
-        parts = urlsplit(host)
-        return f"{parts.hostname}:{parts.port or port}"
-    return f"{host}:{port}"
 
 
 def _distance(configuration: Mapping[str, Any]) -> str | None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from chromadb.errors import ChromaError, NotFoundError
+
+from toastrack.errors import ConnectionLostError
 
 # What a proxy or a server that is starting or too busy says.
 _AWAY = (429, 502, 503, 504)
@@ -32,3 +36,21 @@ def status(error: BaseException) -> int | None:
     # Chroma raises a bare Exception with the server's words, while it handles the one that knows.
     cause = error.__context__
     return cause.response.status_code if isinstance(cause, httpx.HTTPStatusError) else None
+
+
+def no_answer(client: Any, error: Exception) -> ConnectionLostError:
+    """Return the error that says which server it is that does not answer."""
+    return ConnectionLostError(
+        f"The Chroma server at {address(client)} does not answer ({error}). Start it, or "
+        "look at its log; then run the same call again."
+    )
+
+
+def address(client: Any) -> str:
+    """Return a client's host and port, without what else its URL may hold."""
+    settings = client.get_settings()
+    host, port = str(settings.chroma_server_host), settings.chroma_server_http_port
+    if "//" in host:
+        parts = urlsplit(host)
+        return f"{parts.hostname}:{parts.port or port}"
+    return f"{host}:{port}"

@@ -7,17 +7,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import chromadb
 import httpx
+from chromadb.api.shared_system_client import SharedSystemClient
 
 from toastrack import Embedder
 from toastrack.errors import ConnectionLostError, StoreError
-from toastrack.stores import ChooseEmbedder, OwnClient, without_collection
+from toastrack.stores import ChooseEmbedder, OwnClient, after_fork, without_collection
 from toastrack_chroma.backend import SPACE
 from toastrack_chroma.folder_lock import hold, let_go
+from toastrack_chroma.host_errors import is_away, no_answer
 from toastrack_chroma.store import ChromaStore
 
 _FORMS = "chroma+http://host:8000/collection or chroma:DIR/collection"
@@ -61,6 +64,10 @@ def collections_at(url: str) -> Iterator[list[str]]:
             for collection in client.get().list_collections()
             if SPACE in (collection.metadata or {}) and named in (None, collection.name)
         ]
+    except Exception as error:
+        if not is_away(error):
+            raise
+        raise no_answer(client.get(), error) from error
     finally:
         client.close()
     yield [f"{base}/{quote(name, safe='')}" for name in sorted(found)]
@@ -115,6 +122,15 @@ def parse_url(url: str) -> Address:
     port = given_port or (443 if secure else 8000)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return Address(collection, None, host, port, secure)
+
+
+def _start_anew() -> None:
+    """In a forked child: Chroma counts its clients behind a lock that another thread may have held."""
+    if hasattr(SharedSystemClient, "_refcount_lock"):
+        SharedSystemClient._refcount_lock = Lock()
+
+
+after_fork(_start_anew)
 
 
 # The process that has a Chroma of its own in it. Its threads are in no fork, which would wait for

@@ -23,7 +23,7 @@ from psycopg.pq import TransactionStatus
 from toastrack.stores import Runtime, after_fork, keep_for_ever
 from toastrack_postgres.conninfo import with_timeout
 from toastrack_postgres.embedded import OwnServer
-from toastrack_postgres.reconnecting import connecting, noticing_loss
+from toastrack_postgres.reconnecting import borrowing, connecting, noticing_loss
 from toastrack_postgres.session import AnyConnection
 
 T = TypeVar("T")
@@ -188,10 +188,10 @@ class Connections:
             async with self._using[use]:
                 yield given
         else:
-            lent: AbstractAsyncContextManager[AnyConnection] = self._runtime.enter(
-                given.connection()
-            )
-            async with lent as connection:
+            async with AsyncExitStack() as stack:
+                with borrowing(given):
+                    lent = self._runtime.enter(given.connection())
+                    connection: AnyConnection = await stack.enter_async_context(lent)
                 yield connection
 
     async def _connect(self) -> Any:
@@ -199,7 +199,10 @@ class Connections:
         kind: Any = psycopg.AsyncConnection if has_loop else psycopg.Connection
         given = self._given
         conninfo = given.start() if isinstance(given, OwnServer) else given
-        connection = await self._runtime.call(kind.connect, with_timeout(conninfo), autocommit=True)
+        with connecting(conninfo, again=self._connected):
+            connection = await self._runtime.call(
+                kind.connect, with_timeout(conninfo), autocommit=True
+            )
         await self._runtime.call(connection.set_isolation_level, IsolationLevel.READ_COMMITTED)
         self._made.add(connection)
         return connection
@@ -209,8 +212,7 @@ class Connections:
         for own in _popped(self._of_loop()):
             if not own.closed:
                 return own
-        with connecting(again=self._connected):
-            own = await self._connect()
+        own = await self._connect()
         self._connected = True
         return own
 

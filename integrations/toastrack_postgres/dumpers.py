@@ -46,6 +46,7 @@ class _TextDumper(adapt.Dumper):
                 "connection.cursor(), made after register_embedder_async, and give it the text as "
                 "a parameter, in a list or tuple at most."
             )
+        registration.check_process()
         self._embedder = registration.embedder
         self.oid = registration.oids.scalar["vector"]
 

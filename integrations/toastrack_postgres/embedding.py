@@ -95,6 +95,8 @@ async def embed(
 ) -> Vectors:
     """Embed all texts of some rows of parameters: the queries in one call, and the documents."""
     texts = list(dict.fromkeys(text for row in rows for value in row for text in texts_in(value)))
+    if texts:
+        registration.check_process()
     vectors: dict[Text, arrays.FloatVector] = {}
     for role in (QueryText, DocumentText):
         some = [text for text in texts if isinstance(text, role)]

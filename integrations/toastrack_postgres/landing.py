@@ -87,6 +87,7 @@ async def check_landing(
     places = {place: row for row in rows for place in text_places(row)}
     if not places:
         return None
+    registration.check_process()
     landing: Landing = registration.landings.get(written) or {}
     unknown = [place for place in places if place not in landing]
     if unknown:

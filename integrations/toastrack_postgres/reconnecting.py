@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from psycopg import errors
+from psycopg import conninfo as libpq
+from psycopg import errors, pq
 from psycopg.pq import PipelineStatus
 
 from toastrack import errors as our_errors
@@ -28,12 +29,26 @@ _MAX_SECONDS = 15.0
 _GOODBYES = (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow)
 
 
-# How libpq tells of a connection that ended before the server had said yes or no.
-_BROKE = re.compile("closed the connection unexpectedly|(receive|send).* data|SSL SYSCALL error")
+# How libpq tells of a connection that ended before the server had said yes or no, or of a server
+# that is coming or going.
+_BROKE = re.compile(
+    "closed the connection unexpectedly|(receive|send).* data|SSL SYSCALL error"
+    "|database system is (starting|shutting|not (yet )?accepting|in recovery)"
+)
+# What a server says itself stands behind a word in its own language and two blanks; and somebody
+# is there, too, where the two do not agree on who it is.
+_ANSWERED = re.compile(
+    r"failed: [^\s:][^:\n]*:  |\b(SSL|GSS|fe_sendauth|SCRAM|authentication|certificate|password)\b"
+)
+_QUOTED = re.compile('"[^"]*"')
 
 
 class ConnectionLostError(our_errors.ConnectionLostError, psycopg.OperationalError):
-    """The connection to the server broke, or could not be made again."""
+    """The connection to the server broke, or could not be made, or not again."""
+
+
+class NeverConnectedError(ConnectionLostError):
+    """There was no connection to begin with, which is told at once, and after a loss waited for."""
 
 
 @contextmanager
@@ -57,17 +72,57 @@ def _is_in_pipeline(connection: psycopg.Connection[Any] | psycopg.AsyncConnectio
 
 
 @contextmanager
-def connecting(*, again: bool) -> Iterator[None]:
-    """Turn a failure to connect into ``ConnectionLostError`` where somebody is or was there.
+def connecting(conninfo: str, *, again: bool = False) -> Iterator[None]:
+    """Turn a failure to connect into ``ConnectionLostError``, unless the server said no.
 
-    At the first time it is the user's mistake or nobody there, and passes through.
+    What it says at the first time is the user's mistake, such as a password, and passes through.
     """
     try:
         yield
     except psycopg.OperationalError as error:
+        reason = _first_line(error)
         if again or _BROKE.search(str(error)):
-            raise ConnectionLostError(_first_line(error)) from error
-        raise
+            raise ConnectionLostError(reason) from error
+        if _ANSWERED.search(_QUOTED.sub("", str(error))):
+            raise
+        raise NeverConnectedError(
+            f"No Postgres answers at {_place(conninfo)}: {reason}. Is the server running, and is "
+            "this its address? Then run the same call again."
+        ) from error
+
+
+@contextmanager
+def borrowing(pool: Any) -> Iterator[None]:
+    """Turn a pool's refusal to lend a connection into ``ConnectionLostError``.
+
+    Whether its server is away or it has lent all that it has, a pool only says that it waited.
+    """
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        reason = _first_line(error)
+        if getattr(pool, "closed", False):
+            raise NeverConnectedError(
+                f"The pool that this store was given is not open ({reason}). Open it before the "
+                "store is used. One that was closed cannot be opened again: make another, and a "
+                "store over it."
+            ) from error
+        raise NeverConnectedError(
+            f"The pool that this store was given has no connection to lend ({reason}). Either no "
+            "server answers, of which the log of psycopg.pool says why, or all its connections are "
+            "in use: give it a larger max_size or timeout. Then run the same call again."
+        ) from error
+
+
+def _place(conninfo: str) -> str:
+    """Return host and port as libpq takes them, without what else a conninfo may hold."""
+    known = {
+        option.keyword.decode(): (option.val or option.compiled or b"").decode()
+        for option in pq.Conninfo.get_defaults()
+    }
+    given = {name: str(value) for name, value in libpq.conninfo_to_dict(conninfo).items()}
+    host = given.get("host") or given.get("hostaddr") or known.get("host") or "its usual socket"
+    return f"{host}:{given.get('port') or known.get('port') or 5432}"
 
 
 class Outage:
@@ -81,6 +136,8 @@ class Outage:
 
     def pause(self, error: psycopg.OperationalError) -> float:
         """Return the seconds to wait before the next try, or raise what ends the work."""
+        if self._began is None and isinstance(error, NeverConnectedError):
+            raise error
         lost = isinstance(error, ConnectionLostError)
         if not lost and (self._began is None or error.sqlstate is not None):
             raise error

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from toastrack import Embedder
 from toastrack_postgres.codec import VectorType
+from toastrack_postgres.parameters import ParameterError
 
 # Statements whose parameters' types are kept: as many as a connection has in use, and few of those
 # that a program generates, some with thousands of parameters.
@@ -38,26 +40,28 @@ class VectorOids:
 
 
 class Remembered:
-    """A small cache; what was not asked for longest goes first."""
+    """A small cache; what was not asked for longest goes first.
+
+    Each step is one that threads cannot disturb. A lock could be held at a fork, and what is lost to
+    another thread is asked for again.
+    """
 
     def __init__(self) -> None:
         self._values: OrderedDict[Any, Any] = OrderedDict()
-        self._lock = Lock()
 
     def get(self, key: Any) -> Any:
         """Return what is known; None if nothing is."""
-        with self._lock:
-            value = self._values.get(key)
-            if value is not None:
+        value = self._values.get(key)
+        if value is not None:
+            with suppress(KeyError):  # another thread needed its place
                 self._values.move_to_end(key)
-            return value
+        return value
 
     def keep(self, key: Any, value: Any) -> None:
         """Keep a value."""
-        with self._lock:
-            self._values[key] = value
-            self._values.move_to_end(key)
-            while len(self._values) > _KEPT:
+        self._values[key] = value
+        while len(self._values) > _KEPT:
+            with suppress(KeyError):
                 self._values.popitem(last=False)
 
 
@@ -69,6 +73,17 @@ class Registration:
     oids: VectorOids
     landings: Remembered = field(default_factory=Remembered)
     """By statement: the types that the server gives its parameters, or a COPY's columns."""
+    process: int = field(default_factory=os.getpid)
+    """Where it was registered, and its connection is of use."""
+
+    def check_process(self) -> None:
+        """Raise ``ParameterError`` in a forked child, before anything is sent."""
+        if self.process != os.getpid():
+            raise ParameterError(
+                "This connection was made in another process, and two on one connection read each "
+                "other's answers. Connect, and register the embedder, in the worker (gunicorn: in "
+                "post_fork)."
+            )
 
 
 _registrations: WeakKeyDictionary[Any, Registration] = WeakKeyDictionary()

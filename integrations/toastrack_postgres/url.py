@@ -15,6 +15,7 @@ from toastrack.errors import StoreError
 from toastrack.stores import ChooseEmbedder
 from toastrack_postgres.conninfo import MALFORMED, check_conninfo, with_timeout
 from toastrack_postgres.embedded import OwnServer
+from toastrack_postgres.reconnecting import connecting
 from toastrack_postgres.sql import TABLES_WITH_SPACE
 from toastrack_postgres.store import DEFAULT_TABLE, PostgresStore
 
@@ -76,7 +77,9 @@ def collections_at(url: str) -> Iterator[list[str]]:
     server = _server(parse_url(url), create=False)
     with server if isinstance(server, OwnServer) else nullcontext():
         conninfo = server.conninfo if isinstance(server, OwnServer) else server
-        with psycopg.connect(with_timeout(conninfo), autocommit=True) as connection:
+        with connecting(conninfo):
+            connection = psycopg.connect(with_timeout(conninfo), autocommit=True)
+        with connection:
             rows = connection.execute(TABLES_WITH_SPACE).fetchall()
         parts = urlsplit(url)
         asked, rest = _split_query(parts.query)

@@ -62,7 +62,9 @@ from toastrack_qdrant.host_errors import (
     is_collection_gone,
     is_forbidden,
     is_point_gone,
+    is_silent,
     naming_too_large,
+    no_answer,
 )
 from toastrack_qdrant.points import Points, cut, is_text
 from toastrack_qdrant.recorded import dimensions_in, identity, recorded_in, to_metadata
@@ -543,7 +545,8 @@ class QdrantBackend(RetryingBackend):
         try:
             found = await search(self.points, session, vector, k, filter, exact, options)
         except (UnexpectedResponse, RpcError, ValueError) as error:
-            if not is_away(error):  # as of a vector that has another size by now
+            # As of a vector that has another size by now.
+            if not is_away(error) and not is_silent(error):
                 await self._check_found(session)
             raise
         await self._check_found(session)
@@ -596,13 +599,13 @@ class QdrantBackend(RetryingBackend):
         """Tell whether a server could not be reached, or is starting or too busy."""
         return is_away(error)
 
+    def is_silent(self, error: BaseException) -> bool:
+        """Tell whether a server did not answer in the client's time."""
+        return is_silent(error)
+
     def explain(self, error: Exception) -> ConnectionLostError:
         """Say which server it is that does not answer."""
-        reason = error.details() if isinstance(error, RpcError) else error
-        return ConnectionLostError(
-            f"No Qdrant answers at {self.host.address}: {reason}. Is the server running, and is "
-            "this its port? What was written stays; run the same call again."
-        )
+        return no_answer(self.host.address, error)
 
     def is_collection_gone(self, error: BaseException) -> bool:
         """Tell whether a host says that there is no such collection."""

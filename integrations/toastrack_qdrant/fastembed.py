@@ -12,6 +12,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient
 
 from toastrack import Embedder
 from toastrack.errors import UnsupportedError, needs_extra
+from toastrack.stores import after_fork
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +24,15 @@ _PREFIX = "toastrack/"
 
 _embedders: dict[str, Embedder] = {}
 _registering = Lock()
+
+
+def _start_anew() -> None:
+    """In a forked child: another thread may have held it."""
+    global _registering
+    _registering = Lock()
+
+
+after_fork(_start_anew)
 
 
 def register_fastembed(

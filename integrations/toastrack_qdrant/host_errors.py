@@ -12,11 +12,12 @@ from grpc import RpcError, StatusCode
 from qdrant_client import models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from toastrack.errors import StoreError
+from toastrack.errors import ConnectionLostError, StoreError
 
 _NO_COLLECTION = re.compile(r"(?i)\bcollection\b.*(doesn't exist|does not exist|not found)")
 # What a proxy or a server that is starting or too busy says.
 _AWAY = (429, 502, 503, 504)
+_UNREACHED = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)
 # The default of `service.max_request_size_mb`.
 _MAX_REQUEST_BYTES = 32 * 2**20
 
@@ -24,10 +25,26 @@ _MAX_REQUEST_BYTES = 32 * 2**20
 def is_away(error: BaseException) -> bool:
     """Tell whether a server could not be reached, or is starting or too busy."""
     if isinstance(error, ResponseHandlingException):
-        return isinstance(error.source, (httpx.NetworkError, httpx.RemoteProtocolError))
+        return isinstance(error.source, _UNREACHED)
     if isinstance(error, UnexpectedResponse):
         return error.status_code in _AWAY
     return isinstance(error, RpcError) and error.code() == StatusCode.UNAVAILABLE
+
+
+def is_silent(error: BaseException) -> bool:
+    """Tell whether a server did not answer in the client's time, which its ``timeout`` is."""
+    if isinstance(error, ResponseHandlingException):
+        return isinstance(error.source, httpx.TimeoutException)
+    return isinstance(error, RpcError) and error.code() == StatusCode.DEADLINE_EXCEEDED
+
+
+def no_answer(address: str, error: Exception) -> ConnectionLostError:
+    """Return the error that says which server it is that does not answer."""
+    reason = error.details() if isinstance(error, RpcError) else error
+    return ConnectionLostError(
+        f"No Qdrant answers at {address}: {reason}. Is the server running, and is this its port? "
+        "What was written stays; run the same call again."
+    )
 
 
 def is_collection_gone(error: BaseException) -> bool:

@@ -15,6 +15,8 @@ from qdrant_client import QdrantClient
 from toastrack import Embedder
 from toastrack.errors import StoreError
 from toastrack.stores import ChooseEmbedder, OwnClient, without_collection
+from toastrack_qdrant.host import Host
+from toastrack_qdrant.host_errors import is_away, is_silent, no_answer
 from toastrack_qdrant.recorded import METADATA_KEY
 from toastrack_qdrant.store import QdrantStore
 
@@ -94,6 +96,10 @@ def collections_at(url: str) -> Iterator[list[str]]:
         names = [found.name for found in client.get_collections().collections]
         wanted = sorted(name for name in names if named in (None, name))
         found = [name for name in wanted if _has_space(client, name)]
+    except Exception as error:
+        if not is_away(error) and not is_silent(error):
+            raise
+        raise no_answer(Host(client).address, error) from error
     finally:
         client.close()
     yield [f"{base}/{quote(name, safe='')}" for name in found]

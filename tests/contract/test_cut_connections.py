@@ -1,14 +1,17 @@
-"""A connection that breaks at any byte: the call is made again, or says so by one name."""
+"""A host that goes, or was never there: the call is made again, or says so by one name."""
 
 from __future__ import annotations
 
 import os
 import random
+import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 from uuid import uuid4
@@ -19,10 +22,12 @@ import services
 from awaited import Awaited, entered, running_loop
 from chroma_server import close_client
 from proxies import Direction, Proxy, postgres, tcp
+from qdrant_server import Server
 
-from toastrack import Embedder, Record
+from toastrack import Embedder, Record, ingest
 from toastrack.errors import ConnectionLostError
 from toastrack.stores import open_store
+from toastrack.stores.addresses import collections_at
 
 SEED = 20_26
 # How many cuts for each direction; those of one host's tests are 200 and more, all different.
@@ -86,6 +91,40 @@ def _postgres(
     return opened
 
 
+def _pool(
+    request: pytest.FixtureRequest, port: int, *, asynchronous: bool = False, seconds: float = 5
+) -> Open:
+    import psycopg_pool
+    from psycopg.conninfo import make_conninfo
+
+    from toastrack_postgres import AsyncPostgresStore, PostgresStore
+
+    # Else it pauses for longer after each try that failed.
+    patch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    patch.setattr("psycopg_pool.base.AttemptWithBackoff.INITIAL_DELAY", 0.01)
+    patch.setattr("psycopg_pool.base.AttemptWithBackoff.DELAY_BACKOFF", 1.0)
+    dsn = make_conninfo(request.getfixturevalue("postgres_dsn"), host="127.0.0.1", port=port)
+    options = {
+        "schema": request.getfixturevalue("schema"),
+        "embedder": request.getfixturevalue("embedder"),
+    }
+    how: dict[str, Any] = {"min_size": 1, "max_size": 2, "timeout": seconds, "open": False}
+
+    @contextmanager
+    def opened(table: str) -> Iterator[Any]:
+        if not asynchronous:
+            with psycopg_pool.ConnectionPool(dsn, **how) as pool:
+                yield PostgresStore(pool, table, **options)
+            return
+        with (
+            running_loop() as loop,
+            entered(loop, psycopg_pool.AsyncConnectionPool(dsn, **how)) as pool,
+        ):
+            yield Awaited(AsyncPostgresStore(pool, table, **options), loop)
+
+    return opened
+
+
 def _chroma_server(request: pytest.FixtureRequest) -> Connect:
     pytest.importorskip("chromadb", reason="the extra 'chroma' is not installed")
     return tcp(*request.getfixturevalue("chroma_database")[:2])
@@ -122,7 +161,9 @@ def _qdrant_server(request: pytest.FixtureRequest) -> Connect:
     return tcp(str(parts.hostname), parts.port or 6333)
 
 
-def _qdrant(request: pytest.FixtureRequest, port: int, *, asynchronous: bool = False) -> Open:
+def _qdrant(
+    request: pytest.FixtureRequest, port: int, *, asynchronous: bool = False, dropping: bool = True
+) -> Open:
     from qdrant_client import AsyncQdrantClient, QdrantClient
 
     from toastrack_qdrant import AsyncQdrantStore, QdrantStore
@@ -135,12 +176,14 @@ def _qdrant(request: pytest.FixtureRequest, port: int, *, asynchronous: bool = F
         if not asynchronous:
             with closing(QdrantClient(url, timeout=60, check_compatibility=False)) as client:
                 yield QdrantStore(client, collection, embedder=embedder)
-                client.delete_collection(collection)
+                if dropping:
+                    client.delete_collection(collection)
             return
         with running_loop() as loop:
             other = AsyncQdrantClient(url, timeout=60, check_compatibility=False)
             yield Awaited(AsyncQdrantStore(other, collection, embedder=embedder), loop)
-            loop.run(other.delete_collection(collection))
+            if dropping:
+                loop.run(other.delete_collection(collection))
             loop.run(other.close())
 
     return opened
@@ -158,6 +201,8 @@ HOSTS = {
         again=False,
         few=False,
     ),
+    "postgres-pool": Host(_postgres_server, _pool),
+    "postgres-async-pool": Host(_postgres_server, partial(_pool, asynchronous=True), few=False),
     "chroma": Host(_chroma_server, _chroma),
     "chroma-async": Host(_chroma_server, partial(_chroma, asynchronous=True), few=False),
     "qdrant": Host(_qdrant_server, _qdrant),
@@ -246,6 +291,7 @@ def test_a_cut_ends_in_a_further_try_or_in_one_error(
                 assert lost <= (host.again is False or stays)
 
 
+_PACKAGES = {"postgres": "psycopg", "chroma": "chromadb", "qdrant": "qdrant_client"}
 ADDRESSES: dict[str, Callable[[pytest.FixtureRequest, int], str]] = {
     "postgres": lambda request, port: (
         _postgres_address(request.getfixturevalue("postgres_dsn"), port)
@@ -294,3 +340,124 @@ def test_an_address_whose_first_connection_is_cut(
                 finally:
                     proxy.let_pass()
         assert ask() == 0
+
+
+# -- a host that is not there -------------------------------------------------------------------
+
+
+@pytest.fixture
+def nobody() -> Iterator[int]:
+    """A port of loopback on which nobody listens, and which nobody else takes."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+@contextmanager
+def _fake_qdrant() -> Iterator[Connect]:
+    with Server() as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield tcp("127.0.0.1", server.port)
+        server.shutdown()
+        thread.join()
+
+
+WINDOW = [Record("new", "text", vector=AXES[1])]
+EVERY_CALL: dict[str, Callable[[Any, Path], Any]] = {
+    "open": lambda store, _: store.open(),
+    "upsert": lambda store, _: store.upsert(WINDOW),
+    "replace": lambda store, _: store.replace("doc", WINDOW),
+    "replace_many": lambda store, _: store.replace_many([("doc", WINDOW)]),
+    "delete": lambda store, _: store.delete(["1"]),
+    "delete documents": lambda store, _: store.delete(documents=["1"]),
+    "delete filter": lambda store, _: store.delete(filter={"n": 1}),
+    "get": lambda store, _: store.get(["1"]),
+    "get vectors": lambda store, _: store.get(["1"], vectors=True),
+    "records": lambda store, _: list(store.records()),
+    "records filter": lambda store, _: list(store.records({"n": 1}, vectors=True)),
+    "document_ids": lambda store, _: list(store.document_ids()),
+    "count": lambda store, _: store.count(),
+    "count documents": lambda store, _: store.count(documents=True),
+    "count filter": lambda store, _: store.count(filter={"n": 1}),
+    "search": lambda store, _: store.search("text", min_score=0.1),
+    "search vector": lambda store, _: store.search(AXES[1], filter={"n": 1}, exact=True),
+    "build_index": lambda store, _: store.build_index(filter_fields=["n"]),
+    "recall": lambda store, _: store.recall() if hasattr(store, "recall") else store.count(),
+    "ingest": lambda store, _: ingest(WINDOW, store, source="here", prune=True),
+    "ingest files": lambda store, folder: ingest(folder, store, prune=True),
+    "describe": lambda store, _: store._describe(),
+}
+# What looks after its own collection by itself: it has no index to build.
+STILL = {"build_index": ("chroma", "chroma-async")}
+OPENERS: dict[str, Callable[[pytest.FixtureRequest, int], Open]] = {
+    **{name: host.open for name, host in HOSTS.items() if not name.startswith("qdrant")},
+    "postgres-pool": partial(_pool, seconds=0.05),
+    "postgres-async-pool": partial(_pool, asynchronous=True, seconds=0.05),
+    "qdrant": partial(_qdrant, dropping=False),
+    "qdrant-async": partial(_qdrant, asynchronous=True, dropping=False),
+}
+NEVER = [name for name in OPENERS if not name.startswith("chroma") and "connection" not in name]
+
+
+def _check_lost(name: str, call: str, use: Callable[[], object]) -> None:
+    with pytest.raises(ConnectionLostError) as caught:
+        pytest.fail(f"{name}, {call}: it returned {use()!r}")
+    said = str(caught.value)
+    assert "\n" not in said
+    assert re.search(r"(again|is back|new connection)", said), f"{name}, {call}: {said}"
+    if name.startswith("postgres"):
+        import psycopg
+
+        assert isinstance(caught.value, psycopg.OperationalError)
+
+
+@pytest.mark.parametrize("name", NEVER)
+def test_every_call_to_a_host_that_was_never_there(
+    request: pytest.FixtureRequest, tmp_path: Path, nobody: int, name: str
+) -> None:
+    if name.startswith("postgres"):
+        pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
+    (tmp_path / "note.md").write_text("rye")
+    with OPENERS[name](request, nobody)("docs") as store:
+        for call, use in EVERY_CALL.items():
+            _check_lost(name, call, lambda use=use: use(store, tmp_path))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", OPENERS)
+def test_every_call_to_a_host_that_went(
+    request: pytest.FixtureRequest, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "note.md").write_text("rye")
+    with ExitStack() as stack:
+        fake = name.startswith("qdrant")
+        if fake:
+            pytest.importorskip("qdrant_client", reason="the extra 'qdrant' is not installed")
+        connect = stack.enter_context(_fake_qdrant()) if fake else HOSTS[name].connect(request)
+        proxy = Proxy(connect)
+        with proxy:
+            # Chroma's client is not to be asked again when it is closed.
+            store = stack.enter_context(OPENERS[name](request, proxy.port)("docs"))
+            store.upsert(RECORDS)
+        for call, use in EVERY_CALL.items():
+            if call != "open" and name not in STILL.get(call, ()):
+                _check_lost(name, call, lambda use=use: use(store, tmp_path))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", ADDRESSES)
+def test_an_address_where_nobody_is(
+    request: pytest.FixtureRequest, embedder: Embedder, nobody: int, name: str
+) -> None:
+    pytest.importorskip(_PACKAGES[name], reason=f"the extra {name!r} is not installed")
+    address = ADDRESSES[name](request, nobody)
+
+    def opened() -> None:
+        with open_store(address, embedder):
+            pass
+
+    def listed() -> None:
+        with collections_at(address):
+            pass
+
+    for call, use in {"open_store": opened, "collections_at": listed}.items():
+        _check_lost(name, call, use)

@@ -432,6 +432,13 @@ class RetryingBackend(BackendBase):
         """Tell whether an error will pass by itself, as while a server starts."""
         raise NotImplementedError
 
+    def is_silent(self, error: BaseException) -> bool:
+        """Tell whether the host did not answer for as long as its client waits.
+
+        It is not asked again: it may still be at work on what it was asked.
+        """
+        return False
+
     def explain(self, error: Exception) -> ConnectionLostError:
         """Return what is raised after the last try."""
         return ConnectionLostError(
@@ -451,6 +458,6 @@ class RetryingBackend(BackendBase):
         try:
             return await operation(RetryingSession(self.runtime, self.is_away, pauses))
         except Exception as error:
-            if not self.is_away(error):
+            if not self.is_away(error) and not self.is_silent(error):
                 raise
             raise self.explain(error) from error

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
+import sys
+import time
 from collections.abc import Callable
+from threading import get_ident
 from weakref import WeakKeyDictionary
 
 
@@ -21,6 +25,31 @@ def keep_for_ever(thing: object) -> None:
     or wait for threads that are not here. No variable is enough, as those go at the end, too.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+# Far more than importing torch takes. There is an end, as what is imported may wait for who forks.
+_SECONDS_FOR_IMPORTS = 30.0
+
+
+def _wait_for_imports() -> None:
+    """Before a fork: let other threads finish what they import.
+
+    The child would have it half imported for ever, and wait for a thread that it does not have.
+    """
+    end = time.monotonic() + _SECONDS_FOR_IMPORTS
+    while _others_import() and time.monotonic() < end:
+        time.sleep(0.005)
+
+
+def _others_import() -> bool:
+    """Tell whether another thread holds the lock of a module, of which only importlib knows."""
+    locks = getattr(getattr(importlib, "_bootstrap", None), "_module_locks", {})
+    others = sys._current_frames().keys() - {get_ident()}
+    return any(getattr(lock(), "owner", None) in others for lock in list(locks.values()))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_wait_for_imports)
 
 
 _processes: WeakKeyDictionary[object, int] = WeakKeyDictionary()

@@ -9,6 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
+from toastrack.utils.forks import after_fork
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -36,3 +38,11 @@ async def off_loop(function: Callable[P, T], /, *args: P.args, **options: P.kwar
         threads = _threads[loop] = ThreadPoolExecutor(_MOST_THREADS, "toastrack-off-loop")
     context = contextvars.copy_context()
     return await loop.run_in_executor(threads, partial(context.run, function, *args, **options))
+
+
+def _start_anew() -> None:
+    """In a forked child: the threads of a loop that it goes on with are not here."""
+    _threads.clear()
+
+
+after_fork(_start_anew)

@@ -33,6 +33,7 @@ from toastrack_chroma import (
     ChromaStore,
     ToastrackEmbeddingFunction,
     backend,
+    host_errors,
     open_collection,
     rows,
 )
@@ -761,7 +762,7 @@ def test_the_error_repeats_no_password() -> None:
                 chroma_server_http_port=8000,
             )
 
-    assert backend.address(Client()) == "example.org:8443"
+    assert host_errors.address(Client()) == "example.org:8443"
 
 
 # -- asyncio ------------------------------------------------------------------------------------

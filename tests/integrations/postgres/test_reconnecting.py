@@ -34,7 +34,9 @@ from toastrack_postgres.reconnecting import (
     LONG_BACKOFF,
     SHORT_BACKOFF,
     ConnectionLostError,
+    NeverConnectedError,
     Outage,
+    connecting,
 )
 
 # One worker of pytest-xdist runs them all, on one server.
@@ -272,10 +274,8 @@ def test_a_server_that_stays_away(server: EmbeddedPostgres, embedder: Embedder, 
         assert store.count() == 0
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"host": "/nowhere"}, {"user": "nobody_here"}, {"dbname": "nothing_here"}]
-)
-def test_who_never_connected_is_told_at_once(
+@pytest.mark.parametrize("wrong", [{"user": "nobody_here"}, {"dbname": "nothing_here"}])
+def test_what_a_server_says_at_the_first_time_is_told_as_it_is(
     server: EmbeddedPostgres, embedder: Embedder, wrong: dict[str, str]
 ) -> None:
     conninfo = make_conninfo(server.conninfo, password="s3cret", **wrong)
@@ -284,6 +284,27 @@ def test_who_never_connected_is_told_at_once(
     # What is tried again ends in an error of its own.
     assert not isinstance(caught.value, ConnectionLostError)
     assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("port 5 failed: FATAL:  password authentication failed", psycopg.OperationalError),
+        ("port 5 failed: ВАЖНО:  роль не существует", psycopg.OperationalError),
+        ("port 5 failed: fe_sendauth: no password supplied", psycopg.OperationalError),
+        ("port 5 failed: server does not support SSL, but it was", psycopg.OperationalError),
+        ("port 5 failed: FATAL:  the database system is starting up", ConnectionLostError),
+        ("port 5 failed: Connection refused\n\tIs the server", NeverConnectedError),
+        ('could not translate host name "password": unknown', NeverConnectedError),
+        ("connection timeout expired", NeverConnectedError),
+    ],
+)
+def test_whether_somebody_answered(said: str, kind: type[Exception]) -> None:
+    with pytest.raises(psycopg.OperationalError) as caught, connecting("host=h port=5"):
+        raise psycopg.OperationalError(f"connection failed: {said}")
+    assert type(caught.value) is kind
+    if kind is NeverConnectedError:
+        assert str(caught.value).startswith("No Postgres answers at h:5: connection failed: ")
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -320,12 +341,60 @@ def test_an_asynchronous_connection_of_the_callers_is_not_replaced(
     asyncio.run(main())
 
 
-def test_a_busy_pool_is_no_outage(server: EmbeddedPostgres, embedder: Embedder) -> None:
-    with psycopg_pool.ConnectionPool(server.conninfo, min_size=1, max_size=1, timeout=0.1) as pool:
+def test_a_busy_pool_is_told_at_once(server: EmbeddedPostgres, embedder: Embedder) -> None:
+    """It has waited as long as it was told to, and is asked once."""
+    with (
+        psycopg_pool.ConnectionPool(
+            server.conninfo, min_size=1, max_size=1, timeout=0.1, max_waiting=1
+        ) as pool,
+        ThreadPoolExecutor(1) as threads,
+    ):
         store = PostgresStore(pool, "docs", embedder=embedder).open()
-        with pool.connection(), pytest.raises(psycopg_pool.PoolTimeout):
-            store.count()
+
+        def borrow() -> None:
+            with pool.connection(300):
+                pass
+
+        with pool.connection():
+            waiting = threads.submit(borrow)
+            while not pool.get_stats()["requests_waiting"]:
+                pass
+            asked = pool.get_stats()["requests_num"]
+            with pytest.raises(ConnectionLostError, match="connections are in use") as caught:
+                store.upsert(RECORDS[:1])
+            assert isinstance(caught.value.__cause__, psycopg_pool.TooManyRequests)
+            assert pool.get_stats()["requests_num"] == asked + 1
+        waiting.result()
+        with pool.connection():
+            asked = pool.get_stats()["requests_num"]
+            with pytest.raises(ConnectionLostError, match="connections are in use") as caught:
+                store.count()
+            assert isinstance(caught.value.__cause__, psycopg_pool.PoolTimeout)
+            assert pool.get_stats()["requests_num"] == asked + 1
         assert store.count() == 0
+
+
+@pytest.mark.parametrize("when", ["not yet", "not any more"])
+def test_a_pool_that_is_not_open(server: EmbeddedPostgres, embedder: Embedder, when: str) -> None:
+    pool = psycopg_pool.ConnectionPool(server.conninfo, min_size=1, max_size=1, open=False)
+    store = PostgresStore(pool, "docs", embedder=embedder)
+    if when == "not any more":
+        with pool:
+            store.open()
+    with pytest.raises(ConnectionLostError, match="Open it before the store is used") as caught:
+        store.count()
+    assert isinstance(caught.value.__cause__, psycopg_pool.PoolClosed)
+
+    async def main() -> None:
+        pool = psycopg_pool.AsyncConnectionPool(server.conninfo, min_size=1, open=False)
+        store = AsyncPostgresStore(pool, "docs", embedder=embedder)
+        if when == "not any more":
+            async with pool:
+                await store.open()
+        with pytest.raises(ConnectionLostError, match="Open it before the store is used"):
+            await store.count()
+
+    asyncio.run(main())
 
 
 def test_other_errors_are_raised_as_they_are() -> None:

@@ -1,0 +1,166 @@
+"""A fork at any moment of another thread: parent and child answer as ever, and neither hangs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from models import save_tiny_cross_encoder
+from programs import run_warm
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+
+# Other threads of the parent go on all the time; what they hold at a fork is left to chance.
+_FORKING = """
+import asyncio, os, signal, sys, threading
+import numpy as np
+from toastrack import Embedder, Reranker
+
+folder, what, rounds = {folder!r}, {what!r}, {rounds}
+texts = ["rye bread " * n for n in range(1, 9)]
+
+def anew():
+    '''Answer with what was made for this one question.'''
+    thing = (Reranker if what == "rerank" else Embedder)(folder, device="cpu")
+    return ask(thing)
+
+def ask(thing):
+    if what == "rerank":
+        if asynchronous:
+            return asyncio.run(thing.ascore("rye", texts))
+        return thing.score("rye", texts)
+    if asynchronous:
+        return asyncio.run(thing.aembed_documents(texts))
+    return thing.embed_documents(texts)
+
+asynchronous = {asynchronous}
+shared = (Reranker if what == "rerank" else Embedder)(folder, device="cpu")
+expected = ask(shared)
+done, wrong = threading.Event(), []
+
+def go_on():
+    try:
+        while not done.is_set():
+            for answer in (ask(shared), anew()):
+                np.testing.assert_allclose(answer, expected, atol=1e-4)
+    except BaseException as error:
+        wrong.append(error)
+
+threads = [threading.Thread(target=go_on) for _ in range(2)]
+for thread in threads:
+    thread.start()
+statuses = []
+for _ in range(rounds):
+    child = os.fork()
+    if not child:
+        signal.alarm(120)
+        status = 1
+        try:
+            for answer in (ask(shared), anew()):
+                np.testing.assert_allclose(answer, expected, atol=1e-4)
+            status = 0
+        finally:
+            os._exit(status)
+    statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+done.set()
+for thread in threads:
+    thread.join()
+print(statuses, wrong)
+"""
+
+
+@pytest.mark.parametrize(
+    ("rounds", "asynchronous"),
+    [
+        (3, False),
+        pytest.param(20, False, marks=pytest.mark.rest),
+        pytest.param(20, True, marks=pytest.mark.rest),
+    ],
+)
+@pytest.mark.parametrize("what", ["embed", "rerank"])
+def test_a_fork_while_other_threads_run_the_model(
+    tiny_folder: Path, cross_encoder_folder: Path, what: str, rounds: int, asynchronous: bool
+) -> None:
+    folder = cross_encoder_folder if what == "rerank" else tiny_folder
+    code = _FORKING.format(folder=str(folder), what=what, rounds=rounds, asynchronous=asynchronous)
+    assert run_warm(code) == f"{[0] * rounds} []\n"
+
+
+def test_a_fork_while_another_thread_imports(tmp_path: Path) -> None:
+    """What is half imported at a fork stays so in the child, which would wait for it for ever."""
+    (tmp_path / "slow_to_import.py").write_text(
+        "import __main__\n__main__.begun.set()\nfor number in range(2_000_000): pass\n"
+    )
+    code = f"""
+import os, signal, sys, threading
+import toastrack
+import __main__
+__main__.begun = begun = threading.Event()
+sys.path.insert(0, {str(tmp_path)!r})
+importing = threading.Thread(target=lambda: __import__("slow_to_import"))
+importing.start()
+begun.wait()
+child = os.fork()
+if not child:
+    signal.alarm(120)
+    import slow_to_import
+    os._exit(0 if slow_to_import.number == 1_999_999 else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+importing.join()
+"""
+    assert run_warm(code) == "0\n"
+
+
+def test_locks_of_a_model_s_settings_that_another_thread_holds(tmp_path: Path) -> None:
+    """Of a reranker, and those that cached properties have before Python 3.12."""
+    folder = save_tiny_cross_encoder(tmp_path / "reranker", whole=True)
+    code = f"""
+import contextlib, os, signal, threading
+from functools import cached_property
+from toastrack import Reranker
+from toastrack.models.config import ModelConfig
+reranker = Reranker({str(folder)!r}, device="cpu")
+locks = [reranker._lock, reranker._model._lock]
+for part in vars(ModelConfig).values():
+    if isinstance(part, cached_property) and hasattr(part, "lock"):
+        locks.append(part.lock)
+held, done = threading.Event(), threading.Event()
+def hold():
+    with contextlib.ExitStack() as stack:
+        for lock in locks:
+            stack.enter_context(lock)
+        held.set()
+        done.wait()
+holder = threading.Thread(target=hold)
+holder.start()
+held.wait()
+child = os.fork()
+if not child:
+    signal.alarm(120)
+    os._exit(0 if reranker.score("rye", ["bread"]).shape == (1,) else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+done.set()
+holder.join()
+"""
+    assert run_warm(code) == "0\n"
+
+
+def test_an_event_loop_that_a_child_goes_on_with(tiny_folder: Path) -> None:
+    """The threads that its calls ran on are the parent's."""
+    code = f"""
+import asyncio, os, signal
+import numpy as np
+from toastrack import Embedder
+embedder = Embedder({str(tiny_folder)!r}, device="cpu")
+loop = asyncio.new_event_loop()
+expected = loop.run_until_complete(embedder.aembed_documents(["rye"] * 300))
+child = os.fork()
+if not child:
+    signal.alarm(120)
+    answer = loop.run_until_complete(embedder.aembed_documents(["rye"] * 300))
+    os._exit(0 if np.allclose(answer, expected, atol=1e-4) else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+loop.close()
+"""
+    assert run_warm(code) == "0\n"
