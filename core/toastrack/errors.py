@@ -6,7 +6,7 @@
     ├── TruncationError (ValueError)              a text is over the limit and on_truncate="error"
     ├── SpaceMismatchError                        a collection was built in another embedding space
     ├── StoreError                                a table or collection cannot be used as it is
-    │   └── ConnectionLostError                   the host went away and did not come back in time
+    │   └── ConnectionLostError                   the host does not answer, or went and did not come back
     ├── RecordError (ValueError)                  a record cannot be stored; names the record
     ├── FilterError (ValueError)                  a filter says what no store can compare
     ├── SourceError (ValueError)                  an input of ingest cannot be read; names file and line
@@ -178,7 +178,7 @@ class StoreError(ToastrackError):
 
 
 class ConnectionLostError(StoreError):
-    """The connection to a host broke, and the host did not come back in time.
+    """A host does not answer, or went away and did not come back in time.
 
         try:
             store.upsert([Record("1", "Rye bread keeps for a week.")])

@@ -74,7 +74,8 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
 
     A server that restarts is waited for, up to 15 s, and the transaction under way is done again;
     a search, which somebody waits for, is only tried again at once. A connection of the caller's
-    is not replaced: ``ConnectionLostError``, a ``psycopg.OperationalError``, says so.
+    is not replaced: ``ConnectionLostError``, a ``psycopg.OperationalError``, says so, and that there
+    is no server, or that a pool has no connection to lend.
 
     Args:
         connection: A psycopg connection, a pool, or a conninfo string.
