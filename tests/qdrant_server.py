@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event
 from typing import Any
 
 
@@ -15,6 +17,9 @@ class Server(ThreadingHTTPServer):
         self.refuses: tuple[int, str] | None = None
         self.metadata: Any = {}
         self.requests: list[tuple[str, str, int]] = []
+        self.answers = Event()
+        """While it is not set, no request is answered."""
+        self.answers.set()
 
     @property
     def port(self) -> int:
@@ -30,6 +35,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.requests.append((self.command, self.path, len(body)))
+        self.server.answers.wait()
         status, result = 200, self.result(json.loads(body or "{}"))
         refuses = self.server.refuses
         # What is not there is not there to read either.
@@ -42,7 +48,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        with suppress(ConnectionError):  # nobody waits for it any more
+            self.wfile.write(content)
 
     def result(self, body: Any) -> Any:
         path = self.path.partition("?")[0]

@@ -162,3 +162,22 @@ def test_an_event_loop_goes_on_in_a_pause(monkeypatch: pytest.MonkeyPatch) -> No
 
     assert asyncio.run(use()).startswith("answer")
     assert others == 3
+
+
+def test_a_host_that_is_silent_is_asked_once() -> None:
+    """It may still be at work on what it was asked."""
+
+    class Silent(Backend):
+        def is_silent(self, error: BaseException) -> bool:
+            return isinstance(error, TimeoutError)
+
+    host, runtime = Host(1, TimeoutError("timed out")), NotingRuntime()
+    backend = Silent()
+    backend.runtime = runtime
+
+    async def ask(session: RetryingSession) -> Any:
+        return await session.call(host.call)
+
+    with pytest.raises(ConnectionLostError, match=r"does not answer \(timed out\)"):
+        run_sync(backend.in_session(ask, reads=True, retry="long"))
+    assert (host.calls, runtime.pauses) == (1, [])

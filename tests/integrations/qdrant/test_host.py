@@ -103,6 +103,49 @@ def test_a_request_that_is_too_large_is_named(
     client.close()
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_server_that_is_silent_is_the_same_error(embedder: Embedder, asynchronous: bool) -> None:
+    """It takes the connection and the request, and the client stops waiting."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        options: dict[str, Any] = {
+            "port": silent.getsockname()[1],
+            "timeout": 1,
+            "check_compatibility": False,
+        }
+
+        async def use() -> None:
+            client = AsyncQdrantClient("127.0.0.1", **options)
+            with pytest.raises(ConnectionLostError, match="No Qdrant answers"):
+                await AsyncQdrantStore(client, "docs", embedder=embedder).count()
+            await client.close()
+
+        if asynchronous:
+            asyncio.run(use())
+            return
+        client = QdrantClient("127.0.0.1", **options)
+        with pytest.raises(ConnectionLostError, match="No Qdrant answers"):
+            QdrantStore(client, "docs", embedder=embedder).count()
+        client.close()
+
+
+def test_a_server_that_falls_silent(server: Server, embedder: Embedder) -> None:
+    client = QdrantClient("127.0.0.1", port=server.port, timeout=1, check_compatibility=False)
+    store = QdrantStore(client, "docs", embedder=embedder)
+    store.upsert([Record("a", "rye")])
+    server.answers.clear()
+    calls: dict[str, Any] = {
+        "count": store.count,
+        "search": lambda: store.search([1.0] * 32),
+        "upsert": lambda: store.upsert([Record("b", "rye")]),
+        "delete": lambda: store.delete(["a"]),
+    }
+    for name, call in calls.items():
+        with pytest.raises(ConnectionLostError, match="run the same call again"):
+            pytest.fail(f"{name}: {call()!r}")
+    server.answers.set()
+    client.close()
+
+
 _GONE = '{"status": {"error": "Not found: Collection `docs` doesn\'t exist!"}}'
 
 
