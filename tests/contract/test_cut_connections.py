@@ -92,7 +92,7 @@ def _postgres(
 
 
 def _pool(request: pytest.FixtureRequest, port: int, *, asynchronous: bool = False) -> Open:
-    import psycopg_pool
+    psycopg_pool = pytest.importorskip("psycopg_pool", reason="psycopg-pool is not installed")
     from psycopg.conninfo import make_conninfo
 
     from toastrack_postgres import AsyncPostgresStore, PostgresStore
@@ -393,7 +393,22 @@ OPENERS: dict[str, Callable[[pytest.FixtureRequest, int], Open]] = {
     "qdrant": partial(_qdrant, dropping=False),
     "qdrant-async": partial(_qdrant, asynchronous=True, dropping=False),
 }
+
+
+def _few(names: Iterable[str]) -> Iterator[Any]:
+    """Leave to ``make test-rest`` what is likely to be the same."""
+    for name in names:
+        is_rest = "async" in name or "connection" in name
+        yield pytest.param(name, marks=[pytest.mark.rest] if is_rest else [])
+
+
+# A client of Chroma's, and a connection, want their server when they are made.
 NEVER = [name for name in OPENERS if not name.startswith("chroma") and "connection" not in name]
+
+
+def _need(name: str) -> None:
+    extra = name.partition("-")[0]
+    pytest.importorskip(_PACKAGES[extra], reason=f"the extra {extra!r} is not installed")
 
 
 def _check_lost(name: str, call: str, use: Callable[[], object]) -> None:
@@ -408,12 +423,11 @@ def _check_lost(name: str, call: str, use: Callable[[], object]) -> None:
         assert isinstance(caught.value, psycopg.OperationalError)
 
 
-@pytest.mark.parametrize("name", NEVER)
+@pytest.mark.parametrize("name", _few(NEVER))
 def test_every_call_to_a_host_that_was_never_there(
     request: pytest.FixtureRequest, tmp_path: Path, nobody: int, name: str
 ) -> None:
-    if name.startswith("postgres"):
-        pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
+    _need(name)
     (tmp_path / "note.md").write_text("rye")
     with OPENERS[name](request, nobody)("docs") as store:
         if "pool" in name:
@@ -422,19 +436,17 @@ def test_every_call_to_a_host_that_was_never_there(
             _check_lost(name, call, lambda use=use: use(store, tmp_path))  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("name", OPENERS)
+@pytest.mark.parametrize("name", _few(OPENERS))
 def test_every_call_to_a_host_that_went(
     request: pytest.FixtureRequest, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "note.md").write_text("rye")
     with ExitStack() as stack:
+        _need(name)
         fake = name.startswith("qdrant")
-        if fake:
-            pytest.importorskip("qdrant_client", reason="the extra 'qdrant' is not installed")
         connect = stack.enter_context(_fake_qdrant()) if fake else HOSTS[name].connect(request)
         proxy = Proxy(connect)
         with proxy:
-            # Chroma's client is not to be asked again when it is closed.
             store = stack.enter_context(OPENERS[name](request, proxy.port)("docs"))
             store.upsert(RECORDS)
         given: Any = store._backend.given()
@@ -449,7 +461,7 @@ def test_every_call_to_a_host_that_went(
 def test_an_address_where_nobody_is(
     request: pytest.FixtureRequest, embedder: Embedder, nobody: int, name: str
 ) -> None:
-    pytest.importorskip(_PACKAGES[name], reason=f"the extra {name!r} is not installed")
+    _need(name)
     address = ADDRESSES[name](request, nobody)
 
     def opened() -> None:

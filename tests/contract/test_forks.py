@@ -131,8 +131,14 @@ ADDRESSES: dict[str, Callable[[pytest.FixtureRequest], AbstractContextManager[st
 }
 
 
-@pytest.mark.parametrize("rounds", [4, pytest.param(30, marks=pytest.mark.rest)])
-@pytest.mark.parametrize("name", ADDRESSES)
+@pytest.mark.parametrize(
+    ("name", "rounds"),
+    [
+        ("postgres", 4),
+        ("chroma", 4),
+        *(pytest.param(name, 30, marks=pytest.mark.rest) for name in ADDRESSES),
+    ],
+)
 def test_a_fork_while_another_thread_connects_and_asks(
     request: pytest.FixtureRequest, tiny_folder: Path, name: str, rounds: int
 ) -> None:
