@@ -72,18 +72,24 @@ def _is_in_pipeline(connection: psycopg.Connection[Any] | psycopg.AsyncConnectio
 
 
 @contextmanager
-def connecting(conninfo: str, *, again: bool = False) -> Iterator[None]:
+def connecting(conninfo: str, *, again: bool = False, once: bool = False) -> Iterator[None]:
     """Turn a failure to connect into ``ConnectionLostError``, unless the server said no.
 
     What it says at the first time is the user's mistake, such as a password, and passes through.
+
+    Args:
+        conninfo: Where to.
+        again: There was a connection before.
+        once: Nobody waits for a server that comes or goes.
     """
     try:
         yield
     except psycopg.OperationalError as error:
         reason = _first_line(error)
-        if again or _BROKE.search(str(error)):
+        broke = _BROKE.search(str(error)) is not None
+        if again or (broke and not once):
             raise ConnectionLostError(reason) from error
-        if _ANSWERED.search(_QUOTED.sub("", str(error))):
+        if not broke and _ANSWERED.search(_QUOTED.sub("", str(error))):
             raise
         raise NeverConnectedError(
             f"No Postgres answers at {_place(conninfo)}: {reason}. Is the server running, and is "

@@ -77,7 +77,7 @@ def collections_at(url: str) -> Iterator[list[str]]:
     server = _server(parse_url(url), create=False)
     with server if isinstance(server, OwnServer) else nullcontext():
         conninfo = server.conninfo if isinstance(server, OwnServer) else server
-        with connecting(conninfo):
+        with connecting(conninfo, once=True):
             connection = psycopg.connect(with_timeout(conninfo), autocommit=True)
         with connection:
             rows = connection.execute(TABLES_WITH_SPACE).fetchall()

@@ -423,7 +423,7 @@ def _check_lost(name: str, call: str, use: Callable[[], object]) -> None:
         assert isinstance(caught.value, psycopg.OperationalError)
 
 
-@pytest.mark.parametrize("name", _few(NEVER))
+@pytest.mark.parametrize("name", list(_few(NEVER)))
 def test_every_call_to_a_host_that_was_never_there(
     request: pytest.FixtureRequest, tmp_path: Path, nobody: int, name: str
 ) -> None:
@@ -436,7 +436,7 @@ def test_every_call_to_a_host_that_was_never_there(
             _check_lost(name, call, lambda use=use: use(store, tmp_path))  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("name", _few(OPENERS))
+@pytest.mark.parametrize("name", list(_few(OPENERS)))
 def test_every_call_to_a_host_that_went(
     request: pytest.FixtureRequest, tmp_path: Path, name: str
 ) -> None:
