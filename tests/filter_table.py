@@ -305,5 +305,12 @@ def combined_filters(count: int) -> Iterator[dict[str, Any]]:
     yield {"$or": [{"v": "a"}, {"$and": [{}, {"v": {"$gte": 1}}]}]}
     yield {"v": {"$in": list(OPERANDS)}}
     yield {"v": {"$nin": list(OPERANDS)}}
+    # So many that a host may look them up in a table of its own.
+    many: list[Any] = [*(f"text {n}" for n in range(40)), *range(1_000, 1_040)]
+    many += [datetime(1990, 1, 1) + timedelta(hours=n) for n in range(40)]
+    many += [2.0**70 + n * 2.0**20 for n in range(40)]
+    for taken in (OPERANDS, OPERANDS[::2], OPERANDS[1::2], TEXTS, [0], [-0.0], [True]):
+        yield {"v": {"$in": [*many, *taken]}}
+        yield {"v": {"$nin": [*many, *taken]}}
     for _ in range(count):
         yield one(0)
