@@ -350,6 +350,17 @@ class Embedder:
         return self._model.dimensions
 
     @property
+    def is_matryoshka(self) -> bool:
+        """Whether the model says that the first numbers of a vector may stand for all of it.
+
+        Read in its files, or known of it: it was trained for that (Matryoshka).
+
+        Raises:
+            ModelError: The model cannot be found or read.
+        """
+        return self._model.is_matryoshka
+
+    @property
     def space(self) -> EmbeddingSpace:
         """The identity of this embedder's vectors; takes the weights, but does not load them.
 

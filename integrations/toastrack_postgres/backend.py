@@ -549,6 +549,12 @@ class PostgresBackend(BackendBase):
             )
         return trials(self._seen.usable, k=k, ef_search=self._ef_search)
 
+    async def prefix_trial(self, session: Session, k: int) -> Trial[SearchOptions]:
+        """Return how a search by the first numbers goes by itself."""
+        options = SearchOptions(index="prefix")
+        plan, _ = await self._plan(session, k, options, filtered=False)
+        return Trial(options, str(plan.on), plan.ef_search)
+
     async def sample(self, session: Session, size: int) -> list[tuple[str, NDArray[np.float32]]]:
         """Return the ids and vectors of some rows, the same ones each time."""
         await self._check_found(session)

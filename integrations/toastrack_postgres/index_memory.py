@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from toastrack.stores import warn_at_caller
 
 # Of a row beside its vector: an element with its links, 32 bytes for each of m. Measured with
 # pgvector 0.8.5 from the notice that the graph no longer fits, 384 and 1,024 dimensions, m of 16 and
@@ -68,9 +69,9 @@ class FullMemory:
     def warn(self) -> None:
         """Say so, and what to do."""
         if self.message is not None:
-            warnings.warn(
+            warn_at_caller(
                 f"The index took long to build: {self.message}, and its rows need about "
                 f"{self.needed >> 20} MB. Give the build more of what the server has: "
                 "maintenance_work_mem='1GB'.",
-                stacklevel=2,
+                UserWarning,
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -28,6 +28,7 @@ from toastrack_postgres.codec import VectorType
 from toastrack_postgres.conninfo import check_conninfo
 from toastrack_postgres.embedded import OwnServer
 from toastrack_postgres.index_kinds import IndexChoice, Kind
+from toastrack_postgres.prefix_warning import warn_of_prefix
 from toastrack_postgres.search_plan import SearchOptions
 from toastrack_postgres.session import Session
 
@@ -191,7 +192,8 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
             concurrently: Let others write meanwhile; slower, and neither on a connection that is
                 inside a transaction nor over a pooler such as PgBouncer.
             maintenance_work_mem: Memory for the build, e.g. "1GB"; None leaves the server's, or on an
-                embedded server takes what the rows need, at most a quarter of the machine's. It is put back afterwards, and a warning says when it was too little.
+                embedded server takes what the rows need, at most a quarter of the machine's. It is
+                put back afterwards, and a warning says when it was too little.
                 Parallel builds take it from /dev/shm, which containers often keep at 64 MB.
             rebuild: Build it anew if it is there, with these settings; the old one serves searches
                 until the new one is ready.
@@ -212,6 +214,10 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
                 pooler such as PgBouncer.
             ValueError: ``concurrently`` on a connection that is inside a transaction; or there is
                 no such kind, or no such prefix of these vectors.
+
+        Warns:
+            UserWarning: The rows did not fit the memory; or how much an index of the kind "prefix"
+                finds, of a model that does not say that it was trained for it (Matryoshka).
         """
         build = partial(
             self._backend.build_index,
@@ -224,7 +230,7 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
             rebuild=rebuild,
             on_progress=on_progress,
         )
-        return run_sync(self._flow.build_index(build, filter_fields))
+        return run_sync(_build_index(self, build, kind, filter_fields))
 
     def recall(
         self, k: int = 10, sample: int = 200, queries: Iterable[str] | None = None
@@ -349,6 +355,10 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
                 pooler such as PgBouncer.
             ValueError: ``concurrently`` on a connection that is inside a transaction; or there is
                 no such kind, or no such prefix of these vectors.
+
+        Warns:
+            UserWarning: The rows did not fit the memory; or how much an index of the kind "prefix"
+                finds, of a model that does not say that it was trained for it (Matryoshka).
         """
         build = partial(
             self._backend.build_index,
@@ -361,7 +371,7 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
             rebuild=rebuild,
             on_progress=on_progress,
         )
-        return await self._flow.build_index(build, filter_fields)
+        return await _build_index(self, build, kind, filter_fields)
 
     async def recall(
         self, k: int = 10, sample: int = 200, queries: Iterable[str] | None = None
@@ -376,6 +386,18 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
             ValueError: ``k`` or ``sample`` is less than 1, there is no query, or no row.
         """
         return await _recall(self, k, sample, queries)
+
+
+async def _build_index(
+    store: PostgresStore | AsyncPostgresStore,
+    build: Callable[..., Awaitable[bool]],
+    kind: Kind,
+    filter_fields: Collection[str],
+) -> bool:
+    built = await store._flow.build_index(build, filter_fields)
+    if built and kind == "prefix":
+        await warn_of_prefix(store._flow, store._backend, store.embedder)
+    return built
 
 
 async def _recall(

@@ -140,6 +140,19 @@ class ModelConfig:
         names = read_json(self.folder / "tokenizer_config.json").get("model_input_names")
         return not isinstance(names, list) or "token_type_ids" in names
 
+    @cached_property
+    def is_matryoshka(self) -> bool:
+        """Whether a file says that the first numbers of a vector were trained to do for all of it."""
+        said = self._transformer  # the two names that vLLM reads
+        if said.get("is_matryoshka") is True or said.get("matryoshka_dimensions"):
+            return True
+        # sentence-transformers names the loss that it trained with among the tags of the page.
+        page = self.folder / "README.md"
+        try:
+            return "- loss:Matryoshka" in page.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return False
+
     @property
     def lower_cases(self) -> bool:
         """Whether sentence-transformers puts a lower-caser in front of the tokenizer's own steps."""

@@ -129,6 +129,14 @@ KNOWN = (
     ),
 )
 
+# Whose authors say, on the same pages, that the first numbers of a vector do for all of it.
+_MATRYOSHKA = (
+    r"mixedbread-ai/mxbai-embed-((2d-)?large|xsmall)-v1",
+    r"mixedbread-ai/deepset-mxbai-embed-de-large-v1",
+    r"nomic-ai/(nomic-embed-text-v(1\.5|2-moe)|modernbert-embed-base)",
+    r"Snowflake/snowflake-arctic-embed-(m-v1\.5|(m|l)-v2\.0)",
+)
+
 
 _OWNERS = (
     *("mixedbread-ai", "BAAI", "intfloat", "thenlper", "Alibaba-NLP", "nomic-ai", "Snowflake"),
@@ -151,6 +159,14 @@ def known_model(name: str) -> KnownModel | None:
         if re.fullmatch(entry.names, name, re.IGNORECASE):
             return entry
     return None
+
+
+def is_known_matryoshka(path: str) -> bool:
+    """Tell whether a model was trained for it, by its name on the hub or the folder of a copy."""
+    names = (path, *_hub_names(path))
+    return any(
+        re.fullmatch(pattern, name, re.IGNORECASE) for pattern in _MATRYOSHKA for name in names
+    )
 
 
 def nearest_name(name: str) -> str | None:

@@ -10,7 +10,13 @@ from toastrack.models.config import CONFIG_FILE, PROMPTS_FILE, ModelConfig
 from toastrack.models.engine_choice import EngineName
 from toastrack.models.files import ModelFiles
 from toastrack.models.json_files import read_json
-from toastrack.models.known_models import KnownModel, family, known_copy, known_model
+from toastrack.models.known_models import (
+    KnownModel,
+    family,
+    is_known_matryoshka,
+    known_copy,
+    known_model,
+)
 from toastrack.models.modules import MODULES_FILE
 from toastrack.models.prompts import Prompts, Role, resolve_prompts, saved_prompts
 from toastrack.models.tokenizer import Tokenizer
@@ -101,6 +107,12 @@ class Model:
                 f"dimensions={self._dimensions} is more than the {size} that {self.name!r} makes."
             )
         return self._dimensions
+
+    @property
+    def is_matryoshka(self) -> bool:
+        """Whether the model or its authors say that it was trained to be cut."""
+        names = (self.name, self._original())
+        return any(map(is_known_matryoshka, names)) or self.config.is_matryoshka
 
     @property
     def space(self) -> EmbeddingSpace:

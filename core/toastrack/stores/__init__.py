@@ -14,6 +14,7 @@ from toastrack.stores.backend import (
 )
 from toastrack.stores.base import AsyncBaseStore, BaseStore
 from toastrack.stores.description import Description
+from toastrack.stores.flow import StoreFlow
 from toastrack.stores.formats import format_of, from_recorded, to_recorded
 from toastrack.stores.hashes import text_hash
 from toastrack.stores.id_set import IdSet
@@ -31,7 +32,7 @@ from toastrack.stores.protocol import (
     Store,
     StoredSource,
 )
-from toastrack.stores.recall import Trial, measure_recall
+from toastrack.stores.recall import Trial, compare_with_exact, measure_recall
 from toastrack.stores.recall_table import RecallRow, RecallTable
 from toastrack.stores.runtime import AsyncRuntime, Ended, Runtime, SyncRuntime, run_sync
 from toastrack.stores.settling import Look, another_writer, delete_documents, write_batch
@@ -41,6 +42,7 @@ from toastrack.stores.usable import check_usable
 from toastrack.stores.widening import widened
 from toastrack.utils import arrays
 from toastrack.utils.forks import after_fork, keep_for_ever
+from toastrack.utils.warn import warn_at_caller
 
 __all__ = [
     "LONG_BACKOFF",
@@ -79,6 +81,7 @@ __all__ = [
     "SourcedDocument",
     "Status",
     "Store",
+    "StoreFlow",
     "StoredSource",
     "SyncRuntime",
     "TopK",
@@ -90,6 +93,7 @@ __all__ = [
     "arrays",
     "check_space",
     "check_usable",
+    "compare_with_exact",
     "delete_documents",
     "format_of",
     "from_recorded",
@@ -101,6 +105,7 @@ __all__ = [
     "run_sync",
     "text_hash",
     "to_recorded",
+    "warn_at_caller",
     "widened",
     "without_collection",
     "write_batch",

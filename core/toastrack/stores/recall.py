@@ -11,8 +11,11 @@ from typing import Generic
 from toastrack.records import Match
 from toastrack.stores.backend import S
 from toastrack.stores.flow import O, StoreFlow
-from toastrack.stores.recall_table import RecallRow, RecallTable
+from toastrack.stores.recall_table import AskedWith, RecallRow, RecallTable
 from toastrack.utils import arrays
+
+Asked = tuple[str | None, arrays.FloatVector]
+"""A query, with the id of the row that it is."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ async def measure_recall(
     if isinstance(queries, str):
         raise TypeError("queries= takes several texts, not one.")
     await flow.ready()
-    asked: Sequence[tuple[str | None, arrays.FloatVector]]
+    asked: Sequence[Asked]
     if queries is None:
         asked = await flow.perform(sampled, sample, reads=True)
     else:
@@ -64,17 +67,40 @@ async def measure_recall(
         asked = [(None, vector) for vector in vectors]
     if not asked:
         raise ValueError("There is no query to ask: queries= is empty, or no row has a vector.")
-    ways = [Trial(exact, "exact"), *await flow.perform(trials, k, reads=True)]
+    tried = await flow.perform(trials, k, reads=True)
+    asked_with: AskedWith = "rows" if queries is None else "texts"
+    return await compare_with_exact(
+        flow, asked, k=k, asked_with=asked_with, exact=exact, trials=tried
+    )
+
+
+async def compare_with_exact(
+    flow: StoreFlow[S, O],
+    asked: Sequence[Asked],
+    *,
+    k: int,
+    asked_with: AskedWith,
+    exact: O,
+    trials: Sequence[Trial[O]],
+    seconds: float = math.inf,
+) -> RecallTable:
+    """Ask each query in each way; none but the first if the exact searches take longer than ``seconds``."""
     rows: list[RecallRow] = []
     best: list[list[Match]] = []
-    for position, way in enumerate(ways):
+    began = flow.runtime.monotonic()
+    for position, way in enumerate([Trial(exact, "exact"), *trials]):
         ask = partial(_ask, flow, k=k, exact=not position, options=way.options)
         await ask(*asked[0])  # the first of a kind reads what the others find in memory
-        answers = [await ask(*one) for one in asked]
+        answers = []
+        for one in asked:
+            answers.append(await ask(*one))
+            if not position and flow.runtime.monotonic() - began > seconds:
+                break
         if not position:
             best = [found for found, _ in answers]
+            asked = asked[: len(best)]
         shares = [_share(found, good) for (found, _), good in zip(answers, best, strict=True)]
-        times = sorted(1000 * seconds for _, seconds in answers)
+        times = sorted(1000 * spent for _, spent in answers)
         rows.append(
             RecallRow(
                 way.index,
@@ -85,7 +111,7 @@ async def measure_recall(
                 _percentile(times, 0.95),
             )
         )
-    return RecallTable(k, len(asked), "rows" if queries is None else "texts", tuple(rows))
+    return RecallTable(k, len(asked), asked_with, tuple(rows))
 
 
 async def _ask(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+AskedWith = Literal["rows", "texts"]
+"""Rows of the table, each left out of its own answer; or texts, embedded as queries."""
+
 
 @dataclass(frozen=True)
 class RecallRow:
@@ -51,7 +54,7 @@ class RecallTable:
 
     k: int
     queries: int
-    asked_with: Literal["rows", "texts"]
+    asked_with: AskedWith
     rows: tuple[RecallRow, ...]
 
     def to_dict(self) -> dict[str, Any]:

@@ -27,6 +27,9 @@ from toastrack_postgres.session import Session
 from toastrack_postgres.sql import Statements
 from toastrack_postgres.vector_index import check_wanted
 
+# The model says nothing of what its first numbers are for; test_prefix_warning.py looks at that.
+pytestmark = pytest.mark.filterwarnings("ignore:.*trained to stand for all of a vector")
+
 DIMENSIONS = 32
 ROWS = 3_000
 PREFIX = 12

@@ -19,6 +19,9 @@ from toastrack.stores import RecallTable, open_store
 from toastrack_postgres import AsyncPostgresStore, PostgresStore
 from toastrack_postgres.search_plan import trials
 
+# The model says nothing of what its first numbers are for; test_prefix_warning.py looks at that.
+pytestmark = pytest.mark.filterwarnings("ignore:.*trained to stand for all of a vector")
+
 DIMENSIONS = 32
 
 
