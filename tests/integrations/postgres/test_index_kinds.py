@@ -386,6 +386,25 @@ def test_what_a_broken_build_left_is_built_anew(
     assert names(connection, schema)["full"] == before["full"]
 
 
+def test_tables_whose_long_names_begin_alike_have_indexes_of_their_own(
+    connection: Any, schema: str, embedder: Embedder
+) -> None:
+    for table in ("x" * 62 + "1", "x" * 62 + "2", "ж" * 31):
+        store = PostgresStore(connection, table, schema=schema, embedder=embedder)
+        store.upsert(records(20))
+        for kind in KINDS:
+            size = PREFIX if kind == "prefix" else None
+            assert store.build_index(kind=kind, prefix=size, filter_fields=["even"]) is True
+            assert len(store.search(QUERY, index=kind, filter={"even": True})) == 10
+    built = connection.execute(
+        "select tablename, indexname from pg_indexes where schemaname = %s "
+        "and indexdef not like '%% UNIQUE %%' and indexdef not like '%% (document_id)'",
+        [schema],
+    ).fetchall()
+    assert len(built) == 3 * (len(KINDS) + 3)
+    assert all(len(name.encode()) <= 63 for _, name in built)
+
+
 @pytest.mark.parametrize("concurrently", [False, True])
 def test_a_partitioned_table_has_each_kind(
     connection: Any, schema: str, embedder: Embedder, concurrently: bool
