@@ -105,7 +105,8 @@ class _Run:
         self._started = self._runtime.monotonic()
         self._slow_source = False
         self._embedding: WindowPlan | None = None
-        self._writing: deque[tuple[Call, WriteBatch]] = deque()
+        self._writing: deque[tuple[Call | None, WriteBatch]] = deque()
+        """With no call for what only has to be told of."""
 
     async def write(self) -> None:
         limit = await self._runtime.offload(lambda: self._embedder.max_tokens)
@@ -219,15 +220,19 @@ class _Run:
         if not self._brought_up and self._backend.needs_bring_up(batch):
             self._brought_up = True
             await self._queue.wait(self._queue.submit(self._backend.bring_up))
-        call = self._queue.submit(self._backend.write, batch)
+        call = self._queue.submit(self._backend.write, batch) if batch.writes else None
         self._writing.append((call, batch))
-        while self._writing and (len(self._writing) > self._queued or self._writing[0][0].done()):
+        while self._writing and (len(self._writing) > self._queued or self._is_next_done()):
             await self._collect()
+
+    def _is_next_done(self) -> bool:
+        call, _ = self._writing[0]
+        return call is None or call.done()
 
     async def _collect(self) -> None:
         """Wait for the oldest write and tell of it."""
         call, batch = self._writing.popleft()
-        result: WriteResult = await self._queue.wait(call)
+        result: WriteResult = WriteResult(0, 0) if call is None else await self._queue.wait(call)
         self.report.deleted += result.deleted
         for attempt in range(TRIES):
             if not result.missed:

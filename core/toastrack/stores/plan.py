@@ -56,6 +56,11 @@ class WriteBatch:
     documents: list[str] = field(default_factory=list)
     """The documents that are complete once this is written."""
 
+    @property
+    def writes(self) -> bool:
+        """Tell whether the host has anything to do; where all is unchanged it has been compared."""
+        return bool(self.rows or self.metadata_rows or self.replaced)
+
 
 class WriteResult(NamedTuple):
     """What a write did."""
