@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from threading import Thread
@@ -48,6 +48,7 @@ from toastrack_postgres.connections import Connections, Use
 from toastrack_postgres.filters import Where
 from toastrack_postgres.index_kinds import Indexed, Kind, read_indexes
 from toastrack_postgres.index_memory import FullMemory
+from toastrack_postgres.one_trip import OneTripSession
 from toastrack_postgres.progress import reporting
 from toastrack_postgres.reconnecting import Outage
 from toastrack_postgres.search_plan import (
@@ -58,7 +59,7 @@ from toastrack_postgres.search_plan import (
     planned,
     trials,
 )
-from toastrack_postgres.session import Rows, Session, is_inside_transaction
+from toastrack_postgres.session import Asked, Parameters, Rows, Session, is_inside_transaction
 from toastrack_postgres.space_comment import recorded_in, with_recorded
 from toastrack_postgres.sql import Statements
 
@@ -319,6 +320,7 @@ class PostgresBackend(BackendBase):
             schema=schema,
             table=self._table,
             extension_schema=extension_schema,
+            oid=oid,
             embedding_column=number,
         )
         self._oid = oid
@@ -370,8 +372,9 @@ class PostgresBackend(BackendBase):
             if not (self._has_source or self._may_add_source):
                 values["sources"] = [None] * len(ids)  # there is no place for them
             same_rest = self._statements.same_rest(sources=self._has_source)
-            same = await session.execute(same_rest, values)
-            result.update((ids[position], "unchanged") for (position,) in same)
+            answer = await session.execute(same_rest, values)
+            self._compare_found([row[1:] for row in answer if row[0] == -1])
+            result.update((ids[row[0]], "unchanged") for row in answer if row[0] != -1)
         return result
 
     async def write(self, session: Session, batch: WriteBatch) -> WriteResult:
@@ -490,22 +493,14 @@ class PostgresBackend(BackendBase):
         if options.where is not None:
             conditions.append(sql.SQL("({})").format(options.where))
         rows: Rows = []
-        if exact:
-            await self._check_found(session)
-        else:
-            plan, exact = await self._plan(session, k, options, filtered=bool(conditions))
-            if plan.on is None or not plan.candidates:
-                statement = self._statements.search(conditions, exact=False)
-            else:
-                values["toastrack_candidates"] = plan.candidates
-                statement = self._statements.search_again(plan.on, self._storage, conditions)
-            rows = await session.execute(statement, values)
+        if not exact:
+            plan, rows = await self._search_index(session, k, options, conditions, values)
             compared = rows[0][6] if rows and plan.candidates else 0
             # Without an index that answer was exact already.
-            exact = exact and plan.is_short(len(rows), compared, k)
+            exact = self._seen.any and plan.is_short(len(rows), compared, k)
         if exact:
-            values.pop("toastrack_candidates", None)
-            rows = await session.execute(self._statements.search(conditions, exact=True), values)
+            search = self._statements.search(conditions, exact=True)
+            rows = await self._execute_found(session, search, values)
         matches = [
             Match(id, text, float(score), json.loads(metadata or "{}"), document, chunk)
             for id, text, metadata, document, chunk, score, *_ in rows
@@ -515,25 +510,62 @@ class PostgresBackend(BackendBase):
         # A relaxed index scan may swap neighbours; equal scores stand in the order of their ids.
         return sorted(matches, key=lambda match: (-match.score, match.id))
 
-    async def _plan(
-        self, session: Session, k: int, options: SearchOptions, *, filtered: bool
-    ) -> tuple[SearchPlan, bool]:
-        """Tell the server how the search goes; return that, and whether there is any index."""
+    async def _search_index(
+        self,
+        session: Session,
+        k: int,
+        options: SearchOptions,
+        conditions: Sequence[sql.Composable],
+        values: Mapping[str, Any],
+    ) -> tuple[SearchPlan, Rows]:
+        """Ask the index that is best for it, if there is one; return how, and what was found."""
+        if self._seen.mark is None:
+            await self._look_at_indexes(session)
         while True:
-            seen = self._seen
-            plan = planned(
-                seen.usable, k=k, filtered=filtered, options=options, ef_search=self._ef_search
+            plan = self._planned(k, options, filtered=bool(conditions))
+            if options.index != "auto" and plan.on is None:
+                await self._look_at_indexes(session)  # somebody may have built it
+                plan = self._planned(k, options, filtered=bool(conditions))
+                if plan.on is None:
+                    raise no_such_index(self.label, options.index)
+            if plan.on is None or not plan.candidates:
+                statement = self._statements.search(conditions, exact=False)
+                given = values
+            else:
+                statement = self._statements.search_again(plan.on, self._storage, conditions)
+                given = {**values, "toastrack_candidates": plan.candidates}
+            told, rows = await session.execute_checked(
+                Asked(self._statements.search_settings, plan.settings),
+                self._compare_found,
+                Asked(statement, given),
             )
-            rows = await session.execute(self._statements.search_settings, plan.settings)
-            self._compare_found(rows)
-            if rows[0][2] == seen.mark:
-                break
-            there = read_indexes(await session.execute(statements.VECTOR_INDEXES, [self._oid]))
-            found = [one.indexed(self._storage, self.dimensions or 0) for one in there if one.valid]
-            self._seen = _Seen(rows[0][2], tuple(filter(None, found)), bool(there))
-        if options.index != "auto" and plan.on is None:
-            raise no_such_index(self.label, options.index)
-        return plan, seen.any
+            if told[0][2] == self._seen.mark:
+                return plan, rows
+            await self._look_at_indexes(session)
+
+    def _planned(self, k: int, options: SearchOptions, *, filtered: bool) -> SearchPlan:
+        return planned(
+            self._seen.usable, k=k, filtered=filtered, options=options, ef_search=self._ef_search
+        )
+
+    async def _look_at_indexes(self, session: Session) -> None:
+        # In this order: what comes between the two is noticed by the next search.
+        told, rows = await session.execute_checked(
+            Asked(self._statements.found_indexes),
+            self._compare_found,
+            Asked(statements.VECTOR_INDEXES, [self._oid]),
+        )
+        there = read_indexes(rows)
+        found = [one.indexed(self._storage, self.dimensions or 0) for one in there if one.valid]
+        self._seen = _Seen(told[0][2], tuple(filter(None, found)), bool(there))
+
+    async def _execute_found(
+        self, session: Session, statement: sql.Composable, parameters: Parameters
+    ) -> Rows:
+        """Execute one statement on the table that was found, or raise ``CollectionChangedError``."""
+        found, asked = Asked(self._statements.found), Asked(statement, parameters)
+        _, rows = await session.execute_checked(found, self._compare_found, asked)
+        return rows
 
     async def recall_trials(self, session: Session, k: int) -> list[Trial[SearchOptions]]:
         """Return the ways to search whose recall is measured.
@@ -541,7 +573,7 @@ class PostgresBackend(BackendBase):
         Raises:
             StoreError: There is no index.
         """
-        await self._plan(session, k, SearchOptions(), filtered=False)  # looks at what is there
+        await self._look_at_indexes(session)
         if not self._seen.usable:
             raise StoreError(
                 f"Table {self.label!r} has no index, so that each search is exact. Build one with "
@@ -557,8 +589,7 @@ class PostgresBackend(BackendBase):
 
     async def sample(self, session: Session, size: int) -> list[tuple[str, NDArray[np.float32]]]:
         """Return the ids and vectors of some rows, the same ones each time."""
-        await self._check_found(session)
-        rows = await session.execute(self._statements.sample(self._storage), [size])
+        rows = await self._execute_found(session, self._statements.sample(self._storage), [size])
         found = [(id, vector_of(bytes(sent), self._storage)) for id, sent in rows]
         return [(id, vector) for id, vector in found if vector.any()]
 
@@ -570,10 +601,9 @@ class PostgresBackend(BackendBase):
 
     async def read(self, session: Session, ids: Sequence[str], vectors: bool) -> list[Row | None]:
         """Return records in the order asked, with their hashes and vectors."""
-        if vectors:
-            await self._check_found(session)
         statement = self._statements.read(self._storage if vectors else None)
-        rows = await session.execute(statement, {"ids": _storable(set(ids))})
+        execute = partial(self._execute_found, session) if vectors else session.execute
+        rows = await execute(statement, {"ids": _storable(set(ids))})
         found = {row[0]: self._row(row) for row in rows}
         return [found.get(id) for id in ids]
 
@@ -581,11 +611,10 @@ class PostgresBackend(BackendBase):
         self, session: Session, after: str | None, filter: Filter, vectors: bool
     ) -> tuple[list[Row], str | None]:
         """Return the next records that match, in the order of their ids."""
-        if vectors:
-            await self._check_found(session)
         passing = Where(parsed(filter))
         limit = _VECTOR_PAGE if vectors else _PAGE
-        rows = await session.execute(
+        execute = partial(self._execute_found, session) if vectors else session.execute
+        rows = await execute(
             self._statements.read_page(self._storage if vectors else None, passing.sql),
             {**passing.values, "toastrack_after": after, "toastrack_limit": limit},
         )
@@ -736,9 +765,10 @@ class PostgresBackend(BackendBase):
     async def in_session(
         self, operation: Callable[[Session], Awaitable[T]], *, reads: bool, retry: Retry
     ) -> T:
-        """Run one operation in one transaction, which is rolled back if it only reads.
+        """Run one operation that writes in one transaction, and one that reads in few round trips.
 
-        Rolling back what only read puts back the settings it changed, also in a savepoint.
+        Inside a transaction of the caller's what only read is rolled back to a savepoint, which puts
+        back the settings it changed.
         """
         use: Use = "read" if reads else "write"
         return await self._reconnecting(lambda: self._transact(operation, use), retry=retry)
@@ -748,6 +778,8 @@ class PostgresBackend(BackendBase):
             async with self._connections.lend(use) as connection:
                 session = Session(self._runtime, connection)
                 try:
+                    if use == "read" and OneTripSession.serves(connection):
+                        return await operation(OneTripSession(self._runtime, connection))
                     transaction = connection.transaction(force_rollback=use == "read")
                     async with self._runtime.enter(transaction):
                         return await operation(session)

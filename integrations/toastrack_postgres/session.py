@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -16,6 +16,14 @@ from toastrack_postgres.codec import register_parameters
 AnyConnection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 Rows = Sequence[tuple[Any, ...]]
 Parameters = Mapping[str, Any] | Sequence[Any]
+Statement = str | sql.Composable
+
+
+class Asked(NamedTuple):
+    """One statement that returns rows, with its parameters."""
+
+    statement: Statement
+    parameters: Parameters = ()
 
 
 class Session:
@@ -37,19 +45,26 @@ class Session:
         """The process of the server that the connection was made to, as it was told then."""
         return self._connection.info.backend_pid
 
-    async def execute(self, statement: str | sql.Composable, parameters: Parameters = ()) -> Rows:
+    async def execute(self, statement: Statement, parameters: Parameters = ()) -> Rows:
         """Execute one statement; one without rows answers with the number it touched."""
         async with self._cursor(row_factory=tuple_row) as cursor:
-            # A plan that was prepared for other values would ignore this search's settings.
-            await self._runtime.call(cursor.execute, statement, parameters, prepare=False)
+            async with self._answered():
+                # A plan that was prepared for other values would ignore this search's settings.
+                await self._runtime.call(cursor.execute, statement, parameters, prepare=False)
             if not cursor.description:
                 return [(cursor.rowcount,)]
             rows: Rows = await self._runtime.call(cursor.fetchall)
             return rows
 
-    async def fetch(
-        self, statement: str | sql.Composable, parameters: Parameters | None = None
-    ) -> Rows:
+    async def execute_checked(
+        self, first: Asked, check: Callable[[Rows], None], second: Asked
+    ) -> tuple[Rows, Rows]:
+        """Execute two statements, of which the second counts once the first's rows are checked."""
+        told = await self.execute(*first)
+        check(told)
+        return told, await self.execute(*second)
+
+    async def fetch(self, statement: Statement, parameters: Parameters | None = None) -> Rows:
         """Execute one statement that returns rows, also inside a pipeline of the caller's.
 
         There nothing is known of its result before that is asked for. Without parameters it is sent
@@ -60,7 +75,7 @@ class Session:
             rows: Rows = await self._runtime.call(cursor.fetchall)
             return rows
 
-    async def run(self, statement: str | sql.Composable) -> None:
+    async def run(self, statement: Statement) -> None:
         """Execute one statement without parameters, as it is written."""
         async with self._cursor() as cursor:
             await self._runtime.call(cursor.execute, statement, prepare=False)
@@ -79,15 +94,25 @@ class Session:
         """Return a block whose failure leaves the surrounding transaction usable."""
         return self._runtime.enter(self._connection.transaction())
 
+    def _answered(self) -> AbstractAsyncContextManager[Any]:
+        """Return a block whose statements have been answered at its end.
+
+        In a pipeline of the caller's they are not before that is synchronized.
+        """
+        in_pipeline = self._connection.pgconn.pipeline_status != psycopg.pq.PipelineStatus.OFF
+        return self._runtime.enter(self._connection.pipeline()) if in_pipeline else nullcontext()
+
     def _cursor(self, **options: Any) -> AbstractAsyncContextManager[Any]:
-        # One of our own: the connection's may be client-side, or return dicts.
-        cursor: Any
-        if isinstance(self._connection, psycopg.AsyncConnection):
-            cursor = psycopg.AsyncCursor(self._connection, **options)
-        else:
-            cursor = psycopg.Cursor(self._connection, **options)
+        cursor = cursor_on(self._connection, **options)
         register_parameters(cursor.adapters)
         return self._runtime.enter(cursor)
+
+
+def cursor_on(connection: AnyConnection, **options: Any) -> Any:
+    """Return a cursor of ours: the connection's own may be client-side, or return dicts."""
+    if isinstance(connection, psycopg.AsyncConnection):
+        return psycopg.AsyncCursor(connection, **options)
+    return psycopg.Cursor(connection, **options)
 
 
 def is_inside_transaction(connection: AnyConnection) -> bool:

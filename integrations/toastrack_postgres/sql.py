@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -197,6 +198,11 @@ def _identifier(*names: str) -> sql.Identifier:
     return sql.Identifier(*(name.replace("%", "%%") for name in names))
 
 
+def _written_out(statement: sql.Composed) -> sql.Composed:
+    """Write out what is sent so often that composing it each time would be seen."""
+    return sql.Composed([sql.SQL(statement.as_string(None))])
+
+
 def _set_source(row: LiteralString) -> sql.Composable:
     """Keep the source of a row that says nothing of it, while it is of the same document."""
     return sql.SQL(
@@ -208,11 +214,17 @@ def _set_source(row: LiteralString) -> sql.Composable:
 class Statements:
     """The statements about one table; names are quoted, values are always parameters.
 
-    ``embedding_column`` is its number in the table, once that is known.
+    ``oid`` is the table's, and ``embedding_column`` the number in it, once they are known.
     """
 
     def __init__(
-        self, *, schema: str, table: str, extension_schema: str, embedding_column: int = 0
+        self,
+        *,
+        schema: str,
+        table: str,
+        extension_schema: str,
+        oid: int = 0,
+        embedding_column: int = 0,
     ) -> None:
         self.table = _identifier(schema, table)
         self._names: dict[str, sql.Composable] = {
@@ -228,17 +240,29 @@ class Statements:
         self._names["found"] = sql.SQL(
             """
             (select to_regclass({name})::oid as oid,
-                    col_description(to_regclass({name}), {column}) as comment
+                    col_description({oid}, {column}) as comment
              where not exists (select from {table} where false))
             """
         ).format(
             table=self.table,
             name=sql.Literal(self.table.as_string(None)),
+            oid=sql.Literal(oid),
             column=sql.Literal(embedding_column),
         )
+        # By a number that stands there, as the server takes longer to plan for one that it must find.
+        self._names["indexes"] = sql.SQL(
+            """
+            array(select i.indexrelid from pg_index i
+                  where i.indrelid = {oid} and i.indisvalid order by i.indexrelid)::text
+            """
+        ).format(oid=sql.Literal(oid))
+        self._unfiltered: dict[bool, sql.Composed] = {}
 
     def _sql(self, statement: LiteralString, /, **names: sql.Composable) -> sql.Composed:
         return sql.SQL(statement).format(**self._names, **names)
+
+    def _once(self, statement: LiteralString, /) -> sql.Composed:
+        return _written_out(self._sql(statement))
 
     @property
     def create_schema(self) -> sql.Composed:
@@ -280,29 +304,32 @@ class Statements:
             text=sql.Literal(text.replace("%", "%%")),
         )
 
-    @property
+    @cached_property
     def found(self) -> sql.Composed:
         """What the name stands for at this moment: (oid, comment on the column embedding)."""
-        return self._sql("select found.oid, found.comment from {found} found")
+        return self._once("select found.oid, found.comment from {found} found")
 
-    @property
+    @cached_property
     def search_settings(self) -> sql.Composed:
-        """What the index reads at least; answers with ``found``, to save a round trip.
+        """What the index reads at least; answers with ``found``, which saves a statement.
 
         And with the indexes that are valid, so that one is noticed that came or went.
 
         https://github.com/pgvector/pgvector#query-options, #iterative-index-scans
         """
-        return self._sql(
+        return self._once(
             """
-            select found.oid, found.comment,
-                   (select string_agg(i.indexrelid::text, ' ' order by i.indexrelid)
-                    from pg_index i where i.indrelid = found.oid and i.indisvalid),
+            select found.oid, found.comment, {indexes},
                    set_config('hnsw.ef_search', %s, true),
                    set_config('hnsw.iterative_scan', %s, true)
             from {found} found
             """
         )
+
+    @cached_property
+    def found_indexes(self) -> sql.Composed:
+        """As ``search_settings``, without settings."""
+        return self._once("select found.oid, found.comment, {indexes} from {found} found")
 
     @property
     def stored_hashes(self) -> sql.Composed:
@@ -321,10 +348,13 @@ class Statements:
         )
 
     def same_rest(self, *, sources: bool) -> sql.Composed:
-        """Positions of those whose document, chunk, metadata and source are stored already."""
+        """Positions of those whose document, chunk, metadata and source are stored already.
+
+        One more, at -1, has ``found``: (-1, oid, comment).
+        """
         return self._sql(
             """
-            select u.position::int - 1
+            select u.position::int - 1, null::oid, null::text
             from unnest(%(ids)b::text[], %(documents)b::text[], %(chunks)b::int[],
                         %(metadata)b::text[], %(sources)b::text[])
                  with ordinality u (id, document_id, chunk, metadata, source, position)
@@ -333,6 +363,7 @@ class Statements:
               and t.chunk is not distinct from u.chunk
               and t.metadata::text is not distinct from u.metadata::jsonb::text
               and {same_source}
+            union all select -1, found.oid, found.comment from {found} found
             """,
             same_source=sql.SQL(
                 "t.source is not distinct from coalesce(u.source, t.source)"
@@ -538,7 +569,9 @@ class Statements:
         An index can only follow the bare distance, so adding zero makes the search exact
         whatever the planner thinks of it.
         """
-        return self._sql(
+        if not conditions and exact in self._unfiltered:
+            return self._unfiltered[exact]
+        search = self._sql(
             """
             select id, coalesce(text, ''), metadata::text, coalesce(document_id, id), chunk,
                    1 - (embedding {distance} %(toastrack_query)b)
@@ -552,6 +585,9 @@ class Statements:
                 else "embedding {distance} %(toastrack_query)b"
             ),
         )
+        if not conditions:
+            search = self._unfiltered[exact] = _written_out(search)
+        return search
 
     def search_again(
         self, on: Indexed, storage: VectorType, conditions: Sequence[sql.Composable]

@@ -22,8 +22,9 @@ from toastrack.stores import SyncRuntime, run_sync
 from toastrack_postgres import AsyncPostgresStore, PostgresStore
 from toastrack_postgres.codec import VectorType
 from toastrack_postgres.index_kinds import IndexChoice, Indexed, Kind
+from toastrack_postgres.one_trip import OneTripSession
 from toastrack_postgres.search_plan import SearchOptions, planned
-from toastrack_postgres.session import Session
+from toastrack_postgres.session import Asked, Session
 from toastrack_postgres.sql import Statements
 from toastrack_postgres.vector_index import check_wanted
 
@@ -100,21 +101,23 @@ class Watched:
     """Notes the statements that a store sends, so that the server explains them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.sent: list[tuple[Any, Any]] = []
-        execute = Session.execute
+        self.sent: list[Asked] = []
+        for kind in (Session, OneTripSession):  # inside a transaction, and outside
+            monkeypatch.setattr(kind, "execute_checked", self._noting(kind.execute_checked))
 
-        async def noted(session: Session, statement: Any, parameters: Any = ()) -> Any:
-            copied = dict(parameters) if isinstance(parameters, dict) else parameters
-            self.sent.append((statement, copied))
-            return await execute(session, statement, parameters)
+    def _noting(self, execute: Any) -> Any:
+        async def noted(session: Session, first: Asked, check: Any, second: Asked) -> Any:
+            self.sent.append(second)
+            return await execute(session, first, check, second)
 
-        monkeypatch.setattr(Session, "execute", noted)
+        return noted
 
     def plan(self, connection: Any) -> str:
-        """What Postgres does for the first statement that looks for rows."""
+        """What Postgres does for the last statement that looks for rows."""
         statement, parameters = next(
-            one for one in self.sent if isinstance(one[1], dict) and "toastrack_k" in one[1]
+            one for one in reversed(self.sent) if "toastrack_k" in one.parameters
         )
+        assert isinstance(statement, sql.Composable)
         session = Session(SyncRuntime(), connection)
         rows = run_sync(session.execute(sql.SQL("explain ") + statement, parameters))
         return "\n".join(row[0] for row in rows)
@@ -262,16 +265,16 @@ def told(store: PostgresStore, k: int = 10, **options: Any) -> int:
     """The ef_search that a search without a filter sets."""
     seen: list[int] = []
     settings = store._backend._statements.search_settings
-    execute = Session.execute
+    execute = OneTripSession.execute_checked
 
-    async def noted(session: Session, statement: Any, parameters: Any = ()) -> Any:
-        rows = await execute(session, statement, parameters)
-        if statement == settings:
+    async def noted(session: OneTripSession, first: Asked, check: Any, second: Asked) -> Any:
+        rows, found = await execute(session, first, check, second)
+        if first.statement == settings:
             seen.append(int(rows[0][3]))
-        return rows
+        return rows, found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Session, "execute", noted)
+        patch.setattr(OneTripSession, "execute_checked", noted)
         store.search(QUERY, k, **options)
     return seen[-1]
 

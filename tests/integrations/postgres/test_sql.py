@@ -30,6 +30,7 @@ def test_names_are_quoted_wherever_they_stand() -> None:
         statements.create_table("halfvec", 3),
         statements.found,
         statements.search_settings,
+        statements.found_indexes,
         statements.stored_hashes,
         statements.upsert(sources=True),
         statements.update_metadata(sources=True),
