@@ -34,6 +34,7 @@ PARTS = {
     "writing": "rows a second into each store, against its own client and other libraries",
     "ingest": "from a file into each store, against other libraries, and how its parts overlap",
     "latency": "how long a query waits: alone, among 64, and behind documents",
+    "round_trips": "what a question to Postgres takes over its bare statement, near and far",
     "memory": "peak memory of an ingest by its number of records",
     "startup": "seconds to import, and from nothing to the first vector",
     "installed": "what a stack weighs on the disk",

