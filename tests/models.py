@@ -188,6 +188,104 @@ def save_tiny_cross_encoder(
     return folder
 
 
+def save_tiny_generative_reranker(
+    folder: Path,
+    *,
+    seed: int = 0,
+    answers: tuple[str, str] = ("1", "0"),
+    template: str | None = None,
+    tied: bool = False,
+    max_tokens: int = 512,
+) -> Path:
+    """Save a two-layer Qwen2 as the family mxbai-rerank-v2 is on the hub, by sentence-transformers."""
+    import torch
+    import transformers
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.cross_encoder.modules import LogitScore
+
+    tokenizer = _qwen_tokenizer(max_tokens)
+    torch.manual_seed(seed)
+    make: Any = transformers.Qwen2Config  # not all of what it takes is annotated
+    config = make(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=max_tokens,
+        tie_word_embeddings=tied,
+        initializer_range=0.6,
+    )
+    model: Any = transformers.Qwen2ForCausalLM(config)
+    raw = folder.with_name(folder.name + "-raw")
+    model.save_pretrained(raw)
+    tokenizer.chat_template = MXBAI_V2_TEMPLATE if template is None else template
+    tokenizer.save_pretrained(raw)
+    kept = {"method": "forward", "method_output_name": "logits"}
+    transformer = Transformer(
+        str(raw),
+        transformer_task="text-generation",
+        modality_config={"text": kept, "message": {**kept, "format": "flat"}},
+        module_output_name="causal_logits",
+        processing_kwargs={"chat_template": {"add_generation_prompt": True}},
+    )
+    yes, no = (tokenizer.convert_tokens_to_ids(answer) for answer in answers)
+    encoder: Any = CrossEncoder(modules=[transformer, LogitScore(yes, no)], device="cpu")
+    encoder.save_pretrained(str(folder))
+    return folder
+
+
+MXBAI_V2_TEMPLATE = """\
+<|im_start|>system
+You are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>
+<|im_start|>user
+query: {{ messages | selectattr("role", "eq", "query") | map(attribute="content") | first }}
+document: {{ messages | selectattr("role", "eq", "document") | map(attribute="content") | first }}
+You are a search relevance expert who evaluates how well documents match search queries. For each \
+query-document pair, carefully analyze the semantic relationship between them, then provide your \
+binary relevance judgment (0 for not relevant, 1 for relevant).
+Relevance:<|im_end|>
+<|im_start|>assistant{{ "\\n" }}"""
+
+
+def _qwen_tokenizer(max_tokens: int) -> Any:
+    """Return a byte-level tokenizer that splits as Qwen2's does, a line break with what stands before."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pieces), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=700,
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    lines = [" ".join(WORDS), "bread.\n", "rye?\n", "rye\n\n", *[MXBAI_V2_TEMPLATE] * 3]
+    tokenizer.train_from_iterator(lines * 2, trainer)
+    make_fast: Any = PreTrainedTokenizerFast  # its constructor has no annotations
+    return make_fast(
+        tokenizer_object=tokenizer,
+        model_max_length=max_tokens,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
 def compiled_cross_encoder(folder: Path, target: Path) -> Path:
     """Write a cross-encoder as OpenVINO reads it, without weights for torch."""
     # Importing OpenVINO to look for it would send its telemetry.

@@ -290,9 +290,9 @@ class Reranker:
             device=self.device,
             precision=self.precision,
         )
-        room = worker.engine.tokenizer.room_for_pairs(limit)
+        room = worker.engine.room_for_pairs(limit)
         if room < _LEAST_ROOM:
-            reason = f"leaves no room for text: the special tokens of a pair take {limit - room}"
+            reason = f"leaves no room for text: what stands around a pair takes {limit - room}"
             if self._max_tokens is None:
                 raise ModelError(
                     f"{self.model!r} says that it reads {limit} tokens, which {reason}. Its files "

@@ -328,7 +328,7 @@ def test_a_model_with_several_labels_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"architectures": ["Qwen2ForCausalLM"]}, "Qwen2ForCausalLM"),
+        ({"architectures": ["Qwen2ForCausalLM"]}, "language model without the files"),
         ({"architectures": ["BertModel"]}, "BertModel"),
         ({"architectures": None}, "no class of model"),
         ({"auto_map": {"AutoModel": "own.Model"}}, "code of its own"),
@@ -348,9 +348,12 @@ def test_what_is_no_reranker_is_refused_with_its_reason(
 @pytest.mark.parametrize(
     ("modules", "said"),
     [
-        (["base.modules.transformer.Transformer", "cross_encoder.modules.LogitScore"], "language"),
+        (
+            ["base.modules.transformer.Transformer", "cross_encoder.modules.LogitScore"],
+            "BertForSequenceClassification, and modules.json a LogitScore",
+        ),
         (["models.Transformer", "models.Pooling"], "makes vectors"),
-        ([], "is one Transformer"),
+        ([], "a reranker is a Transformer"),
     ],
 )
 def test_modules_of_another_kind_of_model_are_refused(

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 from toastrack.batching.scores import Scores
 from toastrack.batching.worker import EngineWorker, leave_to_parent
 from toastrack.engines.base import EmbeddingEngine, Engine, RerankingEngine
+from toastrack.models.config import ModelConfig
 from toastrack.models.engine_choice import EngineKind
 from toastrack.models.engine_choice import EngineName as EngineName
 from toastrack.utils.forks import after_fork
@@ -67,11 +68,14 @@ def shared_reranking_worker(
 
     def load() -> EngineWorker[RerankingEngine]:
         from toastrack.engines.cross_encoder import OpenVinoCrossEncoder, TorchCrossEncoder
+        from toastrack.engines.generative_reranker import TorchGenerativeReranker
 
         if engine == "openvino":
             return EngineWorker(OpenVinoCrossEncoder(folder, precision=how), Scores)
         _spare_threads()
-        return EngineWorker(TorchCrossEncoder(folder, device=where, precision=how), Scores)
+        is_asked = ModelConfig(folder, "reranking").is_generative
+        kind = TorchGenerativeReranker if is_asked else TorchCrossEncoder
+        return EngineWorker(kind(folder, device=where, precision=how), Scores)
 
     return _shared(("reranking", identity, engine, where, how), load)
 

@@ -41,3 +41,7 @@ class RerankingEngine(Engine, Protocol):
     def prepare_pairs(self, query: str, documents: Sequence[str], max_tokens: int) -> list[Tokens]:
         """Tokenise a query with each of the documents, and cut them at ``max_tokens``."""
         ...
+
+    def room_for_pairs(self, max_tokens: int) -> int:
+        """Return how many tokens of query and document fit, beside what stands around them."""
+        ...

@@ -5,7 +5,7 @@ Behind a sigmoid all good documents are 1.0 in half precision, and keep the orde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,40 +22,56 @@ from toastrack.utils import arrays
 _PROBES = ["probe", "a longer probe"]
 
 
-class TorchCrossEncoder:
-    """Holds one ``...ForSequenceClassification`` of transformers and feeds it pairs."""
+class TorchReranker:
+    """Holds one model of transformers with its tokenizer, and feeds it pairs.
+
+    ``load`` is a function of ``toastrack.engines.torch_model``, by its name: torch is not there
+    for everybody who imports this.
+    """
 
     name = "sentence-transformers"
 
-    def __init__(self, folder: Path, *, device: str, precision: str) -> None:
+    def __init__(self, folder: Path, *, device: str, precision: str, load: str) -> None:
         with needs_extra("local", "sentence_transformers"):
             import_module("sentence_transformers")
         import torch
 
-        from toastrack.engines.torch_model import faults, load_classifier
+        from toastrack.engines import torch_model
 
+        load_model: Callable[..., Any] = getattr(torch_model, load)
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
         with quiet_loading():
-            self._model, reads = load_classifier(folder, device=device, dtype=dtype)
-        config = ModelConfig(folder, "reranking")
-        self.tokenizer = Tokenizer.from_folder(folder, lower_case=config.lower_cases)
-        self._pad = {"pad": reads.pad_token_id or 0, "left": reads.padding_side == "left"}
-        self._inputs = set(reads.model_input_names)
+            self.model, self.reads = load_model(folder, device=device, dtype=dtype)
+        self.config = ModelConfig(folder, "reranking")
+        self.tokenizer = Tokenizer.from_folder(folder, lower_case=self.config.lower_cases)
+        self._pad = {"pad": self.reads.pad_token_id or 0, "left": self._pads_left()}
+        self._inputs = set(self.reads.model_input_names)
         self._torch = torch
         self._device = torch.device(device)
         self._folder = folder
-        self._tokens = int(self._model.get_input_embeddings().weight.shape[0])
+        self._tokens = int(self.model.get_input_embeddings().weight.shape[0])
         self.batch_tokens = batch_tokens(device)
         self._label = f"{self.name} on {device} in {precision}"
-        with faults(folder, "no pair can be scored"):
-            probe(self, config)
+        with torch_model.faults(folder, "no pair can be scored"):
+            self.check()
+            probe(self, self.config)
 
     def __str__(self) -> str:
         return self._label
 
+    def check(self) -> None:
+        """Raise ``ModelError`` for what only the loaded files tell; before the first pair."""
+
+    def _pads_left(self) -> bool:
+        return bool(self.reads.padding_side == "left")
+
     def prepare_pairs(self, query: str, documents: Sequence[str], max_tokens: int) -> list[Tokens]:
         """Tokenise a query with each of the documents, and cut them at ``max_tokens``."""
         return self.tokenizer.encode_pairs(query, documents, max_tokens)
+
+    def room_for_pairs(self, max_tokens: int) -> int:
+        """Return how many tokens of query and document fit, beside what stands around them."""
+        return self.tokenizer.room_for_pairs(max_tokens)
 
     def run(self, batch: Sequence[Tokens], *, prompt: str) -> arrays.FloatMatrix:
         """Return one logit a pair: float32 of shape ``(len(batch), 1)``."""
@@ -68,8 +84,23 @@ class TorchCrossEncoder:
             if name in self._inputs
         }
         with torch.inference_mode():
-            logits: arrays.FloatMatrix = self._model(**features).logits.float().cpu().numpy()
+            logits: arrays.FloatMatrix = self.logits(features).float().cpu().numpy()
         return logits
+
+    def logits(self, features: dict[str, Any]) -> Any:
+        """Run the model over a batch: a tensor of shape ``(pairs, 1)``."""
+        raise NotImplementedError
+
+
+class TorchCrossEncoder(TorchReranker):
+    """A ``...ForSequenceClassification``, which ends in one number for a pair."""
+
+    def __init__(self, folder: Path, *, device: str, precision: str) -> None:
+        super().__init__(folder, device=device, precision=precision, load="load_classifier")
+
+    def logits(self, features: dict[str, Any]) -> Any:
+        """Run the model over a batch: a tensor of shape ``(pairs, 1)``."""
+        return self.model(**features).logits
 
 
 class OpenVinoCrossEncoder(CompiledModel):
@@ -85,6 +116,10 @@ class OpenVinoCrossEncoder(CompiledModel):
         """Tokenise a query with each of the documents, and cut them at ``max_tokens``."""
         return self.tokenizer.encode_pairs(query, documents, max_tokens)
 
+    def room_for_pairs(self, max_tokens: int) -> int:
+        """Return how many tokens of query and document fit, beside what stands around them."""
+        return self.tokenizer.room_for_pairs(max_tokens)
+
     def run(self, batch: Sequence[Tokens], *, prompt: str) -> arrays.FloatMatrix:
         """Return one logit a pair: float32 of shape ``(len(batch), 1)``."""
         import numpy as np
@@ -96,9 +131,9 @@ class OpenVinoCrossEncoder(CompiledModel):
         return np.array(logits, dtype=np.float32)
 
 
-def probe(engine: TorchCrossEncoder | OpenVinoCrossEncoder, config: ModelConfig) -> None:
+def probe(engine: TorchReranker | OpenVinoCrossEncoder, config: ModelConfig) -> None:
     """Score two pairs; raise ``ModelError`` if that gives more than one number each."""
-    room = engine.tokenizer.room_for_pairs(0)
+    room = engine.room_for_pairs(0)
     pairs = engine.prepare_pairs("probe", _PROBES, 8 - room)
     highest = max(max(tokens.types, default=0) for tokens in pairs)
     if config.types is not None and highest >= config.types:

@@ -80,10 +80,23 @@ def load_classifier(folder: Path, *, device: str, dtype: Any) -> Any:
 
     Raises ``ModelError`` if its files do not fit together or lack a tensor that scores depend on.
     """
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
+
+    return _load_reranker(folder, AutoModelForSequenceClassification, device=device, dtype=dtype)
+
+
+def load_language_model(folder: Path, *, device: str, dtype: Any) -> Any:
+    """Return the ``...ForCausalLM`` of a folder with its tokenizer; raises the same."""
+    from transformers import AutoModelForCausalLM
+
+    return _load_reranker(folder, AutoModelForCausalLM, device=device, dtype=dtype)
+
+
+def _load_reranker(folder: Path, kind: Any, *, device: str, dtype: Any) -> Any:
+    from transformers import AutoTokenizer
 
     check_sizes(ModelConfig(folder, "reranking"))
-    load: Any = AutoModelForSequenceClassification.from_pretrained  # it carries no annotations
+    load: Any = kind.from_pretrained  # it carries no annotations
     with faults(folder, f"{CONFIG_FILE} and the weights cannot be loaded"):
         model, report = load(
             str(folder), **_HERE, use_safetensors=True, dtype=dtype, output_loading_info=True
@@ -129,9 +142,17 @@ def check_sizes(config: ModelConfig) -> None:
     transformers makes room for all that the configuration asks for before it compares.
     """
     import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+    from transformers import (
+        AutoConfig,
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+    )
 
-    folder, is_classifier = config.folder, config.task == "reranking"
+    folder = config.folder
+    kind: Any = AutoModel
+    if config.task == "reranking":
+        kind = AutoModelForCausalLM if config.is_generative else AutoModelForSequenceClassification
     stored = sum(_numbers(path) for path in weight_files(folder, config.task))
     path = folder / CONFIG_FILE
     _check_values(read_json(path), path)
@@ -140,7 +161,6 @@ def check_sizes(config: ModelConfig) -> None:
     except Exception as error:
         raise _fault(path, "transformers cannot read it", error) from error
     try:
-        kind: Any = AutoModelForSequenceClassification if is_classifier else AutoModel
         with torch.device("meta"):
             model = kind.from_config(described, trust_remote_code=False)
     except Exception as error:

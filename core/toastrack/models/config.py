@@ -12,7 +12,7 @@ from typing import Any
 
 from toastrack.errors import ModelError
 from toastrack.models.json_files import broken, flag, read_json, text, whole
-from toastrack.models.modules import Task, read_modules
+from toastrack.models.modules import Task, is_generative, read_modules
 from toastrack.models.settings import TransformerSettings, read_settings
 from toastrack.utils.forks import after_fork
 
@@ -53,6 +53,11 @@ class ModelConfig:
     def check_modules(self) -> None:
         """Raise ``ModelError`` if ``modules.json`` lists what is not for this task."""
         read_modules(self.folder, self.task)
+
+    @cached_property
+    def is_generative(self) -> bool:
+        """Whether this is a reranker that is a language model, asked for its next token."""
+        return self.task == "reranking" and is_generative(self.folder)
 
     @cached_property
     def _settings(self) -> TransformerSettings:

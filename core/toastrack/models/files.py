@@ -29,7 +29,7 @@ from toastrack.models.openvino_files import (
 from toastrack.models.weights import main_weight_names, weight_files
 
 # Everything the tokenizer and the identity of a model need; no pickles.
-_SMALL = ["*.json", "*.txt", "*.model"]
+_SMALL = ["*.json", "*.txt", "*.model", "*.jinja"]
 _WEIGHTS = ["*.safetensors"]
 _SMALL_FILES = [
     MODULES_FILE,

@@ -15,6 +15,8 @@ MODULES_FILE = "modules.json"
 Task = Literal["embedding", "reranking"]
 """What a model is for: a text becomes a vector, or a query and a document become a score."""
 
+LOGIT_SCORE = "LogitScore"
+
 # Those whose files are one config.json and one model.safetensors, which is what the space is made
 # of. Any other has files of its own, which nobody would compare.
 KNOWN_MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Dropout", "Normalize")
@@ -56,6 +58,11 @@ def read_modules(folder: Path, task: Task = "embedding") -> list[Module]:
     return modules
 
 
+def is_generative(folder: Path) -> bool:
+    """Tell whether a reranker is a language model that is asked, and no classifier of pairs."""
+    return any(module.kind == LOGIT_SCORE for module in read_modules(folder, "reranking"))
+
+
 def _check(modules: list[Module], path: Path) -> None:
     kinds = [module.kind for module in modules]
     unknown = [kind for kind in kinds if kind not in KNOWN_MODULES]
@@ -78,19 +85,18 @@ def _check(modules: list[Module], path: Path) -> None:
 
 def _check_lone(modules: list[Module], path: Path) -> None:
     kinds = [module.kind for module in modules]
-    if "LogitScore" in kinds:
-        raise ModelError(
-            f"{str(path)!r} makes this a language model that is asked for a score, and toastrack runs "
-            "rerankers that end in a classifier with one label. Choose one, such as "
-            "'mixedbread-ai/mxbai-rerank-base-v1'."
-        )
     if "Pooling" in kinds:
         raise ModelError(
             f"{str(path)!r} lists a Pooling: this model makes vectors and scores no pairs. Give it to "
             "Embedder, and a cross-encoder to Reranker."
         )
-    if kinds != ["Transformer"] or modules[0].path not in ("", "."):
-        raise broken(path, f"it lists {kinds} and a cross-encoder is one Transformer")
+    if kinds not in (["Transformer"], ["Transformer", LOGIT_SCORE]):
+        raise broken(
+            path,
+            f"it lists {kinds}, and a reranker is a Transformer, with a {LOGIT_SCORE} or without",
+        )
+    if modules[0].path not in ("", ".") or any(module.path in ("", ".") for module in modules[1:]):
+        raise broken(path, "a module in it is in another folder than sentence-transformers puts it")
 
 
 def check_activation(path: Path) -> None:

@@ -23,6 +23,8 @@ RUN_FILES = (
 
 NOTE_FILE = "toastrack.json"
 
+LANGUAGE_MODEL = "it is a language model that is asked for a score"
+
 
 def run_file(folder: Path) -> Path | None:
     """Return the file to run, with its weights beside it; None if the folder holds none."""
@@ -52,7 +54,11 @@ def why_not(folder: Path, task: Task = "embedding") -> str | None:
     """Say what keeps OpenVINO from running the model in a folder as it is meant; None if nothing."""
     if not (folder / "tokenizer.json").is_file():
         return "tokenizer.json is missing"
-    return None if task == "reranking" else ModelConfig(folder).beyond_pooling(("cls", "mean"))
+    if task == "embedding":
+        return ModelConfig(folder).beyond_pooling(("cls", "mean"))
+    if ModelConfig(folder, task).is_generative:
+        return LANGUAGE_MODEL
+    return None
 
 
 def noted_weights(folder: Path) -> str | None:

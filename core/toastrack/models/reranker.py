@@ -11,6 +11,7 @@ from toastrack.models.config import CONFIG_FILE, PROMPTS_FILE, ModelConfig
 from toastrack.models.engine_choice import EngineName
 from toastrack.models.files import ModelFiles
 from toastrack.models.json_files import broken, read_json, text
+from toastrack.models.modules import LOGIT_SCORE, MODULES_FILE
 
 
 class RerankerModel:
@@ -78,6 +79,21 @@ def check_reranker(config: ModelConfig) -> None:
         )
     made_for = values.get("architectures")
     kinds = [str(name) for name in made_for] if isinstance(made_for, list) else []
+    if any(kind.endswith("ForCausalLM") for kind in kinds):
+        if not config.is_generative:
+            raise ModelError(
+                f"{str(config.folder)!r} is a language model without the files that make it a "
+                f"reranker ({MODULES_FILE} with a {LOGIT_SCORE}), so nothing says what it is asked and "
+                "which of its tokens are the answers. Get a revision that has them."
+            )
+        _check_settings(config.folder, values)
+        return
+    if config.is_generative:
+        what = kinds[0] if kinds else "no class of model"
+        raise broken(
+            path,
+            f"it names {what:.80}, and {MODULES_FILE} a {LOGIT_SCORE}, which asks a ...ForCausalLM",
+        )
     if not any(kind.endswith("ForSequenceClassification") for kind in kinds):
         what = kinds[0] if kinds else "no class of model"
         raise ModelError(

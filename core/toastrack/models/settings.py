@@ -9,7 +9,7 @@ from typing import Any
 
 from toastrack.errors import ModelError
 from toastrack.models.json_files import broken, flag, read_json, whole
-from toastrack.models.modules import Task
+from toastrack.models.modules import Task, is_generative
 
 # In the order in which sentence-transformers looks for them: load_config in
 # https://github.com/huggingface/sentence-transformers, base/modules/transformer.py
@@ -23,6 +23,7 @@ _USUAL: Mapping[Task, tuple[str, str, str]] = {
     "embedding": ("feature-extraction", "last_hidden_state", "token_embeddings"),
     "reranking": ("sequence-classification", "logits", "scores"),
 }
+_USUAL_OF_LANGUAGE_MODELS = ("text-generation", "logits", "causal_logits")
 # What does not change its numbers.
 _HARMLESS: Mapping[str, tuple[object, ...]] = {
     "processing_kwargs": (None, {}),
@@ -54,14 +55,17 @@ class TransformerSettings:
 def read_settings(folder: Path, task: Task = "embedding") -> TransformerSettings:
     """Read the settings; refuse those that would make other vectors than the space names."""
     path, values = _file(folder)
-    transformers_task, output, called = _USUAL[task]
+    is_asked = task == "reranking" and is_generative(folder)
+    transformers_task, output, called = _USUAL_OF_LANGUAGE_MODELS if is_asked else _USUAL[task]
     harmless = {
         **_HARMLESS,
         "transformer_task": (None, transformers_task),
         "module_output_name": (None, called),
     }
     for name, value in values.items():
-        if name in _ARGUMENTS:
+        if name == "processing_kwargs" and is_asked:
+            template_arguments(folder)
+        elif name in _ARGUMENTS:
             _check_arguments(name, value, path)
         elif name in harmless:
             if value not in harmless[name]:
@@ -69,9 +73,35 @@ def read_settings(folder: Path, task: Task = "embedding") -> TransformerSettings
         elif name not in _UNDERSTOOD:
             raise _refusal(path, name, value)
     _check_modality(values.get("modality_config"), output, path)
+    if is_asked and "message" not in (values.get("modality_config") or {}):
+        # Without it sentence-transformers would pass over the template, and never say so.
+        raise _refusal(path, "modality_config", values.get("modality_config"))
     return TransformerSettings(
         whole(values, "max_seq_length", path), flag(values, "do_lower_case", path)
     )
+
+
+def template_arguments(folder: Path) -> dict[str, bool]:
+    """Return what a language model's chat template is rendered with."""
+    path, values = _file(folder)
+    given = values.get("processing_kwargs") or {}
+    arguments = given.get("chat_template", {}) if isinstance(given, dict) else None
+    if (
+        not isinstance(arguments, dict)
+        or not set(given) <= {"chat_template"}
+        or not all(isinstance(value, bool) for value in arguments.values())
+        or not set(arguments) <= {"add_generation_prompt", "restore_suffix"}
+        or arguments.get("restore_suffix") is False
+    ):
+        raise _refusal(path, "processing_kwargs", given)
+    return {name: value for name, value in arguments.items() if name != "restore_suffix"}
+
+
+def takes_parts(folder: Path) -> bool:
+    """Tell whether a language model's chat template takes a text as a list of parts."""
+    modality = _file(folder)[1].get("modality_config")
+    message = modality.get("message") if isinstance(modality, dict) else None
+    return isinstance(message, dict) and message.get("format") == "structured"
 
 
 def _file(folder: Path) -> tuple[Path, dict[str, Any]]:

@@ -31,6 +31,19 @@ class Tokens:
     types: Sequence[int] = ()
 
 
+@dataclass(frozen=True)
+class Frame:
+    """The words around a query and a text, for a model that is asked about both in one text."""
+
+    before: str
+    between: str
+    after: str
+
+    def around(self, query: str, text: str) -> str:
+        """Return the whole of what the model reads."""
+        return f"{self.before}{query}{self.between}{text}{self.after}"
+
+
 _FILE = Path("tokenizer.json")
 
 # Splitters that are kept; with one limit there is one, and rarely one for a token less.
@@ -143,7 +156,7 @@ class Tokenizer:
         The texts are cut, and before that a query over three quarters of the room, so that there is
         something of both. ``uncut`` counts all of both.
         """
-        kept, lost = self._cut_query(query, max_tokens)
+        kept, lost = self._cut_query(query, self.room_for_pairs(max_tokens))
         (alone,) = self._encode(self._uncut, [kept], specials=False)
         fixed = len(alone.ids) + self._pair_specials
         cutting = self._cut_at(max_tokens, "only_second")
@@ -154,13 +167,42 @@ class Tokenizer:
             result.append(Tokens(ids, uncut, encoding.type_ids))
         return result
 
+    def encode_framed(
+        self, frame: Frame, query: str, texts: Sequence[str], max_tokens: int
+    ) -> list[Tokens]:
+        """Turn a query with each of the texts into ids, the frame around them, nothing added.
+
+        Cut as in ``encode_pairs``, and never in the frame: the model answers behind its end.
+        """
+        kept, lost = self._cut_query(query, self.room_in_frame(frame, max_tokens))
+        (end,) = self._encode(self._uncut, [frame.after], specials=False)
+        wholes = [frame.around(kept, text) for text in texts]
+        result = []
+        for encoding in self._encode(self._uncut, wholes, specials=False):
+            ids = encoding.ids
+            uncut = len(ids) + lost
+            if len(ids) > max_tokens:
+                ids = ids[: max_tokens - len(end.ids)] + end.ids
+            result.append(Tokens(ids, uncut))
+        return result
+
     def room_for_pairs(self, max_tokens: int) -> int:
         """Return how many tokens of query and text fit, beside the special ones."""
         return max_tokens - self._pair_specials
 
-    def _cut_query(self, query: str, max_tokens: int) -> tuple[str, int]:
+    def room_in_frame(self, frame: Frame, max_tokens: int) -> int:
+        """Return how many tokens of query and text fit, beside the frame's."""
+        (empty,) = self._encode(self._uncut, [frame.around("", "")], specials=False)
+        return max_tokens - len(empty.ids)
+
+    def token_id(self, token: str) -> int | None:
+        """Return the number of a token; None if there is no such token."""
+        number: int | None = self._uncut.token_to_id(token)
+        return number
+
+    def _cut_query(self, query: str, room: int) -> tuple[str, int]:
         """Return as much of a query as may stand before a text, and how many tokens that leaves out."""
-        most = max(1, self.room_for_pairs(max_tokens) * _QUERY_SHARE[0] // _QUERY_SHARE[1])
+        most = max(1, room * _QUERY_SHARE[0] // _QUERY_SHARE[1])
         with _faults(f"{str(self._source)!r} cannot read a text", reading=True):
             check_unicode(query, "the query")
             encoding = self._uncut.encode(query, add_special_tokens=False)
