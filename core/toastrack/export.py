@@ -1,4 +1,4 @@
-"""Make a folder that the engine "openvino" runs, out of any model that sentence-transformers runs."""
+"""Make a folder that the engine "openvino" runs, out of a model that sentence-transformers runs."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ from toastrack.embedder import Embedder
 from toastrack.engines.openvino import import_openvino
 from toastrack.errors import ModelError
 from toastrack.models.config import PROMPTS_FILE
+from toastrack.models.files import find_task
 from toastrack.models.json_files import read_json
 from toastrack.models.openvino_files import NOTE_FILE, RUN_FILES, why_not, write_note
 from toastrack.models.prompts import saved_prompts
+from toastrack.reranker import Reranker
 
 # Beside the weights: configuration, vocabulary, and what the model's authors ask to be kept.
 _COPIED = ("*.json", "*.txt", "*.model", "*/config.json", "README.md", "LICENSE*", "NOTICE*")
 _LEFT_OUT = ("*.safetensors.index.json", NOTE_FILE, "onnx/*", "openvino/*")
 
-# In float32 both engines agree to 1e-6 or so; a wrong trace is off by 1e-2 and more.
+# In float32 both engines agree to 1e-6 or so; a wrong trace is off by 1e-2 and more. A score is
+# no part of a unit vector: it goes to 10 and over, and its last digits differ sooner.
 _TOLERANCE = 1e-4
+_SCORE_TOLERANCE = 1e-3
+
+_SENTENCE = "Why does rye bread keep fresh for a week, and what feeds a starter? "
 
 
 @dataclass(frozen=True)
@@ -47,11 +53,11 @@ def export(
     force: bool = False,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> Exported:
-    """Write a model as OpenVINO reads it, with its tokenizer, pooling and prompts, and check it.
+    """Write an embedding model or a reranker as OpenVINO reads it, with its small files; check it.
 
     The folder names the weights that it was made of, so its vectors are of the original's space.
     Raises ``ModelError`` if the folder is not empty and ``force`` is not given, or if what comes
-    out does not embed as the original does; the folder is as it was then.
+    out does not embed or score as the original does; the folder is as it was then.
     """
     folder = folder.expanduser().absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not force:
@@ -60,7 +66,9 @@ def export(
         )
     import_openvino()
     on_step("reading the model")
-    original = Embedder(
+    task = find_task(model, revision)
+    kind = Embedder if task == "embedding" else Reranker
+    original = kind(
         model,
         revision=revision,
         engine="sentence-transformers",
@@ -68,8 +76,9 @@ def export(
         precision="float32",
         on_truncate="ignore",
     )
-    source = original._model.files.folder()
-    reason = why_not(source)
+    files = original._model.files
+    source = files.folder()
+    reason = why_not(source, task)
     if reason is not None:
         raise ModelError(f"{model!r} cannot be exported: {reason}.")
     original.load()
@@ -80,35 +89,54 @@ def export(
         on_step("converting it")
         _convert(original, made / RUN_FILES[0])
         _copy_files(source, made)
-        _keep_prompts(original, made)
-        space = original.space
-        write_note(made, weights=space.weights, model=space.model, revision=space.revision)
+        if isinstance(original, Embedder):
+            _keep_prompts(original, made)
+        write_note(made, weights=files.weights(), model=model, revision=files.commit())
         on_step("comparing both")
-        exported = _compare(original, made, folder)
+        if isinstance(original, Embedder):
+            exported = _compare(original, made, folder)
+        else:
+            exported = _compare_scores(original, made, folder)
         shutil.copytree(made, folder, dirs_exist_ok=True)
     return exported
 
 
-def _convert(original: Embedder, path: Path) -> None:
-    """Trace the transformer and save it; pooling is not part of it."""
+def _traced(original: Embedder | Reranker) -> tuple[Any, list[str], str]:
+    """Return the torch module to trace, its inputs' names, and the one of its outputs to keep."""
+    if isinstance(original, Embedder):
+        from toastrack.engines.sentence_transformers import SentenceTransformersEngine
+
+        engine = original._engine()
+        assert isinstance(engine, SentenceTransformersEngine)
+        return engine.transformer, engine.inputs, "last_hidden_state"
+    from toastrack.engines.cross_encoder import TorchReranker
+
+    scoring = original._worker().engine
+    assert isinstance(scoring, TorchReranker)
+    # DeBERTa's tokenizer makes types that the model has no vectors for.
+    names = [
+        name
+        for name in scoring.reads.model_input_names
+        if name != "token_type_ids" or scoring.config.types is not None
+    ]
+    return scoring.model, names, "logits"
+
+
+def _convert(original: Embedder | Reranker, path: Path) -> None:
+    """Trace the model and save it; a pooling is not part of it."""
     import torch
 
-    from toastrack.engines.sentence_transformers import SentenceTransformersEngine
+    traced, names, output = _traced(original)
 
-    engine = original._engine()
-    assert isinstance(engine, SentenceTransformersEngine)
-    transformer, names = engine.transformer, engine.inputs
-
-    class LastLayer(torch.nn.Module):
-        """The transformer with its inputs by position and one output."""
+    class OneOutput(torch.nn.Module):
+        """The model with its inputs by position and one output."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.transformer = transformer
+            self.traced = traced
 
         def forward(self, *inputs: Any) -> Any:
-            named = dict(zip(names, inputs, strict=True))
-            return self.transformer(**named).last_hidden_state
+            return getattr(self.traced(**dict(zip(names, inputs, strict=True))), output)
 
     ids = torch.ones((2, 7), dtype=torch.long)
     mask = torch.ones_like(ids)
@@ -121,13 +149,13 @@ def _convert(original: Embedder, path: Path) -> None:
     with _quiet(), torch.no_grad():
         try:
             model = openvino.convert_model(
-                LastLayer().eval(), example_input=tuple(examples[name] for name in names)
+                OneOutput().eval(), example_input=tuple(examples[name] for name in names)
             )
             for port, name in zip(model.inputs, names, strict=True):
                 port.set_names({name})
                 port.node.set_partial_shape(openvino.PartialShape([-1, -1]))
             model.validate_nodes_and_infer_types()
-            model.outputs[0].set_names({"last_hidden_state"})
+            model.outputs[0].set_names({output})
         except Exception as error:  # of torch, transformers or OpenVINO, and each has its own
             reason = " ".join(str(error).split())
             raise ModelError(f"{original.model!r} cannot be exported: {reason:.300}") from error
@@ -156,8 +184,7 @@ def _compare(original: Embedder, made: Path, folder: Path) -> Exported:
     """Embed texts of many lengths with both; refuse what does not agree."""
     import numpy as np
 
-    sentence = "Why does rye bread keep fresh for a week, and what feeds a starter? "
-    texts = ["", *((sentence * 200)[:size] for size in (3, 40, 400, 13_000))]
+    texts = _texts()
 
     def difference(copy: Embedder) -> float:
         pairs = [
@@ -182,6 +209,26 @@ def _compare(original: Embedder, made: Path, folder: Path) -> Exported:
     default = Embedder(made, engine="openvino", device="cpu", on_truncate="ignore")
     name = default.running_on.rpartition(" ")[2]
     return Exported(folder, in_float32, difference(default), name)
+
+
+def _compare_scores(original: Reranker, made: Path, folder: Path) -> Exported:
+    """Score documents of many lengths with both; refuse what does not agree."""
+    import numpy as np
+
+    query, texts = _SENTENCE, _texts()
+    copy = Reranker(made, engine="openvino", device="cpu", on_truncate="ignore")
+    ours, theirs = original.score(query, texts), copy.score(query, texts)
+    alone = copy.score(query, texts[2:3])  # as a trace may take a batch for the rule
+    difference = max(float(np.abs(ours - theirs).max()), float(np.abs(ours[2:3] - alone).max()))
+    if not difference <= _SCORE_TOLERANCE:
+        raise ModelError(
+            f"{original.model!r} cannot be exported: its scores would be off by {difference:.1g}."
+        )
+    return Exported(folder, difference, difference, copy.running_on.rpartition(" ")[2])
+
+
+def _texts() -> list[str]:
+    return ["", *((_SENTENCE * 200)[:size] for size in (3, 40, 400, 13_000))]
 
 
 @contextmanager

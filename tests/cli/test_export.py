@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models import save_tiny_bert
+from models import save_tiny_bert, save_tiny_cross_encoder, save_tiny_generative_reranker
 
-from toastrack import Embedder
+from toastrack import Embedder, Reranker
 from toastrack.errors import ModelError
 from toastrack.export import export
 
@@ -137,3 +139,76 @@ def test_half_precision_and_shards_are_exported_too(
     made = export(str(folder), tmp_path / "out")
     assert made.in_float32 <= 1e-4
     assert Embedder(tmp_path / "out", device="cpu").space == Embedder(folder).space
+
+
+# -- rerankers ------------------------------------------------------------------------------
+
+QUERY = "why is my rye bread sour"
+DOCUMENTS = ["", "rye", "salt the dough " * 4, "bread keeps fresh", "sour rye bread . " * 30]
+# A process in which importing torch fails, as on a machine without it.
+WITHOUT_TORCH = """
+import json, sys
+sys.modules["torch"] = sys.modules["transformers"] = None
+from toastrack import Reranker
+reranker = Reranker(sys.argv[1], on_truncate="ignore")
+query, *documents = json.loads(sys.argv[2])
+print(json.dumps([reranker.running_on, reranker.score(query, documents).tolist()]))
+"""
+
+
+@pytest.mark.parametrize("kind", ["bert", "deberta"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_reranker_is_exported_and_runs_without_torch(
+    run: Run, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, kind: Any, whole: bool
+) -> None:
+    folder = save_tiny_cross_encoder(
+        tmp_path_factory.mktemp("m") / kind, kind=kind, whole=whole, half=whole
+    )
+    code, out, _ = run("export", folder, tmp_path / "out")
+    assert code == 0
+    assert "largest difference to sentence-transformers: " in out
+    written = files_of(tmp_path / "out")
+    assert {"openvino/openvino_model.xml", "tokenizer.json", "toastrack.json"} <= set(written)
+    assert not [name for name in written if name.endswith(".safetensors")]
+    words = [sys.executable, "-c", WITHOUT_TORCH, tmp_path / "out", json.dumps([QUERY, *DOCUMENTS])]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    running_on, scores = json.loads(done.stdout)
+    assert running_on == "openvino on cpu in float32"
+    original = Reranker(
+        folder, engine="sentence-transformers", device="cpu", on_truncate="ignore"
+    ).score(QUERY, DOCUMENTS)
+    np.testing.assert_allclose(scores, original, atol=1e-3)
+    assert np.argsort(scores).tolist() == np.argsort(original).tolist()
+
+
+def test_a_trace_that_scores_otherwise_is_not_written(
+    cross_encoder_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from toastrack.engines.cross_encoder import OpenVinoCrossEncoder
+
+    score = OpenVinoCrossEncoder.run
+
+    def wrong(engine: OpenVinoCrossEncoder, batch: Any, *, prompt: str) -> Any:
+        return score(engine, batch, prompt=prompt) + np.float32(0.1)
+
+    monkeypatch.setattr(OpenVinoCrossEncoder, "run", wrong)
+    with pytest.raises(ModelError, match=r"its scores would be off by 0\.\d"):
+        export(str(cross_encoder_folder), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_openvino_cannot_score_is_refused(
+    run: Run, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    made = tmp_path_factory.mktemp("m")
+    asked = save_tiny_generative_reranker(made / "v2")
+    classes = save_tiny_cross_encoder(made / "nli", labels=3)
+    for folder, said in (
+        (asked, "language model that is asked for a score"),
+        (classes, "3 labels"),
+    ):
+        code, _, err = run("export", folder, tmp_path / "out")
+        assert code == 2
+        assert said in " ".join(err.split())
+        assert not (tmp_path / "out").exists()

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from forks import Child
-from models import WORDS, compiled_cross_encoder, save_tiny_cross_encoder
+from models import WORDS, exported, save_tiny_cross_encoder
 
 from toastrack import DEFAULT_RERANKER, Embedder, Reranker
 from toastrack.errors import (
@@ -80,7 +80,7 @@ def compiled(
     def folder(kind: str) -> Path:
         if kind not in made:
             target = tmp_path_factory.mktemp("compiled") / kind
-            made[kind] = compiled_cross_encoder(folders(kind), target)
+            made[kind] = exported(folders(kind), target)
         return made[kind]
 
     return folder

@@ -17,8 +17,10 @@ from toastrack.models.digests import (
 )
 from toastrack.models.engine_choice import EngineKind, EngineName, engines_to_try, is_installed
 from toastrack.models.hub import check_reachable, hub_errors
+from toastrack.models.json_files import read_json, read_value
 from toastrack.models.modules import MODULES_FILE, Task, read_modules
 from toastrack.models.openvino_files import (
+    LANGUAGE_MODEL,
     RUN_FILES,
     noted_weights,
     parts,
@@ -58,6 +60,28 @@ def looks_like_path(model: str) -> bool:
         or model.count("/") > 1
         or "\\" in model
     )
+
+
+def find_task(model: str, revision: str | None) -> Task:
+    """Tell by a model's own small files what it is for; a download of these if they are not here.
+
+    Raises ``ModelError`` for an unknown name or no network.
+    """
+    files = ModelFiles(model, revision)
+    modules: Path | None
+    config: Path | None
+    if files.is_local:
+        folder = Path(model).expanduser()
+        modules, config = folder / MODULES_FILE, folder / "config.json"
+    else:
+        modules, config = (files._here_or_fetched(name) for name in (MODULES_FILE, "config.json"))
+    listed = read_value(modules) if modules is not None else None
+    if isinstance(listed, list) and listed:
+        kinds = {str(entry.get("type")).rpartition(".")[2] for entry in listed if entry}
+        return "embedding" if "Pooling" in kinds else "reranking"
+    made_for = read_json(config).get("architectures") if config is not None else None
+    is_classifier = "ForSequenceClassification" in str(made_for)
+    return "reranking" if is_classifier else "embedding"
 
 
 class ModelFiles:
@@ -183,6 +207,19 @@ class ModelFiles:
         folder = self.cached_folder()
         if folder is not None:
             return folder / name if (folder / name).is_file() else None
+        return self._fetch(name)
+
+    def _here_or_fetched(self, name: str) -> Path | None:
+        """The same, whatever else of the model is here and whatever the model is for."""
+        with needs_extra(self.extra, "huggingface_hub"):
+            from huggingface_hub import try_to_load_from_cache
+        with hub_errors(self.model, self.revision):
+            cached = try_to_load_from_cache(self.model, name, revision=self.revision)
+        if cached is None:
+            return self._fetch(name)
+        return Path(cached) if isinstance(cached, str) else None  # known not to exist
+
+    def _fetch(self, name: str) -> Path | None:
         with needs_extra(self.extra, "huggingface_hub"):
             from huggingface_hub import hf_hub_download
             from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -365,7 +402,7 @@ class ModelFiles:
 
     def _refusal(self, model: str, reason: str | None) -> str:
         refusal = f"engine='openvino' cannot run {model!r}: {reason}. Leave engine= out"
-        if self.task == "reranking":
+        if reason == LANGUAGE_MODEL:
             return f"{refusal}."
         return f"{refusal}, or try to make a folder for it: toastrack export {model} DIR."
 
