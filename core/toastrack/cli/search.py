@@ -12,7 +12,10 @@ from toastrack.cli.extras import check_extras
 from toastrack.cli.filters import HELP, JSON_HELP, described, filter_of
 from toastrack.cli.options import Device, Json, Model, choose_embedder
 from toastrack.cli.output import print_matches, working
+from toastrack.reranker import DEFAULT_RERANKER, Reranker
 from toastrack.stores.addresses import DEFAULT_URL, URL_HELP, open_store
+
+_CANDIDATES = 50
 
 
 def search_command(
@@ -42,6 +45,27 @@ def search_command(
             min=-1, max=1, help="Leave out hits that are less similar.", show_default=False
         ),
     ] = None,
+    rerank: Annotated[
+        bool,
+        typer.Option(
+            "--rerank",
+            help=f"Put what was found into the order of a reranker, {DEFAULT_RERANKER}.",
+        ),
+    ] = False,
+    reranker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Hub name or local folder of another reranker; implies --rerank.",
+            show_default=False,
+        ),
+    ] = None,
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="How many hits the reranker reads, at least -k.", show_default="50"
+        ),
+    ] = None,
     model: Model = None,
     device: Device = None,
     as_json: Json = False,
@@ -49,18 +73,47 @@ def search_command(
     """Ask a store a question and show the best hits with their cosine similarity.
 
     The model is the one that the store was built with, and the question gets that model's query
-    prompt.
+    prompt. With --rerank a second model reads the question together with each of the best hits;
+    the score is its own then, and --json gives both.
+
+    toastrack search "which bread stays fresh?" --rerank
+
+    toastrack search "which bread stays fresh?" --reranker ./my-reranker --candidates 100
     """
     wanted = filter_of(filter or [], filter_json)
+    reads = _reranker(rerank, reranker, candidates, device)
     choose = partial(choose_embedder, model=model, device=device, create=False)
     check_extras(url)
     with open_store(url, choose, create=False) as store:
         with working("loading the model"):
             store.embedder.load()
-        matches = store.search(query, k=k, filter=wanted, exact=exact, min_score=min_score)
+            if reads is not None:
+                reads.load()
+        matches = store.search(
+            query,
+            k=k,
+            filter=wanted,
+            exact=exact,
+            min_score=min_score,
+            rerank=reads,
+            candidates=candidates or _CANDIDATES,
+        )
     if as_json:
         typer.echo(json.dumps([match.to_dict() for match in matches], ensure_ascii=False))
     else:
         print_matches(matches)
     if wanted and not matches:
         typer.echo(f"The filter was: {described(wanted)}", err=True)
+
+
+def _reranker(
+    wanted: bool, model: str | None, candidates: int | None, device: str | None
+) -> Reranker | None:
+    """Return the reranker that the options ask for, if they do."""
+    if not wanted and model is None:
+        if candidates is not None:
+            raise typer.BadParameter(
+                "it is how many a reranker reads. Add --rerank.", param_hint="--candidates"
+            )
+        return None
+    return Reranker(DEFAULT_RERANKER if model is None else model, device=device)
