@@ -70,6 +70,21 @@ def test_a_frameworks_application_answers_with_its_sources(
     assert "source:" not in answer
 
 
+@pytest.mark.parametrize(("framework", "packages"), FRAMEWORKS)
+def test_a_frameworks_retriever_over_a_store_of_ours_finds_the_right_passage(
+    framework: str, packages: list[str], minilm_folder: Path
+) -> None:
+    for package in [*packages, "qdrant_client"]:
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    question = "My bread smells like fruit salad and the middle pulls into slimy strings. Why?"
+    printed = run_script(EXAMPLES / f"{framework}_retriever.py", question, minilm_folder)
+    first, *passages, answer = printed.splitlines()
+    assert first == f"Question: {question}"
+    assert len(passages) == 3
+    assert passages[0].partition("  ")[2].startswith("keeping/rope.md")
+    assert answer.startswith("Answer:")
+
+
 def test_the_qdrant_quickstart_answers(tmp_path: Path, minilm_folder: Path) -> None:
     pytest.importorskip("qdrant_client", reason="the extra 'qdrant' is not installed")
     printed = run_script(EXAMPLES / "qdrant_quickstart.py", HF_HUB_CACHE=str(tmp_path / "none"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from langchain_core.callbacks import Callbacks
+from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
 from langchain_core.documents.compressor import BaseDocumentCompressor
 from pydantic import ConfigDict, Field
@@ -12,7 +13,7 @@ from pydantic import ConfigDict, Field
 from toastrack import Reranker
 
 
-class ToastrackReranker(BaseDocumentCompressor):
+class ToastrackReranker(BaseDocumentCompressor, BaseCrossEncoder):
     """Puts the documents that a retriever found into a better order, and keeps the best.
 
         from langchain_core.documents import Document
@@ -23,7 +24,8 @@ class ToastrackReranker(BaseDocumentCompressor):
 
     It goes into LangChain's ``ContextualCompressionRetriever(base_compressor=...)``. Documents are
     copied, with the score in ``metadata["relevance_score"]``: the model's own logit, higher is
-    better. ``reranker=`` is shared by whatever takes it; building one is free.
+    better. ``reranker=`` is shared by whatever takes it; building one is free. It is LangChain's
+    ``BaseCrossEncoder``, too, for what asks for one: ``CrossEncoderReranker(model=...)``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
@@ -56,6 +58,25 @@ class ToastrackReranker(BaseDocumentCompressor):
         """
         texts = [document.page_content for document in documents]
         return _copies(documents, await self.reranker.arank(query, texts, self.top_n))
+
+    def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
+        """Score pairs of a query and a document: one logit each, in the order given.
+
+        Raises:
+            ModelError: The model cannot be found, read or run, or is no reranker.
+            TruncationError: A document is over the limit and ``on_truncate="error"``.
+            ValueError: A query is blank.
+        """
+        of_query: dict[str, list[int]] = {}
+        for position, (query, _) in enumerate(text_pairs):
+            of_query.setdefault(query, []).append(position)
+        scores = [0.0] * len(text_pairs)
+        for query, positions in of_query.items():
+            documents = [text_pairs[position][1] for position in positions]
+            found = self.reranker.score(query, documents).tolist()
+            for position, score in zip(positions, found, strict=True):
+                scores[position] = score
+        return scores
 
 
 def _copies(

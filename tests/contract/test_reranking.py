@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from known_order import Given, fail, number_of
 
 from toastrack import Record, Reranker
 from toastrack.errors import ModelError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from toastrack.stores.protocol import Store
 
 DIMENSIONS = 32
-
-
-class Given(Reranker):
-    """Scores by a function of the text, so that the order is known; remembers what it was given."""
-
-    def __init__(self, score_of: Callable[[str], float]) -> None:
-        super().__init__()
-        self._score_of = score_of
-        self.asked: list[tuple[str, list[str]]] = []
-
-    def score(self, query: str, documents: Iterable[str]) -> NDArray[np.float32]:
-        texts = list(documents)
-        self.asked.append((query, texts))
-        return np.array([self._score_of(text) for text in texts], dtype=np.float32)
-
-    async def ascore(self, query: str, documents: Iterable[str]) -> NDArray[np.float32]:
-        return self.score(query, documents)
-
-
-def number_of(text: str) -> float:
-    return float(text.rpartition(" ")[2])
 
 
 @pytest.fixture
@@ -104,9 +81,6 @@ def test_filter_and_lowest_cosine_hold_and_ties_stay_in_the_order_of_the_search(
 
 
 def test_a_failing_reranker_raises(filled: Store) -> None:
-    def fail(text: str) -> float:
-        raise ModelError("no order")
-
     with pytest.raises(ModelError, match="no order"):
         filled.search("which loaf", rerank=Given(fail))
 

@@ -8,9 +8,12 @@ import pickle
 from pathlib import Path
 
 import pytest
+from known_order import Given, fail, number_of
+from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
 
 from toastrack import Reranker
+from toastrack.errors import ModelError
 from toastrack_langchain import ToastrackReranker
 
 TEXTS = ["salt the dough", "rye bread keeps fresh", "bake it", "sour rye"]
@@ -81,3 +84,39 @@ def test_a_wrong_argument_is_refused(reranker: Reranker) -> None:
         ToastrackReranker(reranker=reranker, top_n=0)
     with pytest.raises(ValueError, match="blank query"):
         ToastrackReranker(reranker=reranker).compress_documents(documents(), " ")
+
+
+def test_the_order_is_the_rerankers_and_an_error_is_no_order() -> None:
+    given = [Document(f"loaf {number}") for number in (2, 9, 5, 9)]
+    found = ToastrackReranker(reranker=Given(number_of), top_n=3).compress_documents(given, QUERY)
+    assert [document.page_content for document in found] == ["loaf 9", "loaf 9", "loaf 5"]
+    assert [document.metadata["relevance_score"] for document in found] == [9.0, 9.0, 5.0]
+    failing = ToastrackReranker(reranker=Given(fail))
+    with pytest.raises(ModelError, match="no order"):
+        failing.compress_documents(given, QUERY)
+    with pytest.raises(ModelError, match="no order"):
+        asyncio.run(failing.acompress_documents(given, QUERY))
+    with pytest.raises(ModelError, match="no order"):
+        failing.score([(QUERY, "loaf 1")])
+
+
+def test_it_is_a_cross_encoder_of_langchain(reranker: Reranker) -> None:
+    encoder = ToastrackReranker(reranker=reranker)
+    assert isinstance(encoder, BaseCrossEncoder)
+    pairs = [(QUERY, TEXTS[0]), ("salt", TEXTS[1]), (QUERY, TEXTS[2]), ("salt", TEXTS[0])]
+    expected = [float(reranker.score(query, [text])[0]) for query, text in pairs]
+    assert encoder.score(pairs) == pytest.approx(expected, abs=1e-4)
+    assert encoder.score([]) == []
+
+
+def test_langchains_own_compressor_takes_it() -> None:
+    compressors = pytest.importorskip(
+        "langchain_classic.retrievers.document_compressors",
+        reason="langchain_classic is not installed",
+    )
+    given = [Document(f"loaf {number}") for number in (2, 9, 5)]
+    theirs = compressors.CrossEncoderReranker(
+        model=ToastrackReranker(reranker=Given(number_of)), top_n=2
+    )
+    found = theirs.compress_documents(given, QUERY)
+    assert [document.page_content for document in found] == ["loaf 9", "loaf 5"]
