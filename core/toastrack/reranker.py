@@ -69,7 +69,7 @@ class Reranker:
 
     Args:
         model: A hub name or a local folder: a cross-encoder with one label, such as the family
-            mxbai-rerank-v1.
+            mxbai-rerank-v1, or one of mxbai-rerank-v2.
         revision: A branch, tag or commit on the hub; None takes what is cached, else the newest.
         engine: What runs the model: "sentence-transformers", or "openvino" on CPUs, for models
             with an OpenVINO or ONNX file. "auto" is the fastest that is installed and can.

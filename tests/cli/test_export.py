@@ -170,7 +170,8 @@ def test_a_reranker_is_exported_and_runs_without_torch(
     written = files_of(tmp_path / "out")
     assert {"openvino/openvino_model.xml", "tokenizer.json", "toastrack.json"} <= set(written)
     assert not [name for name in written if name.endswith(".safetensors")]
-    words = [sys.executable, "-c", WITHOUT_TORCH, tmp_path / "out", json.dumps([QUERY, *DOCUMENTS])]
+    given = json.dumps([QUERY, *DOCUMENTS])
+    words = [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path / "out"), given]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     running_on, scores = json.loads(done.stdout)

@@ -5,7 +5,8 @@ Behind a sigmoid all good documents are 1.0 in half precision, and keep the orde
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,29 +23,25 @@ from toastrack.utils import arrays
 _PROBES = ["probe", "a longer probe"]
 
 
-class TorchReranker:
-    """Holds one model of transformers with its tokenizer, and feeds it pairs.
-
-    ``load`` is a function of ``toastrack.engines.torch_model``, by its name: torch is not there
-    for everybody who imports this.
-    """
+class TorchReranker(ABC):
+    """Holds one model of transformers with its tokenizer, and feeds it pairs."""
 
     name = "sentence-transformers"
 
-    def __init__(self, folder: Path, *, device: str, precision: str, load: str) -> None:
+    def __init__(self, folder: Path, *, device: str, precision: str) -> None:
         with needs_extra("local", "sentence_transformers"):
             import_module("sentence_transformers")
         import torch
 
-        from toastrack.engines import torch_model
+        from toastrack.engines.torch_model import faults
 
-        load_model: Callable[..., Any] = getattr(torch_model, load)
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
         with quiet_loading():
-            self.model, self.reads = load_model(folder, device=device, dtype=dtype)
+            self.model, self.reads = self.load(folder, device=device, dtype=dtype)
         self.config = ModelConfig(folder, "reranking")
         self.tokenizer = Tokenizer.from_folder(folder, lower_case=self.config.lower_cases)
-        self._pad = {"pad": self.reads.pad_token_id or 0, "left": self._pads_left()}
+        self._pad = int(self.reads.pad_token_id or 0)
+        self._left = self._pads_left()
         self._inputs = set(self.reads.model_input_names)
         self._torch = torch
         self._device = torch.device(device)
@@ -52,14 +49,22 @@ class TorchReranker:
         self._tokens = int(self.model.get_input_embeddings().weight.shape[0])
         self.batch_tokens = batch_tokens(device)
         self._label = f"{self.name} on {device} in {precision}"
-        with torch_model.faults(folder, "no pair can be scored"):
+        with faults(folder, "no pair can be scored"):
             self.check()
             probe(self, self.config)
 
     def __str__(self) -> str:
         return self._label
 
-    def check(self) -> None:
+    @abstractmethod
+    def load(self, folder: Path, *, device: str, dtype: Any) -> tuple[Any, Any]:
+        """Return the model of a folder, and its tokenizer of transformers."""
+
+    @abstractmethod
+    def logits(self, features: dict[str, Any]) -> Any:
+        """Run the model over a batch: a tensor of shape ``(pairs, 1)``."""
+
+    def check(self) -> None:  # noqa: B027 - most have nothing to check
         """Raise ``ModelError`` for what only the loaded files tell; before the first pair."""
 
     def _pads_left(self) -> bool:
@@ -76,7 +81,7 @@ class TorchReranker:
     def run(self, batch: Sequence[Tokens], *, prompt: str) -> arrays.FloatMatrix:
         """Return one logit a pair: float32 of shape ``(len(batch), 1)``."""
         torch = self._torch
-        whole = padded(batch, **self._pad)
+        whole = padded(batch, pad=self._pad, left=self._left)
         check_token_ids(int(whole.ids.max()), self._tokens, self._folder)
         features: dict[str, Any] = {
             name: torch.from_numpy(value).to(self._device)
@@ -87,16 +92,16 @@ class TorchReranker:
             logits: arrays.FloatMatrix = self.logits(features).float().cpu().numpy()
         return logits
 
-    def logits(self, features: dict[str, Any]) -> Any:
-        """Run the model over a batch: a tensor of shape ``(pairs, 1)``."""
-        raise NotImplementedError
-
 
 class TorchCrossEncoder(TorchReranker):
     """A ``...ForSequenceClassification``, which ends in one number for a pair."""
 
-    def __init__(self, folder: Path, *, device: str, precision: str) -> None:
-        super().__init__(folder, device=device, precision=precision, load="load_classifier")
+    def load(self, folder: Path, *, device: str, dtype: Any) -> tuple[Any, Any]:
+        """Return the model of a folder, and its tokenizer of transformers."""
+        from toastrack.engines.torch_model import load_classifier
+
+        model, reads = load_classifier(folder, device=device, dtype=dtype)
+        return model, reads
 
     def logits(self, features: dict[str, Any]) -> Any:
         """Run the model over a batch: a tensor of shape ``(pairs, 1)``."""

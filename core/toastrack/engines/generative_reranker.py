@@ -15,8 +15,12 @@ from toastrack.models.tokenizer import Tokens
 class TorchGenerativeReranker(TorchReranker):
     """A ``...ForCausalLM``: by how much "1" is the likelier next token than "0"."""
 
-    def __init__(self, folder: Path, *, device: str, precision: str) -> None:
-        super().__init__(folder, device=device, precision=precision, load="load_language_model")
+    def load(self, folder: Path, *, device: str, dtype: Any) -> tuple[Any, Any]:
+        """Return the model of a folder, and its tokenizer of transformers."""
+        from toastrack.engines.torch_model import load_language_model
+
+        model, reads = load_language_model(folder, device=device, dtype=dtype)
+        return model, reads
 
     def check(self) -> None:
         """Raise ``ModelError`` if the model is asked otherwise, or answers otherwise."""
@@ -52,4 +56,6 @@ class TorchGenerativeReranker(TorchReranker):
         last = self.model(
             **features, position_ids=positions, use_cache=False, logits_to_keep=1
         ).logits[:, -1]
+        # The difference of two numbers in bfloat16 would lose what bfloat16 left of it.
+        last = last.float()
         return (last[:, self._yes] - last[:, self._no])[:, None]
