@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from models import save_tiny_bert, save_tiny_cross_encoder, save_tiny_generative_reranker
 
-from toastrack import Embedder, Reranker
+from toastrack import DEFAULT_MODEL, DEFAULT_RERANKER, Embedder, Reranker
 from toastrack.errors import ModelError
 from toastrack.export import export
+from toastrack.models.files import find_task
 
 pytestmark = [
     pytest.mark.skipif(find_spec(package) is None, reason=f"the extra {extra!r} is not installed")
@@ -213,3 +214,19 @@ def test_what_openvino_cannot_score_is_refused(
         assert code == 2
         assert said in " ".join(err.split())
         assert not (tmp_path / "out").exists()
+
+
+def test_a_models_own_files_say_what_it_is_for(
+    tiny_folder: Path,
+    cross_encoder_folder: Path,
+    hub_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub_cache))
+    assert find_task(DEFAULT_MODEL, None) == find_task(str(tiny_folder), None) == "embedding"
+    for name in (DEFAULT_RERANKER, str(cross_encoder_folder)):
+        assert find_task(name, None) == "reranking"
+    for made_for, task in (("BertForSequenceClassification", "reranking"), ("X", "embedding")):
+        (tmp_path / "config.json").write_text(json.dumps({"architectures": [made_for]}))
+        assert find_task(str(tmp_path), None) == task

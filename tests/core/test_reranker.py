@@ -501,3 +501,26 @@ def test_a_forked_child_scores(bert: Path) -> None:
     expected = reranker.score(QUERY, prose(8))
     forked = Child(lambda: reranker.score(QUERY, prose(8)).tolist()).answer()
     np.testing.assert_allclose(forked, expected, atol=1e-4)
+
+
+# -- the real weights -----------------------------------------------------------------------
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_the_real_models_put_those_that_answer_first(version: str) -> None:
+    """As the examples of their model cards do."""
+    from huggingface_hub import try_to_load_from_cache
+
+    model = f"mixedbread-ai/mxbai-rerank-base-{version}"
+    if not isinstance(try_to_load_from_cache(model, "config.json"), str):
+        pytest.skip(f"{model} is not in the hub's cache on this machine")
+    documents = [
+        "The novel 'Moby-Dick' was written by Herman Melville and first published in 1851.",
+        "'To Kill a Mockingbird' is a novel by Harper Lee published in 1960.",
+        "Jane Austen was an English novelist known for her six major novels.",
+        "Harper Lee, known for her novel 'To Kill a Mockingbird', was born in 1926 in Alabama.",
+        "The 'Harry Potter' series was written by British author J.K. Rowling.",
+    ]
+    ranked = Reranker(model).rank("Who wrote 'To Kill a Mockingbird'?", documents, k=2)
+    assert {position for position, _ in ranked} == {1, 3}
