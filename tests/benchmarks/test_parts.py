@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,18 @@ def test_embedding_has_a_row_for_everyone_and_for_both_limits(tiny_folder: Path)
     assert exact[6] == 6
     for name in ("langchain-huggingface, defaults", "fastembed, defaults", "limit in float32"):
         assert any(cell is not None for cell in rows[name][1:])
+
+
+def test_reranking_compares_speed_and_order(cross_encoder_folder: Path, tmp_path: Path) -> None:
+    for package, extra in (("openvino", "openvino"), ("sentence_transformers", "local")):
+        pytest.importorskip(package, reason=f"the extra {extra!r} is not installed")
+    folder = shutil.copytree(cross_encoder_folder, tmp_path / "tiny")
+    words = ["--reranker", str(folder), "--pairs", "4", "--tokens", "40", "--repeats", "1"]
+    [table] = tables("reranking", *words)
+    rows = {row[0]: row for row in table.rows}
+    assert {row[-1] for row in table.rows} <= {None, ""}
+    assert rows["toastrack, openvino, float32"][4] == pytest.approx(0, abs=1e-3)
+    assert rows["sentence-transformers predict, defaults"][2] == 1
 
 
 def test_latency_asks_every_engine_in_every_way(tiny_folder: Path) -> None:
