@@ -124,7 +124,9 @@ def ingest_command(
     ] = None,
     encoding: Annotated[
         str | None,
-        typer.Option(help="Of text without a byte order mark.", show_default="utf-8"),
+        typer.Option(
+            help="Of text that is not UTF-8 and has no byte order mark.", show_default="utf-8"
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -140,7 +142,7 @@ def ingest_command(
     # What is wrong with the arguments is said before anything is to be installed.
     given = [source for source in sources if source != STANDARD_INPUT]
     find_files(source for source in given if not Path(source).expanduser().exists())
-    check_extras(to)
+    check_extras(to, files=() if skip_bad else (f for s in sources for f in find_files([s])))
     try:
         with open_store(to, choose, create=True, adopt=adopt) as store:
             if index:

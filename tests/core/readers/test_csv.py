@@ -41,6 +41,20 @@ def test_fields_have_the_types_that_were_asked_for() -> None:
     assert empty.metadata == {"year": None, "price": None, "fresh": None}
 
 
+@pytest.mark.parametrize("part", [1, 2, 7, 2**20])
+def test_rows_that_are_utf8_stay_so_whatever_others_are(
+    part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding_module, "_PART", part)
+    options = ReadOptions(encoding="latin-1")
+    (row,) = items("id,text\na,Rye and Brötchen\n", options)
+    (other,) = items("id,text\na,Rye and Brötchen\n".encode("latin-1"), options)
+    (marked,) = items("\ufeffid,text\na,Rye and Brötchen\n", options)
+    assert row == other == marked
+    assert isinstance(row, SourceDocument)
+    assert row.text == "Rye and Brötchen"
+
+
 def test_a_field_may_span_lines_and_be_long() -> None:
     long = "bread\n" * 50_000
     (row,) = items(f'id,text\na,"{long}"\n')

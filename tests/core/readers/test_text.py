@@ -48,6 +48,30 @@ def test_another_encoding_is_read_on_request() -> None:
     assert item.text == "Röggen €"
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "shift_jis", "utf-16-le"])
+def test_a_file_that_is_utf8_stays_so_beside_others(encoding: str) -> None:
+    item = read("Öfen für Brötchen, 240 °C".encode(), encoding)
+    assert isinstance(item, SourceDocument)
+    assert item.text == "Öfen für Brötchen, 240 °C"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("iso-2022-jp", "パン 麦"),
+        ("utf-16-le", "rye"),
+        ("utf-16-le", "Grüße"),
+        ("utf-16-be", "パン 麦"),
+        ("gb18030", "裸麦面包"),
+        ("cp037", "Grüße"),
+    ],
+)
+def test_what_only_looks_like_ascii_is_read_as_was_asked(encoding: str, text: str) -> None:
+    item = read(text.encode(encoding), encoding)
+    assert isinstance(item, SourceDocument)
+    assert item.text == text
+
+
 def test_a_file_that_is_not_utf8_is_named_with_the_byte_and_the_way_out() -> None:
     item = read(b"rye\ncaf\xe9")
     assert item == BadInput(

@@ -71,7 +71,7 @@ class ReadOptions:
     delimiter: str | None = None
     """What stands between the fields of a CSV; None finds it in the header."""
     encoding: str | None = None
-    """Of text without a byte order mark; None is UTF-8."""
+    """Of text that is not UTF-8 and has no byte order mark."""
     say: Callable[[str], None] | None = None
     """Told what was found by itself."""
 

@@ -1,11 +1,13 @@
-"""Bytes to text: UTF-8, what a byte order mark says, or what was asked for."""
+"""Bytes to text: what a byte order mark says, UTF-8, or what was asked for."""
 
 from __future__ import annotations
 
 import codecs
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 from typing import BinaryIO
 
 from toastrack.ingestion.readers.base import MAX_DOCUMENT
@@ -18,6 +20,7 @@ _MARKS = [
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 ]
+_PART = 2**20
 TOO_LONG = f"over {MAX_DOCUMENT // 2**20} MB, which is more than one document may have"
 
 
@@ -30,9 +33,31 @@ def is_encoding(name: str | None) -> bool:
     return True
 
 
-def encoding_of(start: bytes, given: str | None) -> str:
-    """Return the encoding of a file that begins so; a byte order mark wins."""
-    return next((name for mark, name in _MARKS if start.startswith(mark)), given or "utf-8")
+def encoding_of(parts: Iterable[bytes], given: str | None) -> str:
+    """Return the encoding of a file that consists of these parts; no more of them are taken than needed.
+
+    A byte order mark wins, then UTF-8: one folder holds files of both kinds, and what was written in
+    another encoding is hardly ever UTF-8 by accident. ASCII alone is read as ``given``, since ISO-2022
+    and UTF-16 without a mark can look like it.
+    """
+    parts = iter(parts)
+    start = next(parts, b"")
+    marked = _marked(start)
+    if marked or not given:
+        return marked or "utf-8"
+    decoder, is_ascii = codecs.getincrementaldecoder("utf-8")(), True
+    try:
+        for part in chain([start], parts):
+            decoder.decode(part)
+            is_ascii = is_ascii and part.isascii()
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return given
+    return given if is_ascii else "utf-8"
+
+
+def _marked(start: bytes) -> str | None:
+    return next((name for mark, name in _MARKS if start.startswith(mark)), None)
 
 
 def read_all(file: BinaryIO) -> bytes:
@@ -45,7 +70,7 @@ def read_all(file: BinaryIO) -> bytes:
 
 def decode(content: bytes, given: str | None) -> str:
     """Return a file's text; raises ``ValueError`` naming line and byte of what is none."""
-    encoding = encoding_of(content, given)
+    encoding = encoding_of([content], given)
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
@@ -92,8 +117,12 @@ class Lines:
 @contextmanager
 def decoded(file: BinaryIO, given: str | None, *, newline: str = "\n") -> Iterator[Lines]:
     """Open a file as text; ``newline`` as in ``io.TextIOWrapper``."""
+    encoding = given
+    if given and file.seekable():
+        encoding = encoding_of(iter(partial(file.read, _PART), b""), given)
+        file.seek(0)
     buffered = io.BufferedReader(file)  # type: ignore[type-var]
-    encoding = encoding_of(buffered.peek(4)[:4], given)
+    encoding = _marked(buffered.peek(4)[:4]) or encoding or "utf-8"
     text = io.TextIOWrapper(buffered, encoding, errors="surrogateescape", newline=newline)
     try:
         yield Lines(text, encoding.removesuffix("-sig"))
