@@ -333,6 +333,30 @@ def test_a_splitter_is_made_once(embedder: Embedder, monkeypatch: pytest.MonkeyP
     assert len({id(splitter) for splitter in made}) == 1
 
 
+@pytest.mark.parametrize("overlap", [0, 6])
+@pytest.mark.parametrize("under", ["# Rye\n\n## Why\n\n{}", "Rye\n===\n\n{}", "### Rye\n{}"])
+def test_no_chunk_of_markdown_is_a_heading_alone(
+    under: str, overlap: int, embedder: Embedder
+) -> None:
+    words = random.Random(3).choices(WORDS, k=200)
+    for length in range(34, 48):
+        body = " ".join(words[:length]) + "."
+        text = "\n\n".join([under.format(body), under.format(body + " " + body), body])
+        parts = embedder._chunks(text, 48, overlap, markdown=True)
+        assert all(text.startswith(chunk, offset) for offset, chunk in parts)
+        assert max(embedder.count_tokens(chunk) for _, chunk in parts) <= 48
+        headings = {"#", "##", "###", "===", "Rye", "Why"}
+        assert all(set(chunk.split()) - headings for _, chunk in parts)
+        if not overlap:
+            assert letters("".join(chunk for _, chunk in parts)) == letters(text)
+
+
+def test_a_heading_that_leaves_no_room_stands_alone(embedder: Embedder) -> None:
+    heading = "# " + "rye bread " * 12
+    parts = embedder._chunks(f"{heading}\n\n{'salt ' * 40}", 48, markdown=True)
+    assert parts[0] == (0, heading.strip())
+
+
 def test_markdown_is_split_at_its_headings(embedder: Embedder) -> None:
     texts = ["Rye bread is sour. " * (2 + n % 3) for n in range(9)]
     text = "\n\n".join(f"## Bread {n}\n\n{body}" for n, body in enumerate(texts))

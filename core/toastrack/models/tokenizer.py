@@ -47,6 +47,7 @@ class Frame:
 _FILE = Path("tokenizer.json")
 
 # Splitters that are kept; with one limit there is one, and rarely one for a token less.
+_STEP = 16
 _SPLITTERS = 4
 # Texts whose ids are kept from a split: two windows of a store, and some.
 _KEPT = 2_048
@@ -245,6 +246,8 @@ class Tokenizer:
             return [(0, text)]
         while room > overlap:
             chunks = self._splitter(room, overlap, markdown).chunk_indices(text)
+            if markdown:
+                chunks = self._with_headings(text, chunks, room, overlap)
             prompted = [add_prompt(prompt, chunk) for _, chunk in chunks]
             found = [encoding.ids for encoding in self._encode(self._uncut, prompted)]
             longest = max(map(len, found))
@@ -255,6 +258,34 @@ class Tokenizer:
             # Prompt and text can merge into other tokens than both alone: ask for less.
             room -= longest - max_tokens
         raise ValueError(f"max_tokens={max_tokens} is too small to split this text.")
+
+    def _with_headings(
+        self, text: str, chunks: list[tuple[int, str]], room: int, overlap: int
+    ) -> list[tuple[int, str]]:
+        """Put headings that fill a chunk of their own before the chunk that they belong to.
+
+        Alone they say next to nothing, and so are near to any question. What follows them is split
+        anew, to make room.
+        """
+        joined: list[tuple[int, str]] = []
+        for start, chunk in chunks:
+            above, heading = joined[-1] if joined else (0, "")
+            # In steps, as each size takes a splitter of its own.
+            taken = -(-len(self._ids(heading)) // _STEP) * _STEP if _is_heading(heading) else room
+            if 2 * taken > room or room - taken <= overlap:
+                joined.append((start, chunk))
+                continue
+            (offset, first), *others = (
+                [(0, chunk)]
+                if _is_heading(chunk)
+                else self._splitter(room - taken, overlap, markdown=True).chunk_indices(chunk)
+            )
+            joined[-1] = above, text[above : start + offset + len(first)]
+            joined += [(start + offset, part) for offset, part in others]
+        return joined
+
+    def _ids(self, text: str) -> Sequence[int]:
+        return self._encode(self._uncut, [text], specials=False)[0].ids
 
     def _encode(
         self,
@@ -324,6 +355,15 @@ def _faults(what: str, *, reading: bool = False) -> Iterator[None]:
         if type(error).__name__ != "PanicException":
             raise
         raise ModelError(f"{what}: {error}. Get the model anew.") from None
+
+
+def _is_heading(chunk: str) -> bool:
+    """Tell whether there is nothing but headings in a chunk of Markdown."""
+    lines = [line.strip() for line in chunk.splitlines() if line.strip()]
+    return bool(lines) and all(
+        line.startswith("#") or set(following) in ({"="}, {"-"}) or set(line) in ({"="}, {"-"})
+        for line, following in zip(lines, [*lines[1:], ""], strict=True)
+    )
 
 
 def _copy(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
