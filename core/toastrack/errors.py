@@ -69,17 +69,19 @@ class MissingExtraError(ToastrackError, ModuleNotFoundError):
             is the command that installs it.
     """
 
-    def __init__(self, package: str, extra: str) -> None:
+    def __init__(self, package: str, extra: str, hint: str = "") -> None:
         names = package.split(", ")
         is_or_are = "is" if len(names) == 1 else "are"
         super().__init__(
-            f"{', '.join(map(repr, names))} {is_or_are} not installed. Run: {install_command(extra)}",
+            f"{', '.join(map(repr, names))} {is_or_are} not installed. Run: {install_command(extra)}"
+            f"{hint and f' - {hint}'}",
             name=package,
         )
         self.extra = extra
+        self._hint = hint
 
-    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
-        return type(self), (self.name or "", self.extra)
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:
+        return type(self), (self.name or "", self.extra, self._hint)
 
 
 class ModelError(ToastrackError):
@@ -239,9 +241,9 @@ class UnsupportedError(ToastrackError):
     """
 
 
-def unknown_argument(owner: str, name: str) -> str:
-    """Say that a class has no argument of a name, and what stands for it that others call so."""
-    return explain_argument(owner, name)
+def unknown_argument(owner: str, *names: str) -> str:
+    """Say that a class has no arguments of these names, and what stands for each that others call so."""
+    return " ".join(explain_argument(owner, name) for name in names)
 
 
 @contextmanager

@@ -220,7 +220,7 @@ def test_doctor_says_that_nothing_can_embed(run: Run, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("words", ["search x --in", "ingest - --to"])
 def test_all_that_is_missing_is_said_at_once(
-    run: Run, monkeypatch: pytest.MonkeyPatch, words: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: str
 ) -> None:
     lacking = ("psycopg", "openvino", "sentence_transformers", "tokenizers")
     monkeypatch.setattr(extras, "is_installed", lambda package: package not in lacking)
@@ -229,6 +229,16 @@ def test_all_that_is_missing_is_said_at_once(
     (line,) = err.splitlines()
     assert line.startswith("error: 'psycopg', 'openvino', 'tokenizers' are not installed. Run: pip")
     assert "[postgres,openvino]" in line
+    if words.startswith("ingest"):
+        letter = tmp_path / "letter.docx"
+        letter.touch()
+        monkeypatch.setitem(sys.modules, "mammoth", None)
+        ingest = ("ingest", tmp_path, "--to", "postgresql://nowhere/db")
+        _, _, err = run(*ingest)
+        assert "'psycopg', 'openvino', 'tokenizers', 'mammoth' are not installed" in err
+        assert "[postgres,openvino,files]" in err
+        assert err.strip().endswith(f"{letter} needs it. To leave such files out: --skip-bad.")
+        assert "mammoth" not in run(*ingest, "--skip-bad")[2]
     # What is wrong with the words comes first.
     assert "is no condition" in run("search", "x", "--filter", "nothing")[2]
     assert "no/folder" in run("ingest", "no/folder")[2]

@@ -37,6 +37,8 @@ def test_a_missing_extra_says_how_to_install_it() -> None:
     several = str(MissingExtraError("psycopg, openvino", "postgres,openvino"))
     assert several.startswith("'psycopg', 'openvino' are not installed. Run: pip install ")
     assert "[postgres,openvino]" in several
+    hint = str(MissingExtraError("pypdf", "files", "a.pdf needs it."))
+    assert hint == f"'pypdf' is not installed. Run: {install_command('files')} - a.pdf needs it."
 
 
 @pytest.mark.parametrize(

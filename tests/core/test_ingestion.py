@@ -337,14 +337,36 @@ def test_a_missing_extra_is_said_before_anything_is_written(
 ) -> None:
     (tmp_path / "a.md").write_text("# Rye\n")
     (tmp_path / "b.pdf").write_bytes(b"%PDF")
-    monkeypatch.setitem(sys.modules, "pypdf", None)
-    with pytest.raises(MissingExtraError, match=r"'pypdf' is not installed"):
+    (tmp_path / "c.docx").write_bytes(b"PK")
+    (tmp_path / "d.parquet").write_bytes(b"PAR1")
+    for package in ("pypdf", "mammoth", "pyarrow"):
+        monkeypatch.setitem(sys.modules, package, None)
+    said_at_once = r"^'pypdf', 'mammoth', 'pyarrow' are not .*\[files,parquet\].*/b\.pdf needs it"
+    with pytest.raises(MissingExtraError, match=said_at_once) as error:
         ingest(tmp_path, store)
+    assert str(error.value).endswith("skip_bad=True.")
     assert store.count() == 0
     said: list[str] = []
     report = ingest(tmp_path, store, skip_bad=True, on_skip=lambda skip: said.append(str(skip)))
-    assert (report.written, report.skipped) == (1, 1)
+    assert (report.written, report.skipped) == (1, 3)
     assert "b.pdf: 'pypdf' is not installed. Run: pip install" in said[0]
+
+
+def test_progress_is_told_while_one_long_document_is_embedded(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toastrack.stores.plan._FLUSH_SECONDS", -1)
+    seen: list[tuple[int, int, int | None]] = []
+
+    def show(progress: Progress) -> None:
+        seen.append((progress.report.embedded, progress.report.written, progress.bytes_done))
+
+    text = "\n\n".join(f"Bread number {n} is good. " * 12 for n in range(300))
+    report = ingest([Record("long", text)], store, on_progress=show)
+    assert seen[-1][:2] == (report.embedded, report.written) == (report.chunks, report.chunks)
+    embedded = [number for number, written, done in seen if (written, done) == (0, 0)]
+    assert embedded == sorted(embedded)
+    assert 0 < embedded[0] < report.chunks
 
 
 def test_a_delimiter_that_was_found_is_noted(store: PostgresStore, tmp_path: Path) -> None:

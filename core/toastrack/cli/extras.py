@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from toastrack.errors import MissingExtraError
+from toastrack.ingestion.sources import SourceFile, lacking_for
 from toastrack.models.engine_choice import is_installed
+from toastrack.records import Skip
 from toastrack.stores.addresses import needed_for
 
 # What runs a model, with what both engines need beside it.
@@ -11,12 +15,18 @@ _BESIDE = ("huggingface_hub", "tokenizers", "semantic_text_splitter")
 _ENGINES = {"openvino": "openvino", "local": "sentence_transformers"}
 
 
-def check_extras(url: str | None, *, engine: bool = True) -> None:
+def check_extras(
+    url: str | None,
+    *,
+    engine: bool = True,
+    files: Iterable[SourceFile | Skip] = (),
+) -> None:
     """Raise ``MissingExtraError`` for all that a command on a store lacks, with one command for it.
 
     Args:
         url: The store's address; None for a command that needs none.
         engine: The command runs a model.
+        files: What the command reads; not looked at where all of it could be read.
     """
     missing: list[str] = []
     extras: list[str] = []
@@ -28,8 +38,11 @@ def check_extras(url: str | None, *, engine: bool = True) -> None:
         if lacking:
             missing += lacking
             extras.append(extra)
+    needed = lacking_for(files)
+    missing += needed.packages
+    extras += needed.extras
     if missing:
-        raise MissingExtraError(", ".join(missing), ",".join(extras))
+        raise MissingExtraError(", ".join(missing), ",".join(extras), needed.hint)
 
 
 def engine_needed() -> tuple[str, tuple[str, ...]]:

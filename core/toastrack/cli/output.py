@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def progress_bar(label: str) -> Iterator[Callable[[Progress], None]]:
     """Show a bar that the callback moves: bytes of the sources, and what became of them."""
     with _bar("{task.fields[done]}") as bar:
-        task = bar.add_task(label, total=None, done="loading the model")
+        task = bar.add_task(label, total=None, done="reading, loading the model")
 
         def move(progress: Progress) -> None:
             report = progress.report

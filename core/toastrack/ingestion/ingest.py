@@ -13,13 +13,13 @@ from datetime import date, datetime
 from itertools import chain, islice
 from typing import Any, Literal, NamedTuple, cast
 
-from toastrack.errors import RecordError, SourceError
+from toastrack.errors import MissingExtraError, RecordError, SourceError
 from toastrack.ingestion.objects import Row, Table, is_row, is_table, read_objects, rows_of
 from toastrack.ingestion.readers import BadInput, ReadOptions, SourceDocument
 from toastrack.ingestion.readers.base import Place
 from toastrack.ingestion.readers.decoding import is_encoding
 from toastrack.ingestion.readers.template import Template
-from toastrack.ingestion.sources import SourceFile, find_files
+from toastrack.ingestion.sources import SourceFile, find_files, lacking_for
 from toastrack.records import Record, Report, Skip, SkipKind
 from toastrack.stores.checks import checked
 from toastrack.stores.id_set import IdSet
@@ -37,7 +37,7 @@ _SKIPS = 10_000
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an ingest is: what ``on_progress`` is called with after each write.
+    """How far an ingest is: what ``on_progress`` is called with.
 
         def show(progress: Progress) -> None:
             print(progress.report.embedded, "texts embedded so far")
@@ -111,8 +111,8 @@ def ingest(
         column_types: What a field of a CSV is: int, float, bool, str, date or datetime; of the last
             two ISO 8601 is read and stored.
         delimiter: What stands between the fields of a CSV; None finds it in the header.
-        encoding: Of text files without a byte order mark; None is UTF-8.
-        on_progress: Called after each write.
+        encoding: Of text files that are not UTF-8 and have no byte order mark.
+        on_progress: Called after each write, and each second while a long document is embedded.
         on_skip: Called with each input that is left out, and why; the report has them, too.
         on_note: Called with one sentence for what was found by itself, such as a delimiter.
 
@@ -163,8 +163,10 @@ def ingest(
     origins = {source} if not found else {file.source for file in files}
     named = {origin for origin in origins if origin is not None}
     if not skip_bad:
-        for file in files:
-            file.format.check()
+        lacking = lacking_for(files)
+        if lacking.packages:
+            packages, extras = ", ".join(lacking.packages), ",".join(lacking.extras)
+            raise MissingExtraError(packages, extras, lacking.hint)
     sizes = [file.size for file in files if file.size is not None]
     total = sum(sizes) if files and len(sizes) == len(files) else None
     with closing(IdSet()) as ids, closing(IdSet()) as documents:

@@ -7,7 +7,7 @@ import gzip
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,6 +86,32 @@ def find_files(sources: Iterable[str | os.PathLike[str]]) -> list[SourceFile | S
     Lines on standard input.
     """
     return [found for source in sources for found in _found_in(source)]
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """What files need that is not installed."""
+
+    packages: Sequence[str] = ()
+    extras: Sequence[str] = ()
+    hint: str = ""
+    """Which file needs it, and the other way out."""
+
+
+def lacking_for(files: Iterable[SourceFile | Skip]) -> Lacking:
+    """Return what all of these files lack, with the first of them."""
+    packages: dict[str, None] = {}
+    extras: dict[str, None] = {}
+    first = ""
+    missing = {id(format): format.missing() for format in FORMATS.values()}
+    if any(missing.values()):
+        for file in files:
+            if isinstance(file, SourceFile) and file.format.extra and missing[id(file.format)]:
+                packages.update(dict.fromkeys(missing[id(file.format)]))
+                extras[file.format.extra] = None
+                first = first or file.location
+    hint = f"{first} needs it. To leave such files out: skip_bad=True." if first else ""
+    return Lacking(list(packages), list(extras), hint)
 
 
 def _found_in(given: str | os.PathLike[str]) -> list[SourceFile | Skip]:

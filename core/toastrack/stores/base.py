@@ -189,7 +189,8 @@ class BaseStore(_Base[S, O]):
 
         Args:
             documents: Pairs of a document's id and all the records it consists of.
-            on_write: Called after each write with the numbers so far and the documents that are
+            on_write: Called after each write, and each second while a long document is embedded,
+                with the numbers so far and the documents that are
                 now complete.
 
         Raises:
@@ -472,7 +473,8 @@ class AsyncBaseStore(_Base[S, O]):
 
         Args:
             documents: Pairs of a document's id and all the records it consists of.
-            on_write: Called after each write with the numbers so far and the documents that are
+            on_write: Called after each write, and each second while a long document is embedded,
+                with the numbers so far and the documents that are
                 now complete; may be a coroutine function.
 
         Raises:

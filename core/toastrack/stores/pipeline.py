@@ -214,7 +214,10 @@ class _Run:
             return
         batches = plan.batches(self.report, self._runtime.monotonic)
         while batch := await self._saving(self._runtime.offload(next, batches, None)):
-            await self._write(batch)
+            if batch.documents:
+                await self._write(batch)
+            else:
+                await self._tell([])
 
     async def _write(self, batch: WriteBatch) -> None:
         if not self._brought_up and self._backend.needs_bring_up(batch):
@@ -245,9 +248,12 @@ class _Run:
         if result.missed:
             raise another_writer(next(iter(result.missed)), batch.documents)
         self.report.written += result.written
+        await self._tell(batch.documents)
+
+    async def _tell(self, documents: Sequence[str]) -> None:
         self._count()
         if self._on_write is not None:
-            await self._runtime.call(self._on_write, self.report, batch.documents)
+            await self._runtime.call(self._on_write, self.report, documents)
 
     async def _with_vectors(self, batch: WriteBatch, missed: Collection[str]) -> WriteBatch:
         """Embed what was taken for stored already, and another writer changed or deleted."""

@@ -132,7 +132,7 @@ class WindowPlan:
         """Yield what to write as the vectors come; the numbers are added to ``report``.
 
         All of a document's rows come in one write, so that a reader sees its old text or its new
-        one.
+        one. An empty batch says that a long document is still being embedded.
         """
         exact = dict.fromkeys(self.window.exact, 0)
         rows = Counter(exact)
@@ -189,7 +189,7 @@ class WindowPlan:
                 row = self._to_embed[position]
                 settle(row._replace(vector=vector), "changed")
             waited = monotonic() - last_flush > _FLUSH_SECONDS
-            if pending.documents and (waited or len(pending.rows) >= _FLUSH_ROWS):
+            if waited or len(pending.rows) >= _FLUSH_ROWS:
                 yield pending
                 pending, last_flush = WriteBatch(), monotonic()
         if pending.documents:

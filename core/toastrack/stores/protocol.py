@@ -31,7 +31,10 @@ SourcedDocument = tuple[str, Sequence[Record], str | None]
 """A document's id, all the records it consists of, and where it comes from, if that is known."""
 
 OnWrite = Callable[[Report, Sequence[str]], None]
-"""Called after each write with the numbers so far and the documents that are now complete."""
+"""Called after each write, and each second while a long document is embedded.
+
+With the numbers so far and the documents that are now complete.
+"""
 
 AsyncOnWrite = Callable[[Report, Sequence[str]], Awaitable[None] | None]
 """``OnWrite``, which may also be a coroutine function."""

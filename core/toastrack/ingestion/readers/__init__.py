@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from toastrack.errors import MissingExtraError
 from toastrack.ingestion.readers.base import BadInput, Reader, ReadOptions, SourceDocument
 from toastrack.ingestion.readers.csv import read_csv, read_tsv
 from toastrack.ingestion.readers.docx import read_docx
@@ -31,11 +30,9 @@ class Format:
     rows: bool = False
     """It holds many documents that bring their ids, and is not one whose id is its name."""
 
-    def check(self) -> None:
-        """Raise ``MissingExtraError`` if its packages are not installed."""
-        for package in self.packages:
-            if self.extra and find_spec(package) is None:
-                raise MissingExtraError(package, self.extra)
+    def missing(self) -> list[str]:
+        """Return those of its packages that are not installed."""
+        return [package for package in self.packages if find_spec(package) is None]
 
 
 _TEXT = Format(read_text)
