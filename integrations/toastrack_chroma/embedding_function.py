@@ -75,8 +75,8 @@ class ToastrackEmbeddingFunction(EmbeddingFunction[Documents]):
         embedder: Embedder | None = None,
         **others: Never,
     ) -> None:
-        for name in others:
-            raise TypeError(unknown_argument(type(self).__name__, name))
+        if others:
+            raise TypeError(unknown_argument(type(self).__name__, *others))
         settings: dict[str, Any] = {
             "revision": revision,
             "query_prompt": query_prompt,

@@ -50,6 +50,8 @@ class ToastrackEmbeddings(BaseModel, Embeddings):
         protected_namespaces=(),
         populate_by_name=True,
         arbitrary_types_allowed=True,
+        # What was given may be a key that belongs elsewhere.
+        hide_input_in_errors=True,
     )
 
     model_name: str = Field(default=DEFAULT_MODEL, alias="model")
@@ -73,9 +75,9 @@ class ToastrackEmbeddings(BaseModel, Embeddings):
             if "model" in values:
                 raise ValueError("model= and model_name= are one setting. Give one of them.")
             values["model"] = values.pop("model_name")
-        for name in values:
-            if name not in cls.model_fields and name != "model":
-                raise ValueError(unknown_argument(cls.__name__, name))
+        unknown = [name for name in values if name not in cls.model_fields and name != "model"]
+        if unknown:
+            raise ValueError(unknown_argument(cls.__name__, *unknown))
         embedder = values.pop("embedder", None)
         given = {name: values.pop(name) for name in _SETTINGS if name in values}
         if embedder is None:

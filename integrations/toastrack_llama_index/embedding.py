@@ -55,7 +55,8 @@ class ToastrackEmbedding(BaseEmbedding):
     what decides about vectors, so that an ``IngestionPipeline`` computes anew when that changes.
     """
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    # What was given may be a key that belongs elsewhere.
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), hide_input_in_errors=True)
 
     # Frozen: a setting changed later would not reach the embedder.
     model_name: str = Field(default=DEFAULT_MODEL, frozen=True)
@@ -89,9 +90,9 @@ class ToastrackEmbedding(BaseEmbedding):
         given = {name: fields.pop(name) for name in _SETTINGS if name in fields}
         if model_name is not None:
             given["model"] = model_name
-        for name in fields:
-            if name not in type(self).model_fields:
-                raise ValueError(unknown_argument(type(self).__name__, name))
+        unknown = [name for name in fields if name not in type(self).model_fields]
+        if unknown:
+            raise ValueError(unknown_argument(type(self).__name__, *unknown))
         if embedder is None:
             embedder = Embedder(**given)
         elif given:
@@ -206,6 +207,8 @@ class ToastrackNodeParser(MetadataAwareTextSplitter):
     What is measured is what will be embedded: LlamaIndex puts the metadata in front of the text.
     ``ToastrackEmbedding.node_parser`` builds one and says what the arguments mean.
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     embedding: ToastrackEmbedding
     chunk_size: int | None = Field(default=None, gt=0)

@@ -81,6 +81,11 @@ _SECONDS_BETWEEN_TRIES = 0.1
 # https://github.com/pgvector/pgvector/blob/master/CHANGELOG.md: iterative scans came with 0.8
 _MIN_PGVECTOR = (0, 8)
 
+_INSTEAD = (
+    "Or choose another table name. A table of your own that you search in SQL takes a column of vectors "
+    "with register_embedder() (docs/guides/sql.md)."
+)
+
 _PAGE = 10_000
 _VECTOR_PAGE = 1_000
 # Rows in one statement: enough to make it cheap, few enough that the server soon has work.
@@ -306,7 +311,7 @@ class PostgresBackend(BackendBase):
             )
         elif "id" in columns and not unique:
             problems.append("its column id is not unique; make it the primary key")
-        check_usable(f"Table {label!r}", problems, instead="Or choose another table name.")
+        check_usable(f"Table {label!r}", problems, instead=_INSTEAD)
         # A table from before there were sources, or one of somebody's who may call a column so.
         has_source = columns.get("source", ("", ""))[1] == "text"
         may_add_source = False

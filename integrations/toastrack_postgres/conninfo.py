@@ -16,6 +16,7 @@ MALFORMED = (
     "This is not a Postgres URL or conninfo. Write postgresql://user@host:5432/database with the "
     "special characters of a password percent-encoded, and name the table with table=."
 )
+_SQLALCHEMY = re.compile(r"postgres(?:ql)?\+\w+:")
 
 # A server that is not there must not keep people waiting; psycopg's own default is 130 s.
 _CONNECT_SECONDS = 10
@@ -30,7 +31,9 @@ def check_conninfo(conninfo: str) -> None:
     except psycopg.ProgrammingError:
         name = _unknown_parameter(conninfo)
         if name is None:
-            raise StoreError(MALFORMED) from None
+            is_sqlalchemys = _SQLALCHEMY.match(conninfo)
+            hint = " What stands behind + is SQLAlchemy's: leave it out." if is_sqlalchemys else ""
+            raise StoreError(f"{MALFORMED}{hint}") from None
         raise StoreError(
             f"libpq knows no connection parameter {name!r}. They are listed at "
             "https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS"

@@ -406,6 +406,16 @@ def test_an_argument_of_nobody_is_named() -> None:
         build(colour="red")
 
 
+def test_all_arguments_that_are_wrong_are_named_at_once() -> None:
+    build: Any = ToastrackEmbeddingFunction
+    with pytest.raises(TypeError, match="has no argument") as error:
+        build(cache_folder="models", encode_kwargs={"device": "cpu"}, colour="red")
+    said = str(error.value)
+    assert all(
+        f"has no argument '{name}'" in said for name in ("cache_folder", "encode_kwargs", "colour")
+    )
+
+
 def test_a_cut_names_what_splits_here(embedder: Embedder) -> None:
     with pytest.warns(TruncationWarning) as caught:
         ToastrackEmbeddingFunction(embedder=embedder)(["rye " * 100])

@@ -170,6 +170,24 @@ def test_an_argument_of_nobody_is_named() -> None:
         build(colour="red")
 
 
+def test_all_arguments_that_are_wrong_are_named_at_once() -> None:
+    build: Any = ToastrackEmbeddings
+    with pytest.raises(ValueError, match="has no argument") as error:
+        build(cache_folder="models", encode_kwargs={"device": "cpu"}, colour="red")
+    said = str(error.value)
+    assert all(
+        f"has no argument '{name}'" in said for name in ("cache_folder", "encode_kwargs", "colour")
+    )
+
+
+def test_an_error_shows_no_key() -> None:
+    build: Any = ToastrackEmbeddings
+    for wrong in ({"api_key": "sk-secret"}, {"colour": "sk-secret"}):
+        with pytest.raises(ValueError, match="ToastrackEmbeddings") as error:
+            build(**wrong)
+        assert "sk-secret" not in str(error.value)
+
+
 def test_a_cut_names_what_splits_here(embedder: Embedder) -> None:
     with pytest.warns(TruncationWarning) as caught:
         ToastrackEmbeddings(embedder=embedder).embed_documents(["rye " * 100])

@@ -323,6 +323,16 @@ def test_an_argument_of_nobody_is_named() -> None:
         build(colour="red")
 
 
+def test_all_arguments_that_are_wrong_are_named_at_once() -> None:
+    build: Any = ToastrackEmbedding
+    with pytest.raises(ValueError, match="has no argument") as error:
+        build(cache_folder="models", encode_kwargs={"device": "cpu"}, colour="red")
+    said = str(error.value)
+    assert all(
+        f"has no argument '{name}'" in said for name in ("cache_folder", "encode_kwargs", "colour")
+    )
+
+
 def test_a_cut_names_what_splits_here(embedder: Embedder) -> None:
     with pytest.warns(TruncationWarning) as caught:
         ToastrackEmbedding(embedder=embedder).get_text_embedding_batch(["rye " * 100])

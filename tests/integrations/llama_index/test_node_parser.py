@@ -42,6 +42,11 @@ def squeezed(nodes: list[BaseNode]) -> str:
     return "".join("".join(node.get_content().split()) for node in nodes)
 
 
+def test_an_option_of_nobody_is_refused(embedding: ToastrackEmbedding) -> None:
+    with pytest.raises(ValueError, match="chunk_len"):
+        embedding.node_parser(chunk_len=64)
+
+
 def test_nodes_fit_with_their_metadata_and_lose_nothing(
     embedding: ToastrackEmbedding, guide: str
 ) -> None:

@@ -663,6 +663,13 @@ def test_what_may_be_a_piece_of_a_password_is_not_named(embedder: Embedder, conn
     assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
+def test_sqlalchemys_url_is_told_what_to_leave_out(embedder: Embedder) -> None:
+    url = "postgresql+psycopg://ann:s3cret@h/shop"
+    with pytest.raises(StoreError, match=r"behind \+ is SQLAlchemy's: leave it out\.$") as caught:
+        PostgresStore(url, embedder=embedder)
+    assert "s3cret" not in str(caught.value)
+
+
 def test_a_store_shows_its_table_only(embedder: Embedder, connection: Any) -> None:
     for given in (*SECRETS[:2], connection):
         store = PostgresStore(given, embedder=embedder, schema="shop")
