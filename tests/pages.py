@@ -19,7 +19,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 _BLOCK = re.compile(r"^```(?P<language>[^\n]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 _PROGRAM = Path(sys.executable).with_name("toastrack")
 # What the page's reader types before there is a toastrack to run, or beside it.
-_NOT_RUN = ("docker", "git", "python3", "uvicorn")
+_NOT_RUN = ("docker", "export", "git", "python3", "uvicorn")
 
 
 def name_of(page: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -48,7 +49,30 @@ def test_ingest_then_search_with_the_recorded_model(
     words = ("search", "bread", "--in", url, "--filter", "title=None", "--filter", "page>=7")
     code, out, err = run(*words)
     assert (code, out.strip()) == (0, "No hits.")
-    assert err.strip() == 'The filter was: title = "None" and page >= 7'
+    assert err.splitlines() == [
+        'The filter was: title = "None" and page >= 7',
+        "No record has a field 'page'.",
+    ]
+    either = '{"$or": [{"titel": "Rye"}, {"$and": [{"title": "x"}, {"titel": "y"}]}]}'
+    _, out, err = run("search", "bread", "--in", url, "--filter-json", either, "--json")
+    assert json.loads(out) == []
+    assert err.splitlines()[1:] == ["No record has a field 'titel'."]
+    _, out, err = run("search", "bread", "--in", url, "--min-score", "1")
+    assert out.strip() == "No hits."
+    assert re.fullmatch(r"The most similar record has 0\.\d{3}\.", err.strip())
+
+
+def test_a_search_says_that_nothing_is_stored_yet(
+    run: Run, docs: Path, url: str, tiny_folder: Path
+) -> None:
+    (docs / "rows.csv").write_text("id;body\na;Rye.\n")
+    code, _, err = run(
+        "ingest", docs / "rows.csv", "--to", url, "--model", tiny_folder, "--no-index"
+    )
+    assert (code, "there is no field 'text'" in err) == (2, True)
+    code, out, err = run("search", "bread", "--in", url)
+    assert (code, out.strip()) == (0, "No hits.")
+    assert err.startswith("Nothing is stored there yet.")
 
 
 def test_another_folder_is_refused_with_the_flags_that_help(

@@ -158,6 +158,7 @@ def test_what_stands_in_the_wrong_place_gets_a_sentence(sources: Any, says: str)
         ([Record("a", "x"), "a.md"], "paths or records, not both"),
         ([Record("a", "x"), 7], "but input 2 is int"),
         ([["a", "x"]], "but input 1 is list"),
+        ([("a", "x")], "but input 1 is tuple. Its fields need names: psycopg's row_factory="),
     ],
 )
 def test_what_is_no_document_in_a_stream_gets_a_sentence(items: Any, says: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +15,7 @@ from toastrack.cli.options import Device, Json, Model, choose_embedder
 from toastrack.cli.output import print_matches, working
 from toastrack.reranker import DEFAULT_RERANKER, Reranker
 from toastrack.stores.addresses import DEFAULT_URL, URL_HELP, open_store
+from toastrack.stores.protocol import Store
 
 _CANDIDATES = 50
 
@@ -98,12 +100,13 @@ def search_command(
             rerank=reads,
             candidates=candidates or _CANDIDATES,
         )
+        why = [] if matches else list(_why_nothing(store, query, wanted, min_score))
     if as_json:
         typer.echo(json.dumps([match.to_dict() for match in matches], ensure_ascii=False))
     else:
         print_matches(matches)
-    if wanted and not matches:
-        typer.echo(f"The filter was: {described(wanted)}", err=True)
+    for line in why:
+        typer.echo(line, err=True)
 
 
 def _reranker(
@@ -117,3 +120,29 @@ def _reranker(
             )
         return None
     return Reranker(DEFAULT_RERANKER if model is None else model, device=device)
+
+
+def _why_nothing(
+    store: Store, query: str, wanted: Mapping[str, Any], min_score: float | None
+) -> Iterator[str]:
+    """Say what may be the reason that nothing was found."""
+    if not store.count():
+        yield "Nothing is stored there yet. Fill it: toastrack ingest SOURCES --to URL."
+        return
+    if wanted:
+        yield f"The filter was: {described(wanted)}"
+        for field in dict.fromkeys(_fields(wanted)):
+            if not store.count(filter={field: {"$exists": True}}):
+                yield f"No record has a field {field!r}."
+    if min_score is not None:
+        for best in store.search(query, k=1, filter=wanted):
+            yield f"The most similar record has {best.score:.3f}."
+
+
+def _fields(wanted: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in wanted.items():
+        if key in ("$and", "$or"):
+            for part in value:
+                yield from _fields(part)
+        else:
+            yield key

@@ -185,12 +185,16 @@ def _typed(
             return BadInput(
                 location,
                 f"{name} is {row[name]!r:.60}, which is no {kind.__name__}"
-                f"{_EXAMPLES.get(kind, '')}.",
+                f"{_EXAMPLES.get(kind, '.')}",
             )
     return result
 
 
-_EXAMPLES: Mapping[type, str] = {date: " like 2024-12-31", datetime: " like 2024-12-31T23:59:59Z"}
+_AS_TEXT = "Write it so, or take it as text: leave its type out."
+_EXAMPLES: Mapping[type, str] = {
+    date: f" like 2024-12-31. {_AS_TEXT}",
+    datetime: f" like 2024-12-31T23:59:59Z. {_AS_TEXT}",
+}
 
 
 def _value(text: str, kind: type) -> Any:

@@ -9,6 +9,8 @@ from typing import Any
 
 from toastrack.ingestion.readers.base import BadInput, ReadOptions, SourceDocument
 
+_NAME_ID = ", and the id with id_column=, or use id_from='content'"
+
 
 def row_input(
     row: Mapping[str, Any], options: ReadOptions, location: str
@@ -53,9 +55,12 @@ def lacking(names: Collection[str], options: ReadOptions) -> str | None:
             if name not in names:
                 return f"there is no field {name!r} for text=, only {_shown(names)}."
     elif options.text not in names:
+        id_too = options.id_from == "column" and options.id not in names
         return (
-            f"there is no field {options.text!r}, only {_shown(names)}. Name the one that holds the "
-            "text with text_column=, or several with text='{title}: {body}'."
+            f"there is no field {options.text!r}{f' and no {options.id!r}' if id_too else ''}, only "
+            f"{_shown(names)}. Name the one that holds the text with text_column=, or several with "
+            "text='{title}: {body}'"
+            f"{_NAME_ID if id_too else ''}."
         )
     if options.id_from == "column" and options.id not in names:
         return (
