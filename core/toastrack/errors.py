@@ -73,8 +73,8 @@ class MissingExtraError(ToastrackError, ModuleNotFoundError):
         names = package.split(", ")
         is_or_are = "is" if len(names) == 1 else "are"
         super().__init__(
-            f"{', '.join(map(repr, names))} {is_or_are} not installed. Run: {install_command(extra)}"
-            f"{hint and f' - {hint}'}",
+            f"{hint and f'{hint} '}{', '.join(map(repr, names))} {is_or_are} not installed. "
+            f"Run: {install_command(extra)}",
             name=package,
         )
         self.extra = extra

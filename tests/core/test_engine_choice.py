@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from programs import run
 
-from toastrack import Embedder
+from toastrack import DEFAULT_MODEL, Embedder
 from toastrack.models import engine_choice as choice
 from toastrack.models.engine_choice import engines_to_try
 
@@ -94,6 +94,14 @@ def test_a_missing_engine_names_its_extra(openvino_folder: Path, engine: str) ->
     said = without(openvino_folder, "openvino", engine=engine)
     assert said.startswith("MissingExtraError 'openvino' is not installed. Run: pip ")
     assert "[openvino]" in said
+
+
+def test_where_nothing_is_installed_the_engine_without_torch_is_named() -> None:
+    all_of_it = ("huggingface_hub", "openvino", "torch", "sentence_transformers", "tokenizers")
+    model = Path(DEFAULT_MODEL)
+    assert f"[{choice.best_extra()}]" in without(model, *all_of_it)
+    assert choice.best_extra("cuda") == "local"
+    assert "[local]" in without(model, *all_of_it, engine="sentence-transformers")
 
 
 def test_missing_tokenizers_are_of_the_extra_that_is_there(openvino_folder: Path) -> None:

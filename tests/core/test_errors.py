@@ -38,7 +38,7 @@ def test_a_missing_extra_says_how_to_install_it() -> None:
     assert several.startswith("'psycopg', 'openvino' are not installed. Run: pip install ")
     assert "[postgres,openvino]" in several
     hint = str(MissingExtraError("pypdf", "files", "a.pdf needs it."))
-    assert hint == f"'pypdf' is not installed. Run: {install_command('files')} - a.pdf needs it."
+    assert hint == f"a.pdf needs it. 'pypdf' is not installed. Run: {install_command('files')}"
 
 
 @pytest.mark.parametrize(

@@ -341,10 +341,12 @@ def test_a_missing_extra_is_said_before_anything_is_written(
     (tmp_path / "d.parquet").write_bytes(b"PAR1")
     for package in ("pypdf", "mammoth", "pyarrow"):
         monkeypatch.setitem(sys.modules, package, None)
-    said_at_once = r"^'pypdf', 'mammoth', 'pyarrow' are not .*\[files,parquet\].*/b\.pdf needs it"
+    said_at_once = r"'pypdf', 'mammoth', 'pyarrow' are not .*\[files,parquet\]"
     with pytest.raises(MissingExtraError, match=said_at_once) as error:
         ingest(tmp_path, store)
-    assert str(error.value).endswith("skip_bad=True.")
+    assert str(error.value).startswith(
+        f"{tmp_path / 'b.pdf'} needs the extra 'files'; skip_bad=True leaves it out. 'pypdf'"
+    )
     assert store.count() == 0
     said: list[str] = []
     report = ingest(tmp_path, store, skip_bad=True, on_skip=lambda skip: said.append(str(skip)))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from toastrack.errors import MissingExtraError
 from toastrack.ingestion.sources import SourceFile, lacking_for
-from toastrack.models.engine_choice import is_installed
+from toastrack.models.engine_choice import best_extra, is_installed
 from toastrack.records import Skip
 from toastrack.stores.addresses import needed_for
 
@@ -48,21 +48,5 @@ def check_extras(
 def engine_needed() -> tuple[str, tuple[str, ...]]:
     """Return the extra of the engine that is there, else of the one without torch."""
     extra = next((extra for extra, package in _ENGINES.items() if is_installed(package)), None)
-    extra = extra or best_engine()
+    extra = extra or best_extra()
     return extra, (_ENGINES[extra], *_BESIDE)
-
-
-def best_engine() -> str:
-    """Return the extra of an engine for a machine that has none: without torch where that goes."""
-    import platform
-    import sys
-
-    # https://pypi.org/project/openvino/#files
-    machine = platform.machine().lower()
-    is_there = (sys.platform, machine) in (
-        ("linux", "x86_64"),
-        ("linux", "aarch64"),
-        ("darwin", "arm64"),
-        ("win32", "amd64"),
-    )
-    return "openvino" if is_there else "local"

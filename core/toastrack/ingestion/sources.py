@@ -110,7 +110,11 @@ def lacking_for(files: Iterable[SourceFile | Skip]) -> Lacking:
                 packages.update(dict.fromkeys(missing[id(file.format)]))
                 extras[file.format.extra] = None
                 first = first or file.location
-    hint = f"{first} needs it. To leave such files out: skip_bad=True." if first else ""
+    hint = (
+        f"{first} needs the extra {next(iter(extras))!r}; skip_bad=True leaves it out."
+        if first
+        else ""
+    )
     return Lacking(list(packages), list(extras), hint)
 
 

@@ -43,6 +43,21 @@ def is_installed(package: str) -> bool:
         return False
 
 
+def best_extra(device: str | None = None) -> str:
+    """Return the extra of an engine for a machine that has none: without torch where that goes."""
+    import platform
+
+    # https://pypi.org/project/openvino/#files
+    machine = platform.machine().lower()
+    is_there = (sys.platform, machine) in (
+        ("linux", "x86_64"),
+        ("linux", "aarch64"),
+        ("darwin", "arm64"),
+        ("win32", "amd64"),
+    )
+    return "openvino" if is_there and _is_cpu(device) else "local"
+
+
 def _is_cpu(device: str | None) -> bool:
     return device is None or device.partition(":")[0] == "cpu"
 

@@ -15,7 +15,13 @@ from toastrack.models.digests import (
     joint_digest,
     weights_digest,
 )
-from toastrack.models.engine_choice import EngineKind, EngineName, engines_to_try, is_installed
+from toastrack.models.engine_choice import (
+    EngineKind,
+    EngineName,
+    best_extra,
+    engines_to_try,
+    is_installed,
+)
 from toastrack.models.hub import check_reachable, hub_errors
 from toastrack.models.json_files import read_json, read_value
 from toastrack.models.modules import MODULES_FILE, Task, read_modules
@@ -109,8 +115,8 @@ class ModelFiles:
     def extra(self) -> str:
         """The extra that brings what reads these files."""
         engine = self._engine or self._asked[0]
-        if engine == "auto" and is_installed("openvino"):
-            engine = "sentence-transformers" if is_installed("torch") else "openvino"
+        if engine == "auto" and not is_installed("torch"):
+            return "openvino" if is_installed("openvino") else best_extra(self._asked[1])
         return "openvino" if engine == "openvino" else "local"
 
     @property
