@@ -290,6 +290,28 @@ def test_nothing_to_ingest_is_an_error(store: PostgresStore) -> None:
         ingest([], store)
 
 
+@pytest.mark.parametrize("prefix", [None, "p"])
+def test_prune_leaves_what_lies_beside_a_file_that_was_given(
+    store: PostgresStore, tmp_path: Path, prefix: str | None
+) -> None:
+    for name in ("rye", "salt", "gone"):
+        (tmp_path / f"{name}.md").write_text(name)
+    ingest(tmp_path, store, prefix=prefix)
+    (tmp_path / "gone.md").unlink()
+    rye = tmp_path / "rye.md"
+    assert ingest(rye, store, prefix=prefix, prune=True).deleted == 1
+    assert [id.removeprefix("p/") for id in store.document_ids()] == ["rye.md", "salt.md"]
+    source = str(tmp_path)
+    assert ingest(rye, store, prefix=prefix, source=source, prune=True).deleted == 1
+
+
+def test_a_file_that_is_given_twice_is_named(store: PostgresStore, tmp_path: Path) -> None:
+    file = tmp_path / "rye.md"
+    file.write_text("rye")
+    with pytest.raises(SourceError, match=r"rye\.md was given twice"):
+        ingest([tmp_path, file], store)
+
+
 def test_prune_never_empties_a_store_by_mistake(store: PostgresStore, tmp_path: Path) -> None:
     store.upsert([Record("a", "bread")])
     (tmp_path / "empty.jsonl").write_text("\n")

@@ -11,6 +11,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 from toastrack.errors import MissingExtraError, RecordError, SourceError
@@ -206,7 +207,10 @@ def ingest(
             store._check_sources(run.stored_elsewhere(files, options), named)
         report = run.counted(store._ingest(run.documents(inputs), named, on_write))
         if prune:
-            report.deleted += _prune(store, documents, prefix, origins)
+            beside = {file.path.parent for file in files if file.named and file.path}
+            report.deleted += _prune(
+                store, documents, prefix, origins, beside if source is None else ()
+            )
     report.seconds = time.monotonic() - started
     return report
 
@@ -417,6 +421,8 @@ class _Run:
     def _note(self, id: str, location: str) -> None:
         """Raise ``SourceError`` naming both places if this run had the id already."""
         first = self.ids.add_at(id, location)
+        if first == location:
+            raise SourceError(f"{location} was given twice, as itself or in a folder.")
         if first is not None:
             raise SourceError(
                 f"The id {id!r} comes twice: from {first} and from {location}. Ids must be unique "
@@ -461,6 +467,13 @@ def _sort_sources(
     return find_files(paths), ()
 
 
+def _is_file(folder: Path, name: str) -> bool:
+    try:
+        return (folder / name).is_file()
+    except (OSError, ValueError):  # it is too long for a file's name, or has what none can have
+        return False
+
+
 def _whole(record: Record) -> Record:
     if record.document != record.id:
         raise SourceError(
@@ -471,9 +484,16 @@ def _whole(record: Record) -> Record:
 
 
 def _prune(
-    store: IngestStore, documents: IdSet, prefix: str, origins: Collection[str | None]
+    store: IngestStore,
+    documents: IdSet,
+    prefix: str,
+    origins: Collection[str | None],
+    beside: Collection[Path],
 ) -> int:
-    """Delete what is stored of the run's sources, under its prefix, and is not in the run."""
+    """Delete what is stored of the run's sources, under its prefix, and is not in the run.
+
+    In the folders ``beside`` the run looked at some files only, so that the others stay.
+    """
     if not len(documents):
         raise SourceError(
             "The sources hold no document; prune=True would delete all that is stored."
@@ -483,7 +503,13 @@ def _prune(
         store._documents_of(named) if named else (),
         store._documents_of(None) if None in origins else (),
     )
-    gone = (id for id in stored if id.startswith(prefix) and id not in documents)
+    gone = (
+        id
+        for id in stored
+        if id.startswith(prefix)
+        and id not in documents
+        and not any(_is_file(folder, id.removeprefix(prefix)) for folder in beside)
+    )
     deleted = 0
     while page := list(islice(gone, _DELETE_PAGE)):
         deleted += store.delete(documents=page)
