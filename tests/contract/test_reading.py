@@ -401,6 +401,15 @@ NO_QUERIES: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("query", "what"),
+    [(["rye", "salt"], "list of texts"), (None, "NoneType"), (b"rye", "bytes"), ({}, "dict")],
+)
+def test_one_text_or_vector_is_a_query(store: Store, query: Any, what: str) -> None:
+    with pytest.raises(ValueError, match=f"^A query is one text or one vector, not {what}\\.$"):
+        store.search(query)
+
+
 def test_what_has_no_direction_is_no_query(store: Store) -> None:
     store.upsert(records(2))
     for query in NO_QUERIES.values():

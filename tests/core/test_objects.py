@@ -152,6 +152,18 @@ def test_what_stands_in_the_wrong_place_gets_a_sentence(sources: Any, says: str)
         ingest(sources, Nothing())  # type: ignore[arg-type]
 
 
+def test_what_is_no_store_gets_a_sentence() -> None:
+    store: Any = "postgresql://localhost/db"
+    with pytest.raises(TypeError, match=r"such as PostgresStore\(\.\.\.\), not str\.$"):
+        ingest([Record("a", "x")], store)
+    postgres = pytest.importorskip(
+        "toastrack_postgres", reason="the extra 'postgres' is not installed"
+    )
+    store = postgres.AsyncPostgresStore("postgresql://localhost/db", embedder=Embedder())
+    with pytest.raises(TypeError, match="AsyncPostgresStore is awaited, and ingest is not"):
+        ingest([Record("a", "x")], store)
+
+
 @pytest.mark.parametrize(
     ("items", "says"),
     [

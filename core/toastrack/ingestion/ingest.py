@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from inspect import iscoroutinefunction
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -163,6 +164,7 @@ def ingest(
     ]
     origins = {source} if not found else {file.source for file in files}
     named = {origin for origin in origins if origin is not None}
+    _check_store(store)
     if not skip_bad:
         lacking = lacking_for(files)
         if lacking.packages:
@@ -235,6 +237,18 @@ def _checked(options: ReadOptions) -> ReadOptions:
             "'latin-1' and 'cp1252'."
         )
     return options
+
+
+def _check_store(store: object) -> None:
+    if not hasattr(store, "_ingest"):
+        raise TypeError(
+            f"ingest takes a store, such as PostgresStore(...), not {type(store).__name__}."
+        )
+    if iscoroutinefunction(store._ingest):
+        raise TypeError(
+            f"{type(store).__name__} is awaited, and ingest is not. Give it the store without Async, in a "
+            "program of asyncio's by asyncio.to_thread(ingest, ...)."
+        )
 
 
 def _check_source(source: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from toastrack.errors import FilterError
@@ -11,7 +11,7 @@ from toastrack.filters import Filter, checked_filter
 from toastrack.reranker import Reranker
 from toastrack.utils.arguments import check_positive
 from toastrack.utils.numbers import plain
-from toastrack.utils.text import shown
+from toastrack.utils.text import check_unicode, shown
 
 # What hosts count in: 64 bits, with a sign.
 _MAX_K = 2**63 - 1
@@ -25,6 +25,17 @@ def checked_k(k: int) -> int:
     if number > _MAX_K:
         raise ValueError(f"k={shown(k)} is more than a host can count; take {_MAX_K:,} for all.")
     return number
+
+
+def check_query(query: object) -> None:
+    """Raise ``ValueError`` for what is neither a text nor a vector, such as a list of questions."""
+    if isinstance(query, str):
+        check_unicode(query, "The query")
+        return
+    texts = isinstance(query, (list, tuple)) and any(isinstance(part, str) for part in query)
+    if texts or query is None or isinstance(query, (bytes, Mapping)):
+        what = f"{type(query).__name__} of texts" if texts else type(query).__name__
+        raise ValueError(f"A query is one text or one vector, not {what}.")
 
 
 def check_reranking(rerank: Reranker | None, candidates: int, query: object) -> None:

@@ -15,7 +15,7 @@ from toastrack.filters import Filter, checked_fields, checked_filter
 from toastrack.records import Match, Record, Report
 from toastrack.reranker import Reranker
 from toastrack.space import EmbeddingSpace
-from toastrack.stores.arguments import check_reranking, checked_k, checked_score
+from toastrack.stores.arguments import check_query, check_reranking, checked_k, checked_score
 from toastrack.stores.backend import Backend, CollectionChangedError, Retry, S
 from toastrack.stores.document_sources import check_sources, not_as_stored
 from toastrack.stores.hashes import read_record
@@ -27,7 +27,6 @@ from toastrack.stores.vectors import unit_vector
 from toastrack.stores.windows import WindowReader
 from toastrack.utils import arrays
 from toastrack.utils.forks import after_fork, keep_for_ever, process_of
-from toastrack.utils.text import check_unicode
 
 T = TypeVar("T")
 O = TypeVar("O")  # noqa: E741 - the options of a host's search
@@ -320,8 +319,7 @@ class StoreFlow(Generic[S, O]):
         check_reranking(rerank, candidates, query)
         k, wanted = checked_k(k), checked_filter(filter)
         lowest = checked_score(min_score)
-        if isinstance(query, str):
-            check_unicode(query, "The query")
+        check_query(query)
         dimensions = await self.ready()
         if k == 0:
             return []
