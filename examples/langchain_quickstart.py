@@ -1,6 +1,6 @@
 """LangChain in ten lines: put documents in, ask.
 
-pip install '.[local,langchain]'
+pip install '.[openvino,langchain]'
 python examples/langchain_quickstart.py [MODEL]
 """
 

@@ -1,6 +1,6 @@
 """Questions answered from a baker's handbook, with LangChain.
 
-pip install '.[local,langchain]' langchain-text-splitters
+pip install '.[openvino,langchain]' langchain-text-splitters
 python examples/langchain_rag.py ["A QUESTION" [MODEL]]
 """
 

@@ -1,6 +1,6 @@
 """LlamaIndex in ten lines: put documents in, ask.
 
-pip install '.[local,llama-index]'
+pip install '.[openvino,llama-index]'
 python examples/llama_index_quickstart.py [MODEL]
 """
 

@@ -1,6 +1,6 @@
 """Questions answered from a baker's handbook, with LlamaIndex.
 
-pip install '.[local,llama-index]'
+pip install '.[openvino,llama-index]'
 python examples/llama_index_rag.py ["A QUESTION" [MODEL]]
 """
 

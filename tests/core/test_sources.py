@@ -64,7 +64,7 @@ def test_a_link_to_a_folder_is_a_source_of_its_own(tmp_path: Path) -> None:
 
 def test_hidden_and_unknown_files_of_a_folder_are_named(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
-    for name in (".git/x.md", ".hidden.md", "photo.jpg", "Makefile", "page.md"):
+    for name in (".git/x.md", ".hidden.md", "photo.jpg", "Makefile", "page.md", "~$page.docx"):
         (tmp_path / name).write_text("x")
     assert [file.name for file in files(tmp_path)] == ["page.md"]
     assert skips(tmp_path) == [
@@ -72,6 +72,7 @@ def test_hidden_and_unknown_files_of_a_folder_are_named(tmp_path: Path) -> None:
         (".hidden.md", "it is hidden.", "not for us"),
         ("Makefile", "it has no ending.", "not for us"),
         ("photo.jpg", "files that end in .jpg are not read.", "not for us"),
+        ("~$page.docx", "Office holds another file open by it.", "not for us"),
     ]
 
 

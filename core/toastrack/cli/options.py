@@ -35,7 +35,7 @@ def choose_embedder(
         return Embedder.from_space(recorded, device=device)
     if not create:
         raise StoreError(
-            "No model is recorded there. If nothing is stored yet, fill it: toastrack ingest SOURCES "
+            "No model is recorded there. What is there: toastrack list URL. If nothing is stored yet, fill it: toastrack ingest SOURCES "
             "--to URL. If rows are, say which model embedded them: toastrack ingest SOURCES --to URL "
             "--model MODEL --adopt."
         )

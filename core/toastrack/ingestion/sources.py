@@ -187,6 +187,9 @@ class _Folder:
         if entry.name.startswith("."):
             self._leave_out(path, "it is hidden.", "not for us")
             return
+        if entry.name.startswith("~$"):
+            self._leave_out(path, "Office holds another file open by it.", "not for us")
+            return
         try:
             is_folder = entry.is_dir()
         except OSError as error:
