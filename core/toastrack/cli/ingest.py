@@ -125,7 +125,7 @@ def ingest_command(
     encoding: Annotated[
         str | None,
         typer.Option(
-            help="Of text that is not UTF-8 and has no byte order mark.", show_default="utf-8"
+            help="Of text that is not UTF-8 and has no byte order mark.", show_default=False
         ),
     ] = None,
     as_json: Json = False,

@@ -35,8 +35,8 @@ def choose_embedder(
         return Embedder.from_space(recorded, device=device)
     if not create:
         raise StoreError(
-            "No model is recorded there. What is there: toastrack list URL. If nothing is stored yet, fill it: toastrack ingest SOURCES "
-            "--to URL. If rows are, say which model embedded them: toastrack ingest SOURCES --to URL "
-            "--model MODEL --adopt."
+            "No model is recorded there. What is there: toastrack list URL. If nothing is stored yet, "
+            "fill it: toastrack ingest SOURCES --to URL. If rows are, say which model embedded them: "
+            "toastrack ingest SOURCES --to URL --model MODEL --adopt."
         )
     return Embedder(device=device)

@@ -483,7 +483,7 @@ def _sort_sources(
 
 def _is_file(folder: Path, name: str) -> bool:
     try:
-        return (folder / name).is_file()
+        return not Path(name).is_absolute() and (folder / name).is_file()
     except (OSError, ValueError):  # it is too long for a file's name, or has what none can have
         return False
 

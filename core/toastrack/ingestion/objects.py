@@ -121,11 +121,14 @@ def read_objects(
         elif isinstance(item, (str, os.PathLike)):
             raise TypeError("ingest takes paths or records, not both in one call.")
         else:
-            named = " Its fields need names: psycopg's row_factory=dict_row gives them, SQLAlchemy's mappings()."
+            hint = (
+                " Its fields need names: psycopg's row_factory=dict_row gives them, or SQLAlchemy's "
+                "mappings()."
+            )
             raise TypeError(
                 f"ingest takes paths, or records, mappings with a text, LangChain's documents and "
                 f"LlamaIndex' nodes, but input {number} is {type(item).__name__}."
-                f"{named if isinstance(item, tuple) else ''}"
+                f"{hint if isinstance(item, tuple) else ''}"
             )
 
 

@@ -46,9 +46,10 @@ class Frame:
 
 _FILE = Path("tokenizer.json")
 
-# Splitters that are kept; with one limit there is one, and rarely one for a token less.
-_STEP = 16
+# Splitters that are kept; with one limit there is one, rarely one for a token less, and in Markdown
+# one for each size of the headings in front, which are counted in steps.
 _SPLITTERS = 4
+_STEP = 16
 # Texts whose ids are kept from a split: two windows of a store, and some.
 _KEPT = 2_048
 # As mixedbread's own package does: https://github.com/mixedbread-ai/mxbai-rerank
@@ -270,7 +271,6 @@ class Tokenizer:
         joined: list[tuple[int, str]] = []
         for start, chunk in chunks:
             above, heading = joined[-1] if joined else (0, "")
-            # In steps, as each size takes a splitter of its own.
             taken = -(-len(self._ids(heading)) // _STEP) * _STEP if _is_heading(heading) else room
             if 2 * taken > room or room - taken <= overlap:
                 joined.append((start, chunk))
