@@ -589,7 +589,8 @@ class PostgresBackend(BackendBase):
     async def prefix_trial(self, session: Session, k: int) -> Trial[SearchOptions]:
         """Return how a search by the first numbers goes by itself."""
         options = SearchOptions(index="prefix")
-        plan, _ = await self._plan(session, k, options, filtered=False)
+        await self._look_at_indexes(session)
+        plan = self._planned(k, options, filtered=False)
         return Trial(options, str(plan.on), plan.ef_search)
 
     async def sample(self, session: Session, size: int) -> list[tuple[str, NDArray[np.float32]]]:
