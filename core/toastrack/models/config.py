@@ -83,6 +83,24 @@ class ModelConfig:
         # A tokenizer without a limit writes 1e30.
         return min((limit for limit in limits if limit and limit < 1e9), default=None)
 
+    def limit(self, wanted: int | None, name: str) -> int:
+        """Return how many tokens are read: so many as are wanted, else all that the model can.
+
+        Raises:
+            ModelError: None are wanted, and the model does not say.
+            ValueError: It cannot read so many.
+        """
+        most = self.max_tokens
+        if wanted is None:
+            if most is None:
+                raise ModelError(
+                    f"{name!r} does not say how many tokens it reads. Give max_tokens=."
+                )
+            return most
+        if most is not None and wanted > most:
+            raise ValueError(f"max_tokens={wanted} is over the {most} of {name!r}.")
+        return wanted
+
     def _positions(self) -> int | None:
         """How many positions the transformer has a vector for; None if it says nothing of it."""
         path, values = self.folder / CONFIG_FILE, self._transformer

@@ -75,16 +75,7 @@ class Model:
     @property
     def max_tokens(self) -> int:
         """How many tokens of a text are read, specials and prompt counted."""
-        limit = self.config.max_tokens
-        if self._max_tokens is None:
-            if limit is None:
-                raise ModelError(
-                    f"{self.name!r} does not say how many tokens it reads. Give max_tokens=."
-                )
-            return limit
-        if limit is not None and self._max_tokens > limit:
-            raise ValueError(f"max_tokens={self._max_tokens} is over the {limit} of {self.name!r}.")
-        return self._max_tokens
+        return self.config.limit(self._max_tokens, self.name)
 
     def _known_limit(self) -> int | None:
         """Return the limit, or None for a model that names none and still has an identity."""

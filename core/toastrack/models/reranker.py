@@ -48,16 +48,7 @@ class RerankerModel:
     @property
     def max_tokens(self) -> int:
         """How many tokens of a query with its document are read, specials counted."""
-        limit = self.config.max_tokens
-        if self._max_tokens is None:
-            if limit is None:
-                raise ModelError(
-                    f"{self.name!r} does not say how many tokens it reads. Give max_tokens=."
-                )
-            return limit
-        if limit is not None and self._max_tokens > limit:
-            raise ValueError(f"max_tokens={self._max_tokens} is over the {limit} of {self.name!r}.")
-        return self._max_tokens
+        return self.config.limit(self._max_tokens, self.name)
 
     def identity(self) -> str:
         """Return what tells this model from any other that runs: weights, tokenizer, layers."""
