@@ -44,11 +44,11 @@ class Handler(BaseHTTPRequestHandler):
             content = message.encode()
         else:
             content = json.dumps({"result": result, "status": "ok", "time": 0}).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
         with suppress(ConnectionError):  # nobody waits for it any more
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
             self.wfile.write(content)
 
     def result(self, body: Any) -> Any:
