@@ -40,7 +40,8 @@ def is_silent(error: BaseException) -> bool:
 
 def no_answer(address: str, error: Exception) -> ConnectionLostError:
     """Return the error that says which server it is that does not answer."""
-    reason = error.details() if isinstance(error, RpcError) else error
+    said = error.details() if isinstance(error, RpcError) else error
+    reason = str(said).partition("\n")[0]  # behind it comes the page of a proxy
     return ConnectionLostError(
         f"No Qdrant answers at {address}: {reason}. Is the server running, and is this its port? "
         "What was written stays; run the same call again."
