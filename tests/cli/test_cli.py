@@ -188,16 +188,28 @@ def test_a_server_that_is_not_there_is_one_line_without_the_password(
     code, out, err = run(*(values.get(word, word) for word in words))
     assert (code, out) == (1, "")
     assert len(err.splitlines()) == 1
-    assert err.startswith("error: connection failed: ")
-    assert "127.0.0.1" in err
+    assert err.startswith("error: No Postgres answers at 127.0.0.1:9: connection failed: ")
     assert "hunter2" not in err
+
+
+@pytest.mark.parametrize(("scheme", "host"), [("qdrant", "Qdrant"), ("chroma", "Chroma server")])
+def test_another_host_that_is_not_there_is_no_fault_of_the_words(
+    run: Run, scheme: str, host: str
+) -> None:
+    pytest.importorskip(
+        {"qdrant": "qdrant_client", "chroma": "chromadb"}[scheme],
+        reason=f"the extra {scheme!r} is not installed",
+    )
+    code, out, err = run("search", "x", "--in", f"{scheme}+http://127.0.0.1:9/docs")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: No {host} answers at 127.0.0.1:9")
 
 
 def test_doctor_tells_of_a_server_that_is_not_there(run: Run) -> None:
     code, out, _ = run("doctor", "--in", "postgresql://me:hunter2@127.0.0.1:9/db")
     (line,) = (line for line in out.splitlines() if "store:" in line)
     assert code == 1
-    assert line.startswith("!!  store: connection failed: ")
+    assert line.startswith("!!  store: No Postgres answers at 127.0.0.1:9: connection failed: ")
     assert "hunter2" not in out
 
 

@@ -18,7 +18,7 @@ from toastrack.cli.ingest import ingest_command
 from toastrack.cli.list import list_command
 from toastrack.cli.recall import recall_command
 from toastrack.cli.search import search_command
-from toastrack.errors import ToastrackError
+from toastrack.errors import ConnectionLostError, ToastrackError
 
 app = typer.Typer(
     name="toastrack",
@@ -104,6 +104,9 @@ def main() -> None:
     """Run the command line; an error is one clear line and exit code 2, or 1 from a host."""
     try:
         app()
+    except ConnectionLostError as error:
+        # The arguments are right: to try again later is all that can be done.
+        _fail(error, 1)
     except (ToastrackError, ValueError, ImportError) as error:
         _fail(error, 2)
     except Exception as error:
