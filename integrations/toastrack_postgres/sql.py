@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from toastrack.errors import StoreError
+from toastrack.stores import renewing_property_locks
 from toastrack_postgres.codec import VectorType
 from toastrack_postgres.index_kinds import Indexed
 
@@ -211,6 +212,7 @@ def _set_source(row: LiteralString) -> sql.Composable:
     ).format(row=sql.SQL(row))
 
 
+@renewing_property_locks
 class Statements:
     """The statements about one table; names are quoted, values are always parameters.
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -112,19 +115,38 @@ importing.join()
     assert run_warm(code) == "0\n"
 
 
+def with_cached_properties() -> Iterator[str]:
+    """Modules of ours that have some, and can be imported here."""
+    for folder in ("core", "integrations"):
+        root = Path(__file__).parents[2] / folder
+        for path in root.rglob("*.py"):
+            if "@cached_property" in path.read_text(encoding="utf-8"):
+                name = ".".join(path.relative_to(root).with_suffix("").parts)
+                with suppress(ImportError):  # an extra is not installed
+                    import_module(name)
+                    yield name
+
+
 def test_locks_of_a_model_s_settings_that_another_thread_holds(tmp_path: Path) -> None:
     """Of a reranker, and those that cached properties have before Python 3.12."""
+    modules = list(with_cached_properties())
+    assert "toastrack.models.config" in modules
     folder = save_tiny_cross_encoder(tmp_path / "reranker", whole=True)
     code = f"""
 import contextlib, os, signal, threading
 from functools import cached_property
+from importlib import import_module
 from toastrack import Reranker
-from toastrack.models.config import ModelConfig
 reranker = Reranker({str(folder)!r}, device="cpu")
 locks = [reranker._lock, reranker._model._lock]
-for part in vars(ModelConfig).values():
-    if isinstance(part, cached_property) and hasattr(part, "lock"):
-        locks.append(part.lock)
+parts = [
+    part
+    for name in {modules!r}
+    for cls in vars(import_module(name)).values() if isinstance(cls, type)
+    for part in vars(cls).values()
+    if isinstance(part, cached_property) and hasattr(part, "lock")
+]
+locks += [part.lock for part in parts]
 held, done = threading.Event(), threading.Event()
 def hold():
     with contextlib.ExitStack() as stack:
@@ -138,6 +160,7 @@ held.wait()
 child = os.fork()
 if not child:
     signal.alarm(120)
+    assert all(part.lock.acquire(blocking=False) for part in parts)
     os._exit(0 if reranker.score("rye", ["bread"]).shape == (1,) else 1)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 done.set()

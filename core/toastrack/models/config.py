@@ -7,14 +7,13 @@ import json
 from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
-from threading import RLock
 from typing import Any
 
 from toastrack.errors import ModelError
 from toastrack.models.json_files import broken, flag, read_json, text, whole
 from toastrack.models.modules import Task, is_generative, read_modules
 from toastrack.models.settings import TransformerSettings, read_settings
-from toastrack.utils.forks import after_fork
+from toastrack.utils.forks import renewing_property_locks
 
 # In the order in which sentence-transformers puts the poolings of a vector side by side:
 # https://github.com/huggingface/sentence-transformers, modules/pooling.py
@@ -39,6 +38,7 @@ PROMPTS_FILE = "config_sentence_transformers.json"
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 
 
+@renewing_property_locks
 class ModelConfig:
     """Reads the configuration files in a model's folder; loads nothing else."""
 
@@ -295,13 +295,3 @@ def _digest(value: object, path: Path) -> str:
     except RecursionError:
         raise broken(path, "it is nested too deeply") from None
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-def _start_anew() -> None:
-    """Before Python 3.12 all instances share a lock for each of their cached properties."""
-    for part in vars(ModelConfig).values():
-        if isinstance(part, cached_property) and hasattr(part, "lock"):
-            part.lock = RLock()
-
-
-after_fork(_start_anew)

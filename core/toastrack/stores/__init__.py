@@ -41,7 +41,7 @@ from toastrack.stores.top_k import TopK
 from toastrack.stores.usable import check_usable
 from toastrack.stores.widening import widened
 from toastrack.utils import arrays
-from toastrack.utils.forks import after_fork, keep_for_ever
+from toastrack.utils.forks import after_fork, keep_for_ever, renewing_property_locks
 from toastrack.utils.warn import warn_at_caller
 
 __all__ = [
@@ -102,6 +102,7 @@ __all__ = [
     "measure_recall",
     "open_store",
     "parsed",
+    "renewing_property_locks",
     "run_sync",
     "text_hash",
     "to_recorded",

@@ -8,14 +8,33 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from threading import get_ident
+from functools import cached_property
+from threading import RLock, get_ident
+from typing import TypeVar
 from weakref import WeakKeyDictionary
+
+T = TypeVar("T")
 
 
 def after_fork(start_anew: Callable[[], None]) -> None:
     """Call this first thing in every forked child, where the system can fork."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=start_anew)
+
+
+def renewing_property_locks(cls: type[T]) -> type[T]:
+    """Give the cached properties of a class new locks in every forked child.
+
+    Before Python 3.12 each has one that all instances share, and another thread may have held it.
+    """
+
+    def start_anew() -> None:
+        for part in vars(cls).values():
+            if isinstance(part, cached_property) and hasattr(part, "lock"):
+                part.lock = RLock()
+
+    after_fork(start_anew)
+    return cls
 
 
 def keep_for_ever(thing: object) -> None:
