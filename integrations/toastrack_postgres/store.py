@@ -181,9 +181,9 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
         Of those who build at once one does, and the others wait for it.
 
         Args:
-            kind: What it is on: "full" are the vectors; "binary" their signs, in a sixteenth of the
-                room; "prefix" their first numbers. What the last two find is compared again by the
-                whole vectors, in the same statement.
+            kind: What it is on: "full" are the vectors; "binary" their signs, of 1,024 dimensions in a
+                sixth of the room; "prefix" their first numbers. What the last two find is compared
+                again by the whole vectors, in the same statement.
             prefix: How many numbers of a prefix; None is what the index has, and of a new one 256.
             m: Links of each row in the graph; None is what the index has, and of a new one 16,
                 pgvector's own default.
