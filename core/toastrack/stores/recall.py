@@ -6,7 +6,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic
+from typing import Generic, TypeAlias
 
 from toastrack.records import Match
 from toastrack.stores.backend import S
@@ -14,7 +14,7 @@ from toastrack.stores.flow import O, StoreFlow
 from toastrack.stores.recall_table import AskedWith, RecallRow, RecallTable
 from toastrack.utils import arrays
 
-Asked = tuple[str | None, arrays.FloatVector]
+Asked: TypeAlias = "tuple[str | None, arrays.FloatVector]"
 """A query, with the id of the row that it is."""
 
 
