@@ -91,7 +91,7 @@ def export(
         _copy_files(source, made)
         if isinstance(original, Embedder):
             _keep_prompts(original, made)
-        write_note(made, weights=files.weights(), model=model, revision=files.commit())
+        write_note(made, weights=files.weights(), model=original.model, revision=files.commit())
         on_step("comparing both")
         if isinstance(original, Embedder):
             exported = _compare(original, made, folder)

@@ -230,3 +230,12 @@ def test_a_models_own_files_say_what_it_is_for(
     for made_for, task in (("BertForSequenceClassification", "reranking"), ("X", "embedding")):
         (tmp_path / "config.json").write_text(json.dumps({"architectures": [made_for]}))
         assert find_task(str(tmp_path), None) == task
+    for listed, task in (
+        ([], "embedding"),
+        (["MLMTransformer", "SpladePooling"], "embedding"),
+        (["Transformer"], "reranking"),
+        (["Transformer", "LogitScore"], "reranking"),
+    ):
+        modules: list[object] = [{"type": f"sentence_transformers.{kind}"} for kind in listed]
+        (tmp_path / "modules.json").write_text(json.dumps(modules or ["Transformer"]))
+        assert find_task(str(tmp_path), None) == task

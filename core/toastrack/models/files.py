@@ -24,7 +24,7 @@ from toastrack.models.engine_choice import (
 )
 from toastrack.models.hub import check_reachable, hub_errors
 from toastrack.models.json_files import read_json, read_value
-from toastrack.models.modules import MODULES_FILE, Task, read_modules
+from toastrack.models.modules import LOGIT_SCORE, MODULES_FILE, Task, read_modules
 from toastrack.models.openvino_files import (
     LANGUAGE_MODEL,
     RUN_FILES,
@@ -83,8 +83,10 @@ def find_task(model: str, revision: str | None) -> Task:
         modules, config = (files._here_or_fetched(name) for name in (MODULES_FILE, "config.json"))
     listed = read_value(modules) if modules is not None else None
     if isinstance(listed, list) and listed:
-        kinds = {str(entry.get("type")).rpartition(".")[2] for entry in listed if entry}
-        return "embedding" if "Pooling" in kinds else "reranking"
+        named = [str(entry.get("type")) if isinstance(entry, dict) else "" for entry in listed]
+        kinds = [name.rpartition(".")[2] for name in named]
+        # What is broken, or of a third kind, is an embedder's to refuse.
+        return "reranking" if kinds == ["Transformer"] or LOGIT_SCORE in kinds else "embedding"
     made_for = read_json(config).get("architectures") if config is not None else None
     is_classifier = "ForSequenceClassification" in str(made_for)
     return "reranking" if is_classifier else "embedding"
