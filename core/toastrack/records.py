@@ -91,6 +91,7 @@ class Match:
         chunk: Which part of the document it is, counted from 0; None if it is the whole.
         score_kind: What ``score`` is: "cosine", or "rerank" where a reranker gave it.
         scores: Every score on the way, by kind; of a reranked match also the cosine.
+        context: The text with that of the chunks around it, where ``neighbours=`` asked for them.
     """
 
     id: str
@@ -101,6 +102,7 @@ class Match:
     chunk: int | None = None
     score_kind: str = "cosine"
     scores: Mapping[str, float] = field(default_factory=dict)
+    context: str | None = None
 
     def __post_init__(self) -> None:
         if not self.scores:

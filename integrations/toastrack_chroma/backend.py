@@ -22,6 +22,7 @@ from toastrack.stores import (
     RetryingBackend,
     RetryingSession,
     Row,
+    Span,
     Status,
     StoredSource,
     WriteBatch,
@@ -49,7 +50,7 @@ from toastrack_chroma.codec import (
     to_metadata,
     to_record,
 )
-from toastrack_chroma.filters import broad
+from toastrack_chroma.filters import broad, of_spans
 from toastrack_chroma.host_errors import is_away, is_collection_gone, no_answer
 from toastrack_chroma.rows import Rows, batches, cut, storable
 from toastrack_chroma.search import SearchOptions, search
@@ -67,6 +68,8 @@ COMPLETE = "toastrack_copy_complete"
 
 # Rows deleted in one request.
 _DELETED = 1_000
+# Three conditions each; sqlite takes expressions 1,000 deep.
+_SPANS = 50
 # How often what others change at this moment is looked at again.
 _ROUNDS = 5
 
@@ -384,6 +387,14 @@ class ChromaBackend(RetryingBackend):
     async def get(self, session: RetryingSession, ids: Sequence[str]) -> list[Record | None]:
         """Return records in the order asked."""
         return await self.rows.get(session, ids)
+
+    async def chunks(self, session: RetryingSession, spans: Sequence[Span]) -> list[Record]:
+        """Return the records of documents whose chunk numbers lie in one of these spans."""
+        ids: list[str] = []
+        for some in cut(dict.fromkeys(spans), _SPANS, lambda span: 6 * len(span.document)):
+            where = {"where": of_spans(some)}
+            await self.rows.look_at(session, where, lambda id, row: ids.append(id))
+        return [record for record in await self.get(session, ids) if record is not None]
 
     async def read(
         self, session: RetryingSession, ids: Sequence[str], vectors: bool

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from toastrack.stores import Comparison, Condition, Instant
-from toastrack_chroma.codec import LARGE, MAX_INT, is_field
+from toastrack.stores import Comparison, Condition, Instant, Span
+from toastrack_chroma.codec import CHUNK, DOCUMENT_ID, LARGE, MAX_INT, is_field
 
 Where = Mapping[str, Any]
 
@@ -35,6 +35,23 @@ def broad(condition: Condition) -> Where | None:
 def all_of(conditions: Sequence[Where]) -> Where | None:
     """Return one condition; Chroma takes neither none nor two without a word between them."""
     return _joined("$and", conditions)
+
+
+def of_spans(spans: Sequence[Span]) -> Where | None:
+    """Return a condition for the rows of documents between two chunk numbers."""
+    return _joined(
+        "$or",
+        [
+            {
+                "$and": [
+                    {DOCUMENT_ID: span.document},
+                    {CHUNK: {"$gte": span.first}},
+                    {CHUNK: {"$lte": span.last}},
+                ]
+            }
+            for span in spans
+        ],
+    )
 
 
 def _joined(word: str, conditions: Sequence[Where]) -> Where | None:

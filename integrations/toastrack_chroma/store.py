@@ -16,6 +16,7 @@ from toastrack.stores import (
     Filter,
     OwnClient,
     RetryingSession,
+    SearchRequest,
     SyncRuntime,
     arrays,
     run_sync,
@@ -89,6 +90,8 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
         min_score: float | None = None,
         rerank: Reranker | None = None,
         candidates: int = 50,
+        group_by_document: bool = False,
+        neighbours: int = 0,
         where: Where | None = None,
         where_document: Where | None = None,
     ) -> list[Match]:
@@ -103,6 +106,10 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
             rerank: Puts what was found into a better order; ``Match.score`` is its score then, and
                 ``Match.scores`` keeps the cosine.
             candidates: How many it reads at least; k, if that is more.
+            group_by_document: Return one match a document, its best record by the score that ranks:
+                ``min(k, matching documents)`` of them.
+            neighbours: How many chunks on each side of a match are joined with it in
+                ``Match.context``, whether they match or not.
             where: A condition in Chroma's words, e.g. ``{"year": {"$gt": 2020}}``.
             where_document: A condition on the text, e.g. ``{"$contains": "rye"}``.
 
@@ -113,11 +120,14 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
             ModelError: A model cannot be found, read or run.
-            ValueError: ``k``, ``min_score`` or ``candidates`` is none, or the query to rerank for is a
-                vector or blank.
+            ValueError: ``k``, ``min_score``, ``candidates`` or ``neighbours`` is none, or the query to
+                rerank for is a vector or blank.
         """
         options = SearchOptions(where, where_document)
-        return self._search(query, k, filter, exact, options, min_score, rerank, candidates)
+        request = SearchRequest(
+            query, k, filter, exact, min_score, rerank, candidates, group_by_document, neighbours
+        )
+        return self._search(request, options)
 
     def audit(self) -> list[str]:
         """Return the ids whose stored vector is not the one that was written.
@@ -194,6 +204,8 @@ class AsyncChromaStore(AsyncBaseStore[RetryingSession, SearchOptions]):
         min_score: float | None = None,
         rerank: Reranker | None = None,
         candidates: int = 50,
+        group_by_document: bool = False,
+        neighbours: int = 0,
         where: Where | None = None,
         where_document: Where | None = None,
     ) -> list[Match]:
@@ -206,11 +218,14 @@ class AsyncChromaStore(AsyncBaseStore[RetryingSession, SearchOptions]):
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
             ModelError: A model cannot be found, read or run.
-            ValueError: ``k``, ``min_score`` or ``candidates`` is none, or the query to rerank for is a
-                vector or blank.
+            ValueError: ``k``, ``min_score``, ``candidates`` or ``neighbours`` is none, or the query to
+                rerank for is a vector or blank.
         """
         options = SearchOptions(where, where_document)
-        return await self._search(query, k, filter, exact, options, min_score, rerank, candidates)
+        request = SearchRequest(
+            query, k, filter, exact, min_score, rerank, candidates, group_by_document, neighbours
+        )
+        return await self._search(request, options)
 
     async def audit(self) -> list[str]:
         """Return the ids whose stored vector is not the one that was written.

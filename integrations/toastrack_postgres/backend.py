@@ -26,6 +26,7 @@ from toastrack.stores import (
     Retry,
     Row,
     Runtime,
+    Span,
     Status,
     StoredSource,
     Trial,
@@ -630,6 +631,16 @@ class PostgresBackend(BackendBase):
         *_, text_hash, sent = row
         vector = None if sent is None else vector_of(bytes(sent), self._storage)
         return Row(_record(row), bytes(text_hash or b""), vector)
+
+    async def chunks(self, session: Session, spans: Sequence[Span]) -> list[Record]:
+        """Return the rows of documents whose chunk numbers lie in one of these spans."""
+        asked = list(dict.fromkeys(spans))
+        values = {
+            "documents": [span.document for span in asked],
+            "firsts": [span.first for span in asked],
+            "lasts": [span.last for span in asked],
+        }
+        return [_record(row) for row in await session.execute(self._statements.chunks, values)]
 
     async def count(self, session: Session, documents: bool) -> int:
         """Count rows or documents."""

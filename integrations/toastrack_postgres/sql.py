@@ -498,6 +498,19 @@ class Statements:
             "select {fields} from {table} where id = any(%(ids)b::text[])", fields=_FIELDS
         )
 
+    @property
+    def chunks(self) -> sql.Composed:
+        """The rows of documents between two chunk numbers."""
+        return self._sql(
+            """
+            select {fields} from {table}
+            join unnest(%(documents)b::text[], %(firsts)b::bigint[], %(lasts)b::bigint[])
+                 span (document, first, last)
+            on document_id = span.document and chunk between span.first and span.last
+            """,
+            fields=_FIELDS,
+        )
+
     def read(self, kind: str | None) -> sql.Composed:
         """The rows of some ids, with their hash and, of a kind, their vector."""
         return self._sql(

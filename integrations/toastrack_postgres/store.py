@@ -19,6 +19,7 @@ from toastrack.stores import (
     Filter,
     OnProgress,
     RecallTable,
+    SearchRequest,
     arrays,
     measure_recall,
     run_sync,
@@ -125,6 +126,8 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
         min_score: float | None = None,
         rerank: Reranker | None = None,
         candidates: int = 50,
+        group_by_document: bool = False,
+        neighbours: int = 0,
         where: sql.Composable | None = None,
         params: Mapping[str, Any] | None = None,
         index: IndexChoice = "auto",
@@ -142,6 +145,10 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
             rerank: Puts what was found into a better order; ``Match.score`` is its score then, and
                 ``Match.scores`` keeps the cosine.
             candidates: How many it reads at least; k, if that is more.
+            group_by_document: Return one match a document, its best record by the score that ranks:
+                ``min(k, matching documents)`` of them.
+            neighbours: How many chunks on each side of a match are joined with it in
+                ``Match.context``, whether they match or not.
             where: A condition in SQL on the table's columns, with named placeholders ...
             params: ... and their values.
             index: The kind of index to ask: "full", "binary" or "prefix"; "auto" takes the first of
@@ -157,11 +164,14 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
             StoreError: The table is gone, cannot be used as it is, or has no such index.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
             ModelError: A model cannot be found, read or run.
-            ValueError: ``k``, ``min_score``, ``candidates``, ``index``, ``ef_search`` or
-                ``oversampling`` is none, or the query to rerank for is a vector or blank.
+            ValueError: ``k``, ``min_score``, ``candidates``, ``neighbours``, ``index``, ``ef_search``
+                or ``oversampling`` is none, or the query to rerank for is a vector or blank.
         """
         options = SearchOptions(where, params or {}, index, ef_search, oversampling)
-        return self._search(query, k, filter, exact, options, min_score, rerank, candidates)
+        request = SearchRequest(
+            query, k, filter, exact, min_score, rerank, candidates, group_by_document, neighbours
+        )
+        return self._search(request, options)
 
     def build_index(
         self,
@@ -307,6 +317,8 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
         min_score: float | None = None,
         rerank: Reranker | None = None,
         candidates: int = 50,
+        group_by_document: bool = False,
+        neighbours: int = 0,
         where: sql.Composable | None = None,
         params: Mapping[str, Any] | None = None,
         index: IndexChoice = "auto",
@@ -322,11 +334,14 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
             StoreError: The table is gone, cannot be used as it is, or has no such index.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
             ModelError: A model cannot be found, read or run.
-            ValueError: ``k``, ``min_score``, ``candidates``, ``index``, ``ef_search`` or
-                ``oversampling`` is none, or the query to rerank for is a vector or blank.
+            ValueError: ``k``, ``min_score``, ``candidates``, ``neighbours``, ``index``, ``ef_search``
+                or ``oversampling`` is none, or the query to rerank for is a vector or blank.
         """
         options = SearchOptions(where, params or {}, index, ef_search, oversampling)
-        return await self._search(query, k, filter, exact, options, min_score, rerank, candidates)
+        request = SearchRequest(
+            query, k, filter, exact, min_score, rerank, candidates, group_by_document, neighbours
+        )
+        return await self._search(request, options)
 
     async def build_index(
         self,

@@ -25,6 +25,7 @@ from toastrack.stores import (
     RetryingBackend,
     RetryingSession,
     Row,
+    Span,
     Status,
     StoredSource,
     WriteBatch,
@@ -52,6 +53,7 @@ from toastrack_qdrant.filters import (
     fields_of,
     of_documents,
     of_sources,
+    of_spans,
     unchanged,
     with_source,
 )
@@ -76,6 +78,8 @@ if TYPE_CHECKING:
 # Since then each named vector has a hash of its own.
 _FORMAT_OF_NAMED = 2
 
+# Conditions of two in one filter.
+_SPANS = 250
 # How often what others change at this moment is looked at again.
 _ROUNDS = 5
 
@@ -446,6 +450,17 @@ class QdrantBackend(RetryingBackend):
             bytes.fromhex(self._hashes.in_payload(values) or ""),
             None if vector is None else np.asarray(vector, dtype=np.float32),
         )
+
+    async def chunks(self, session: RetryingSession, spans: Sequence[Span]) -> list[Record]:
+        """Return the records of documents whose chunk numbers lie in one of these spans."""
+        found: dict[str, Record] = {}
+
+        def take(page: Sequence[models.Record]) -> None:
+            found.update({str(point.id): record_of(point.payload or {}) for point in page})
+
+        for some in cut(list(dict.fromkeys(spans)), _SPANS):
+            await self.points.scroll(session, of_spans(some), True, take)
+        return list(found.values())
 
     async def count(self, session: RetryingSession, documents: bool) -> int:
         """Count records, or documents by reading the name of each record's."""

@@ -10,7 +10,7 @@ from typing import Any
 from qdrant_client import models
 
 from toastrack.errors import UnsupportedError
-from toastrack.stores import Comparison, Condition, Group, Instant
+from toastrack.stores import Comparison, Condition, Group, Instant, Span
 from toastrack_qdrant.codec import EXACT, SOURCE, as_float, is_kept
 
 # A name that a server gives back as it was told.
@@ -56,6 +56,25 @@ def of_documents(documents: Sequence[str], *, among: Sequence[str] | None = None
     if among is not None:
         must.append(models.HasIdCondition(has_id=list(among)))
     return models.Filter(must=must)
+
+
+def of_spans(spans: Sequence[Span]) -> models.Filter:
+    """Return a filter for the points of documents between two chunk numbers."""
+    return models.Filter(
+        should=[
+            models.Filter(
+                must=[
+                    models.FieldCondition(
+                        key="document_id", match=models.MatchValue(value=span.document)
+                    ),
+                    models.FieldCondition(
+                        key="chunk", range=models.Range(gte=span.first, lte=span.last)
+                    ),
+                ]
+            )
+            for span in spans
+        ]
+    )
 
 
 def with_source(*, but: Sequence[str] = ()) -> models.Filter:

@@ -18,6 +18,7 @@ from toastrack.stores import (
     OnProgress,
     OwnClient,
     RetryingSession,
+    SearchRequest,
     arrays,
     run_sync,
 )
@@ -88,6 +89,8 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
         min_score: float | None = None,
         rerank: Reranker | None = None,
         candidates: int = 50,
+        group_by_document: bool = False,
+        neighbours: int = 0,
         where: models.Filter | None = None,
         score_threshold: float | None = None,
         search_params: models.SearchParams | None = None,
@@ -103,6 +106,10 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
             rerank: Puts what was found into a better order; ``Match.score`` is its score then, and
                 ``Match.scores`` keeps the cosine.
             candidates: How many it reads at least; k, if that is more.
+            group_by_document: Return one match a document, its best record by the score that ranks:
+                ``min(k, matching documents)`` of them.
+            neighbours: How many chunks on each side of a match are joined with it in
+                ``Match.context``, whether they match or not.
             where: A filter of Qdrant's own; metadata is under ``metadata.``.
             score_threshold: Leave out what is less similar. What the index then gives is taken
                 as it is; without one, fewer than k are asked for again exactly.
@@ -116,11 +123,14 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
             ModelError: A model cannot be found, read or run.
-            ValueError: ``k``, ``min_score`` or ``candidates`` is none, or the query to rerank for is a
-                vector or blank.
+            ValueError: ``k``, ``min_score``, ``candidates`` or ``neighbours`` is none, or the query to
+                rerank for is a vector or blank.
         """
         options = SearchOptions(where, score_threshold, search_params)
-        return self._search(query, k, filter, exact, options, min_score, rerank, candidates)
+        request = SearchRequest(
+            query, k, filter, exact, min_score, rerank, candidates, group_by_document, neighbours
+        )
+        return self._search(request, options)
 
     def build_index(
         self,
@@ -197,6 +207,8 @@ class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
         min_score: float | None = None,
         rerank: Reranker | None = None,
         candidates: int = 50,
+        group_by_document: bool = False,
+        neighbours: int = 0,
         where: models.Filter | None = None,
         score_threshold: float | None = None,
         search_params: models.SearchParams | None = None,
@@ -210,11 +222,14 @@ class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
             ModelError: A model cannot be found, read or run.
-            ValueError: ``k``, ``min_score`` or ``candidates`` is none, or the query to rerank for is a
-                vector or blank.
+            ValueError: ``k``, ``min_score``, ``candidates`` or ``neighbours`` is none, or the query to
+                rerank for is a vector or blank.
         """
         options = SearchOptions(where, score_threshold, search_params)
-        return await self._search(query, k, filter, exact, options, min_score, rerank, candidates)
+        request = SearchRequest(
+            query, k, filter, exact, min_score, rerank, candidates, group_by_document, neighbours
+        )
+        return await self._search(request, options)
 
     async def build_index(
         self,

@@ -75,6 +75,23 @@ def test_a_search_says_that_nothing_is_stored_yet(
     assert err.startswith("Nothing is stored there yet.")
 
 
+def test_each_document_once_with_what_is_around_it(
+    run: Run, docs: Path, own_url: str, tiny_folder: Path
+) -> None:
+    text = " ".join(f"bread{number}" for number in range(300))
+    (docs / "long.txt").write_text(text)
+    words = ("ingest", docs, "--to", own_url, "--model", tiny_folder, "--no-index")
+    assert run(*words)[0] == 0
+    asked = ("search", "bread1", "--in", own_url, "--group-by-document", "--neighbours", "999")
+    code, out, _ = run(*asked, "--json")
+    found = {match["document_id"]: match for match in json.loads(out)}
+    assert (code, sorted(found)) == (0, ["long.txt", "rye.md", "salt.md"])
+    assert found["long.txt"]["context"] == text
+    assert "toastrack_place" not in out
+    code, out, _ = run(*asked)
+    assert (code, "bread0" in out, "bread299" in out) == (0, True, True)
+
+
 def test_another_folder_is_refused_with_the_flags_that_help(
     run: Run, docs: Path, url: str, tiny_folder: Path
 ) -> None:

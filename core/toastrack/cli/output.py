@@ -121,7 +121,7 @@ def summary(report: Report, *, index_built: bool) -> str:
 
 
 def print_matches(matches: Sequence[Match], *, title: str | None = None) -> None:
-    """Print hits as a table: score, id and the beginning of the text."""
+    """Print hits as a table: score, id and the beginning of the text, or all that is around it."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -136,7 +136,7 @@ def print_matches(matches: Sequence[Match], *, title: str | None = None) -> None
     table.add_column("id", overflow="fold")
     table.add_column("text")
     for match in matches:
-        text = textwrap.shorten(match.text, 160, placeholder=" ...")
+        text = match.context or textwrap.shorten(match.text, 160, placeholder=" ...")
         # Text, not str: brackets in a document are no markup.
         table.add_row(f"{match.score:.3f}", Text(match.id), Text(text))
     console.print(table)

@@ -68,6 +68,13 @@ def search_command(
             min=1, help="How many hits the reranker reads, at least -k.", show_default="50"
         ),
     ] = None,
+    group_by_document: Annotated[
+        bool, typer.Option("--group-by-document", help="One hit a document, its best chunk.")
+    ] = False,
+    neighbours: Annotated[
+        int,
+        typer.Option(min=0, help="How many chunks on each side of a hit are shown with it."),
+    ] = 0,
     model: Model = None,
     device: Device = None,
     as_json: Json = False,
@@ -99,6 +106,8 @@ def search_command(
             min_score=min_score,
             rerank=reads,
             candidates=candidates or _CANDIDATES,
+            group_by_document=group_by_document,
+            neighbours=neighbours,
         )
         why = [] if matches else list(_why_nothing(store, query, wanted, min_score))
     if as_json:

@@ -24,6 +24,7 @@ from toastrack.ingestion.readers.template import Template
 from toastrack.ingestion.sources import SourceFile, find_files, lacking_for
 from toastrack.records import Record, Report, Skip, SkipKind
 from toastrack.stores.checks import checked
+from toastrack.stores.chunk_places import place
 from toastrack.stores.id_set import IdSet
 from toastrack.stores.protocol import Document, IngestStore, SourcedDocument
 from toastrack.utils.text import check_unicode
@@ -398,16 +399,14 @@ class _Run:
         if len(parts) == 1:
             blank = len(record.text) - len(record.text.lstrip())
             return [replace(record, metadata=_metadata(record, item.places, blank))]
-        return [
-            Record(
-                f"{record.id}#{i}",
-                part,
-                _metadata(record, item.places, offset),
-                document_id=record.id,
-                chunk=i,
-            )
-            for i, (offset, part) in enumerate(parts)
-        ]
+        chunks = []
+        end = 0
+        for i, (offset, part) in enumerate(parts):
+            metadata = _metadata(record, item.places, offset)
+            kept = {**metadata, **place(offset, record.text[end:offset])}
+            chunks.append(Record(f"{record.id}#{i}", part, kept, document_id=record.id, chunk=i))
+            end = offset + len(part)
+        return chunks
 
     def _document(self, item: SourceDocument | Record, number: int) -> Document | None:
         """Return the records of one document, or None if it is left out."""

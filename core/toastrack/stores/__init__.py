@@ -11,6 +11,7 @@ from toastrack.stores.backend import (
     Retry,
     RetryingBackend,
     RetryingSession,
+    Span,
 )
 from toastrack.stores.base import AsyncBaseStore, BaseStore
 from toastrack.stores.description import Description
@@ -35,6 +36,7 @@ from toastrack.stores.protocol import (
 from toastrack.stores.recall import Trial, compare_with_exact, measure_recall
 from toastrack.stores.recall_table import RecallRow, RecallTable
 from toastrack.stores.runtime import AsyncRuntime, Ended, Runtime, SyncRuntime, run_sync
+from toastrack.stores.search_request import SearchRequest
 from toastrack.stores.settling import Look, another_writer, delete_documents, write_batch
 from toastrack.stores.space_check import check_space
 from toastrack.stores.top_k import TopK
@@ -78,7 +80,9 @@ __all__ = [
     "Row",
     "Runtime",
     "Scalar",
+    "SearchRequest",
     "SourcedDocument",
+    "Span",
     "Status",
     "Store",
     "StoreFlow",

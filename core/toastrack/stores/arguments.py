@@ -14,7 +14,7 @@ from toastrack.utils.numbers import plain
 from toastrack.utils.text import check_unicode, shown
 
 # What hosts count in: 64 bits, with a sign.
-_MAX_K = 2**63 - 1
+MAX_K = 2**63 - 1
 
 
 def checked_k(k: int) -> int:
@@ -22,8 +22,8 @@ def checked_k(k: int) -> int:
     number = plain(k)
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         raise ValueError(f"k={shown(k)} must be a whole number of at least 0.")
-    if number > _MAX_K:
-        raise ValueError(f"k={shown(k)} is more than a host can count; take {_MAX_K:,} for all.")
+    if number > MAX_K:
+        raise ValueError(f"k={shown(k)} is more than a host can count; take {MAX_K:,} for all.")
     return number
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from threading import Thread
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from toastrack.errors import ConnectionLostError, StoreError, UnsupportedError
 from toastrack.filters import Filter
@@ -38,6 +38,15 @@ class CollectionChangedError(StoreError):
 
     def __init__(self, kind: str, label: str) -> None:
         super().__init__(f"{kind} {label!r} became another one while it was open.")
+
+
+class Span(NamedTuple):
+    """Chunks of one document that follow one another."""
+
+    document: str
+    first: int
+    last: int
+    """It belongs to them."""
 
 
 class Backend(Protocol[S, O_contra]):
@@ -167,6 +176,10 @@ class Backend(Protocol[S, O_contra]):
         options: O_contra,
     ) -> list[Match]:
         """Return the best ``min(k, matching)`` records, best first."""
+        ...
+
+    async def chunks(self, session: S, spans: Sequence[Span]) -> list[Record]:
+        """Return the records of documents whose chunk numbers lie in one of these spans."""
         ...
 
     async def count(self, session: S, documents: bool) -> int:
@@ -310,6 +323,10 @@ class BackendBase:
     ) -> tuple[list[Row], Any]:
         """Raise ``UnsupportedError``."""
         raise UnsupportedError(f"{self.kind} {self.label!r} cannot be read in pages.")
+
+    async def chunks(self, session: Any, spans: Sequence[Span]) -> list[Record]:
+        """Raise ``UnsupportedError``."""
+        raise UnsupportedError(f"{self.kind} {self.label!r} cannot read the chunks of a document.")
 
     async def count_matching(self, session: Any, filter: Filter, documents: bool) -> int:
         """Raise ``UnsupportedError``."""

@@ -19,7 +19,6 @@ from toastrack.embedder import Embedder
 from toastrack.errors import UnsupportedError
 from toastrack.filters import Filter
 from toastrack.records import Match, Record, Report
-from toastrack.reranker import Reranker
 from toastrack.space import EmbeddingSpace
 from toastrack.stores.arguments import filter_to_delete, ids_to_delete, listed
 from toastrack.stores.backend import Backend, S
@@ -36,6 +35,7 @@ from toastrack.stores.protocol import (
 )
 from toastrack.stores.recall_table import RecallTable
 from toastrack.stores.runtime import AsyncRuntime, Runtime, SyncRuntime, run_sync
+from toastrack.stores.search_request import SearchRequest
 from toastrack.stores.windows import (
     AsyncIterableReader,
     Cut,
@@ -46,7 +46,6 @@ from toastrack.stores.windows import (
     ingest_windows,
     record_windows,
 )
-from toastrack.utils import arrays
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -340,19 +339,8 @@ class BaseStore(_Base[S, O]):
 
     # -- for the classes of the adapters ----------------------------------------------------------
 
-    def _search(
-        self,
-        query: str | arrays.Vector,
-        k: int,
-        filter: Filter | None,
-        exact: bool,
-        options: O,
-        min_score: float | None,
-        rerank: Reranker | None,
-        candidates: int,
-    ) -> list[Match]:
-        search = self._flow.search(query, k, filter, exact, options, min_score, rerank, candidates)
-        return run_sync(search)
+    def _search(self, request: SearchRequest, options: O) -> list[Match]:
+        return run_sync(self._flow.search(request, options))
 
     def _ingest(
         self,
@@ -615,20 +603,8 @@ class AsyncBaseStore(_Base[S, O]):
 
     # -- for the classes of the adapters ----------------------------------------------------------
 
-    async def _search(
-        self,
-        query: str | arrays.Vector,
-        k: int,
-        filter: Filter | None,
-        exact: bool,
-        options: O,
-        min_score: float | None,
-        rerank: Reranker | None,
-        candidates: int,
-    ) -> list[Match]:
-        return await self._flow.search(
-            query, k, filter, exact, options, min_score, rerank, candidates
-        )
+    async def _search(self, request: SearchRequest, options: O) -> list[Match]:
+        return await self._flow.search(request, options)
 
     async def _ingest(
         self,

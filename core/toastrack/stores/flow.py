@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
@@ -13,19 +12,17 @@ from toastrack.embedder import Embedder
 from toastrack.errors import StoreError
 from toastrack.filters import Filter, checked_fields, checked_filter
 from toastrack.records import Match, Record, Report
-from toastrack.reranker import Reranker
 from toastrack.space import EmbeddingSpace
-from toastrack.stores.arguments import check_query, check_reranking, checked_k, checked_score
 from toastrack.stores.backend import Backend, CollectionChangedError, Retry, S
 from toastrack.stores.document_sources import check_sources, not_as_stored
 from toastrack.stores.hashes import read_record
 from toastrack.stores.pipeline import write_all
 from toastrack.stores.plan import Row, Status, rows_of
 from toastrack.stores.protocol import ChooseEmbedder
+from toastrack.stores.search_request import SearchRequest
+from toastrack.stores.searching import search
 from toastrack.stores.space_check import check_space, missing_space
-from toastrack.stores.vectors import unit_vector
 from toastrack.stores.windows import WindowReader
-from toastrack.utils import arrays
 from toastrack.utils.forks import after_fork, keep_for_ever, process_of
 
 T = TypeVar("T")
@@ -304,45 +301,9 @@ class StoreFlow(Generic[S, O]):
                 stored = await self.perform(backend.stored_sources, documents, reads=True)
                 check_sources(window, rows, statuses, stored, backend.kind)
 
-    async def search(
-        self,
-        query: str | arrays.Vector,
-        k: int,
-        filter: Filter | None,
-        exact: bool,
-        options: O,
-        min_score: float | None,
-        rerank: Reranker | None,
-        candidates: int,
-    ) -> list[Match]:
-        """Embed a query unless it is a vector, search, and rerank what was found."""
-        check_reranking(rerank, candidates, query)
-        k, wanted = checked_k(k), checked_filter(filter)
-        lowest = checked_score(min_score)
-        check_query(query)
-        dimensions = await self.ready()
-        if k == 0:
-            return []
-        vector: arrays.Vector
-        if isinstance(query, str):
-            vector = await self.runtime.embed_query(self.embedder, query)
-        else:
-            vector = query
-        found = await self.perform(
-            self.backend.search,
-            unit_vector(vector, "The query vector", dimensions),
-            k=k if rerank is None else max(candidates, k),
-            filter=wanted,
-            exact=exact,
-            options=options,
-            reads=True,
-            retry="short",
-        )
-        matches = [match for match in found if match.score >= lowest]
-        if rerank is None or not isinstance(query, str):
-            return matches
-        scores = await self.runtime.score(rerank, query, [match.text for match in matches])
-        return _reranked(matches, scores.tolist())[:k]
+    async def search(self, request: SearchRequest, options: O) -> list[Match]:
+        """Find what is asked for, in the order of ``toastrack.stores.searching``."""
+        return await search(self, request, options)
 
     async def get(self, ids: Sequence[str], vectors: bool) -> list[Record | None]:
         """Read records, and say of each where its vector comes from."""
@@ -400,18 +361,3 @@ def _leave_to_parent() -> None:
 
 
 after_fork(_leave_to_parent)
-
-
-def _reranked(matches: Sequence[Match], scores: Sequence[float]) -> list[Match]:
-    """Return matches with other scores, best first; ties as the search had them."""
-    pairs = zip(matches, scores, strict=True)
-    scored = [
-        replace(
-            match,
-            score=score,
-            score_kind="rerank",
-            scores={**match.scores, "rerank": score},
-        )
-        for match, score in pairs
-    ]
-    return sorted(scored, key=lambda match: -match.score)

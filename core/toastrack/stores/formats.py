@@ -6,7 +6,7 @@ The format is a number that is written from 2 on:
 2. A hash for each named vector of a Qdrant collection, and who owned the one there was.
 
 What is only added, and harms no earlier version, has no number: where documents came from, in a
-column or key that is there or not.
+column or key that is there or not, and where a chunk begins, in its metadata.
 
 An older format opens, reads and counts as unchanged, and is brought up by the first write that
 needs it. A newer one is refused.

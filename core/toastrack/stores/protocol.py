@@ -108,6 +108,8 @@ class Store(Protocol):
         min_score: float | None = None,
         rerank: Reranker | None = None,
         candidates: int = 50,
+        group_by_document: bool = False,
+        neighbours: int = 0,
     ) -> list[Match]:
         """Return the best ``min(k, matching)`` records, best first."""
         ...
@@ -205,6 +207,8 @@ class AsyncStore(Protocol):
         min_score: float | None = None,
         rerank: Reranker | None = None,
         candidates: int = 50,
+        group_by_document: bool = False,
+        neighbours: int = 0,
     ) -> list[Match]:
         """Return the best ``min(k, matching)`` records, best first."""
         ...
