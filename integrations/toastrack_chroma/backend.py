@@ -84,6 +84,11 @@ class ChromaBackend(RetryingBackend):
         configuration: Chroma's own settings of a new collection.
     """
 
+    no_words = (
+        "Chroma says 'Search is not implemented for Local Chroma', and its servers, but for its own "
+        "cloud, refuse an index of words. where_document={'$contains': ...} keeps what holds a text, "
+        "letter by letter."
+    )
     host: Any
     """``chromadb.Collection``, or its asynchronous twin, once it is found."""
     rows: Rows

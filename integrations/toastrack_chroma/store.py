@@ -16,8 +16,10 @@ from toastrack.stores import (
     Filter,
     OwnClient,
     RetryingSession,
+    SearchMode,
     SearchRequest,
     SyncRuntime,
+    TextSyntax,
     arrays,
     run_sync,
 )
@@ -87,6 +89,9 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
         filter: Filter | None = None,
         exact: bool = False,
         *,
+        mode: SearchMode = "vector",
+        weights: tuple[float, float] = (1.0, 1.0),
+        text_syntax: TextSyntax = "any",
         min_score: float | None = None,
         rerank: Reranker | None = None,
         candidates: int = 50,
@@ -102,10 +107,16 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
             k: How many at most.
             filter: What the metadata must be, e.g. ``{"lang": "en", "year": {"$gte": 2020}}``.
             exact: Read every matching vector and compare it here, as Chroma has no exact search.
-            min_score: Leave out what is less similar than this, from -1 to 1.
+            mode: "vector" goes by meaning, "text" by the words of the texts, "hybrid" by both, fused by
+                reciprocal rank.
+            weights: How much the list by vectors and that by words count in "hybrid".
+            text_syntax: "any" word of the query may match; "web" reads quotes and ``-word`` as in web
+                search.
+            min_score: Leave out what is less similar than this, from -1 to 1; for "vector" alone.
             rerank: Puts what was found into a better order; ``Match.score`` is its score then, and
                 ``Match.scores`` keeps the cosine.
-            candidates: How many it reads at least; k, if that is more.
+            candidates: How many it reads at least, and how many each of two lists has; k, if that is
+                more.
             group_by_document: Return one match a document, its best record by the score that ranks:
                 ``min(k, matching documents)`` of them.
             neighbours: How many chunks on each side of a match are joined with it in
@@ -125,7 +136,18 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
         """
         options = SearchOptions(where, where_document)
         request = SearchRequest(
-            query, k, filter, exact, min_score, rerank, candidates, group_by_document, neighbours
+            query,
+            k,
+            filter,
+            exact,
+            mode,
+            weights,
+            text_syntax,
+            min_score,
+            rerank,
+            candidates,
+            group_by_document,
+            neighbours,
         )
         return self._search(request, options)
 
@@ -201,6 +223,9 @@ class AsyncChromaStore(AsyncBaseStore[RetryingSession, SearchOptions]):
         filter: Filter | None = None,
         exact: bool = False,
         *,
+        mode: SearchMode = "vector",
+        weights: tuple[float, float] = (1.0, 1.0),
+        text_syntax: TextSyntax = "any",
         min_score: float | None = None,
         rerank: Reranker | None = None,
         candidates: int = 50,
@@ -223,7 +248,18 @@ class AsyncChromaStore(AsyncBaseStore[RetryingSession, SearchOptions]):
         """
         options = SearchOptions(where, where_document)
         request = SearchRequest(
-            query, k, filter, exact, min_score, rerank, candidates, group_by_document, neighbours
+            query,
+            k,
+            filter,
+            exact,
+            mode,
+            weights,
+            text_syntax,
+            min_score,
+            rerank,
+            candidates,
+            group_by_document,
+            neighbours,
         )
         return await self._search(request, options)
 

@@ -29,13 +29,15 @@ from toastrack.stores import (
     Span,
     Status,
     StoredSource,
+    TextHits,
+    TextQuery,
     Trial,
     WriteBatch,
     WriteResult,
     check_usable,
     parsed,
 )
-from toastrack_postgres import index, vector_index
+from toastrack_postgres import index, text_index, text_search, vector_index
 from toastrack_postgres import sql as statements
 from toastrack_postgres.codec import (
     VectorArrayParameter,
@@ -129,6 +131,8 @@ class PostgresBackend(BackendBase):
         self._new_storage: VectorType = storage
         self._ef_search = ef_search
         self._seen = _Seen()
+        self._asks_words = False
+        self._words: text_index.TextIndex | None = None
         self.given_label = f"{schema}.{table}" if schema else table
         """The table as the user wrote it."""
         self.label = self.given_label
@@ -486,18 +490,9 @@ class PostgresBackend(BackendBase):
         options: SearchOptions,
     ) -> list[Match]:
         """Return the best ``min(k, matching)`` rows; asked again exactly if an index gave fewer."""
-        conditions: list[sql.Composable] = []
-        values: dict[str, Any] = {
-            **options.params,
-            "toastrack_query": VectorParameter(vector, self._storage, self._vector_oid),
-            "toastrack_k": k,
-        }
-        if filter:
-            passing = Where(parsed(filter))
-            conditions.append(passing.sql)
-            values.update(passing.values)
-        if options.where is not None:
-            conditions.append(sql.SQL("({})").format(options.where))
+        conditions, values = self._conditions(filter, options)
+        values["toastrack_query"] = VectorParameter(vector, self._storage, self._vector_oid)
+        values["toastrack_k"] = k
         rows: Rows = []
         if not exact:
             plan, rows = await self._search_index(session, k, options, conditions, values)
@@ -516,6 +511,79 @@ class PostgresBackend(BackendBase):
         # A relaxed index scan may swap neighbours; equal scores stand in the order of their ids.
         return sorted(matches, key=lambda match: (-match.score, match.id))
 
+    def _conditions(
+        self, filter: Filter, options: SearchOptions
+    ) -> tuple[list[sql.Composable], dict[str, Any]]:
+        """Return what a row must pass, and the values that are in it."""
+        conditions: list[sql.Composable] = []
+        values: dict[str, Any] = dict(options.params)
+        if filter:
+            passing = Where(parsed(filter))
+            conditions.append(passing.sql)
+            values.update(passing.values)
+        if options.where is not None:
+            conditions.append(sql.SQL("({})").format(options.where))
+        return conditions, values
+
+    async def search_text(
+        self,
+        session: Session,
+        query: TextQuery,
+        vector: NDArray[np.float32] | None,
+        *,
+        k: int,
+        filter: Filter,
+        exact: bool,
+        options: SearchOptions,
+    ) -> TextHits:
+        """Return the best k rows by their words, or with a vector by both, of one statement."""
+        conditions, values = self._conditions(filter, options)
+        # Postgres takes no NUL.
+        text = query.text.replace("\0", " ")
+        values |= {
+            "toastrack_text": text,
+            "toastrack_k": k,
+            "toastrack_vector_weight": query.vector_weight,
+            "toastrack_text_weight": query.text_weight,
+        }
+        if vector is not None:
+            values["toastrack_query"] = VectorParameter(vector, self._storage, self._vector_oid)
+
+        def both(search: sql.Composed, compared: bool) -> sql.Composed:
+            return text_search.statement(
+                self._statements,
+                self._text_index(),
+                conditions,
+                syntax=query.syntax,
+                search=None if vector is None else search,
+                compared=compared,
+            )
+
+        if self._words is None:
+            self._asks_words = True
+            await self._look_at_indexes(session)
+        rows: Rows = []
+        if not exact or vector is None:
+            plan, rows = await self._search_index(session, k, options, conditions, values, both)
+            near, compared = rows[0][8:] if rows else (0, 0)
+            exact = vector is not None and self._seen.any and plan.is_short(near, compared, k)
+        if exact:
+            search = both(self._statements.search(conditions, exact=True), False)
+            rows = await self._execute_found(session, search, values)
+        kind = "text" if vector is None else "rrf"
+        matches = [text_search.match_of(row, kind=kind) for row in rows]
+        matches.sort(key=lambda match: (-match.score, match.id))
+        on = self._text_index()
+        if matches or await text_search.has_words(session, on, text, query.syntax):
+            return TextHits(matches)
+        return TextHits([], on.language)
+
+    def _text_index(self) -> text_index.TextIndex:
+        """Return the index of words as it was last looked at."""
+        if self._words is None:
+            raise text_index.no_index(self.label)
+        return self._words
+
     async def _search_index(
         self,
         session: Session,
@@ -523,8 +591,12 @@ class PostgresBackend(BackendBase):
         options: SearchOptions,
         conditions: Sequence[sql.Composable],
         values: Mapping[str, Any],
+        wrap: Callable[[sql.Composed, bool], sql.Composed] | None = None,
     ) -> tuple[SearchPlan, Rows]:
-        """Ask the index that is best for it, if there is one; return how, and what was found."""
+        """Ask the index that is best for it, if there is one; return how, and what was found.
+
+        ``wrap`` makes more of the statement; it is told whether that says how many were compared.
+        """
         if self._seen.mark is None:
             await self._look_at_indexes(session)
         while True:
@@ -540,6 +612,8 @@ class PostgresBackend(BackendBase):
             else:
                 statement = self._statements.search_again(plan.on, self._storage, conditions)
                 given = {**values, "toastrack_candidates": plan.candidates}
+            if wrap is not None:
+                statement = wrap(statement, plan.on is not None and plan.candidates > 0)
             told, rows = await session.execute_checked(
                 Asked(self._statements.search_settings, plan.settings),
                 self._compare_found,
@@ -564,6 +638,8 @@ class PostgresBackend(BackendBase):
         there = read_indexes(rows)
         found = [one.indexed(self._storage, self.dimensions or 0) for one in there if one.valid]
         self._seen = _Seen(told[0][2], tuple(filter(None, found)), bool(there))
+        if self._asks_words:
+            self._words = await text_index.find(session, self._oid)
 
     async def _execute_found(
         self, session: Session, statement: sql.Composable, parameters: Parameters
@@ -747,20 +823,52 @@ class PostgresBackend(BackendBase):
             full=full,
         )
         async with reporting(self._runtime, self._connections, self._oid, on_progress):
-            while True:
-                if concurrently:
-                    built = await self._reconnecting(
-                        lambda: self._outside_transaction(build), retry="long"
-                    )
-                else:
-                    built = await self._reconnecting(
-                        lambda: self._transact(build, "build"), retry="long"
-                    )
-                if built is not None:
-                    full.warn()
-                    return built
-                # Not inside the transaction: a concurrent build waits for the end of each.
-                await self._runtime.sleep(_SECONDS_BETWEEN_TRIES)
+            built = await self._build(build, concurrently=concurrently)
+        full.warn()
+        return built
+
+    async def build_text_index(self, *, language: str, concurrently: bool, rebuild: bool) -> bool:
+        """Build an index of the words of the texts unless it is there."""
+
+        async def build(session: Session) -> bool | None:
+            plan = partial(
+                text_index.plan,
+                session,
+                self._statements,
+                self._oid,
+                label=self.label,
+                language=language,
+                rebuild=rebuild,
+                concurrently=concurrently,
+            )
+            return await index.build(
+                session,
+                plan,
+                oid=self._oid,
+                memory=None,
+                concurrently=concurrently,
+                full=FullMemory(),
+            )
+
+        return await self._build(build, concurrently=concurrently)
+
+    async def _build(
+        self, build: Callable[[Session], Awaitable[bool | None]], *, concurrently: bool
+    ) -> bool:
+        """Build indexes, one session of a table's at a time."""
+        while True:
+            if concurrently:
+                built = await self._reconnecting(
+                    lambda: self._outside_transaction(build), retry="long"
+                )
+            else:
+                built = await self._reconnecting(
+                    lambda: self._transact(build, "build"), retry="long"
+                )
+            if built is not None:
+                return built
+            # Not inside the transaction: a concurrent build waits for the end of each.
+            await self._runtime.sleep(_SECONDS_BETWEEN_TRIES)
 
     async def describe(self, session: Session) -> Description:
         """Say which server and pgvector this is, and what the table takes on disk."""

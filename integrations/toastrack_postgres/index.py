@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -16,6 +16,9 @@ from toastrack_postgres.index_kinds import Kind
 from toastrack_postgres.index_memory import FullMemory, bytes_of_graph, bytes_to_spare
 from toastrack_postgres.session import Session
 from toastrack_postgres.sql import Statements
+
+Plan = Callable[[], Awaitable[Sequence[sql.Composed]]]
+"""Looks at what is there and returns the statements that build what is missing."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,46 @@ async def build_index(
     concurrently: bool,
     full: FullMemory,
 ) -> bool | None:
+    """Build the indexes of vectors and fields as ``build`` does."""
+
+    async def plan() -> Sequence[sql.Composed]:
+        planned, on, m = await vector_index.plan(
+            session,
+            table,
+            oid,
+            storage,
+            dimensions,
+            wanted.kind,
+            label=label,
+            options=wanted.options,
+            rebuild=wanted.rebuild,
+            concurrently=concurrently,
+        )
+        if planned:
+            ((rows,),) = await session.execute(table.count_vectors)
+            full.needed = bytes_of_graph(rows, on.bytes_of_one(storage), m)
+        fields = await filter_index.plan(
+            session,
+            table,
+            oid,
+            label=label,
+            fields=wanted.filter_fields,
+            concurrently=concurrently,
+        )
+        return [*planned, *fields]
+
+    return await build(session, plan, oid=oid, memory=memory, concurrently=concurrently, full=full)
+
+
+async def build(
+    session: Session,
+    plan: Plan,
+    *,
+    oid: int,
+    memory: str | None,
+    concurrently: bool,
+    full: FullMemory,
+) -> bool | None:
     """Build what is asked for and is not there; None while another session builds one.
 
     A concurrent build runs outside of a transaction, and gives back what the session was given. On a
@@ -67,38 +110,16 @@ async def build_index(
             )
         return None
     try:
-        build, on, m = await vector_index.plan(
-            session,
-            table,
-            oid,
-            storage,
-            dimensions,
-            wanted.kind,
-            label=label,
-            options=wanted.options,
-            rebuild=wanted.rebuild,
-            concurrently=concurrently,
-        )
-        if build:
-            ((rows,),) = await session.execute(table.count_vectors)
-            full.needed = bytes_of_graph(rows, on.bytes_of_one(storage), m)
-        build += await filter_index.plan(
-            session,
-            table,
-            oid,
-            label=label,
-            fields=wanted.filter_fields,
-            concurrently=concurrently,
-        )
-        if build:
-            await _execute(session, build, memory=memory, local=local, full=full)
+        missing = await plan()
+        if missing:
+            await _execute(session, missing, memory=memory, local=local, full=full)
     except BaseException:
         if concurrently:  # else the transaction gives it back
             await session.execute(statements.SESSION_BUILD_UNLOCK, [oid])
         raise
     if concurrently:
         await session.execute(statements.SESSION_BUILD_UNLOCK, [oid])
-    return bool(build)
+    return bool(missing)
 
 
 async def _check_backend(session: Session) -> None:

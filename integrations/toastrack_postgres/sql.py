@@ -578,6 +578,11 @@ class Statements:
             """
         )
 
+    @property
+    def distance(self) -> sql.Composable:
+        """The operator of the cosine distance."""
+        return self._names["distance"]
+
     def search(self, conditions: Sequence[sql.Composable], *, exact: bool) -> sql.Composed:
         """The nearest rows: (id, text, metadata, document, chunk, cosine similarity).
 
@@ -690,6 +695,16 @@ class Statements:
             "comment on index {index} is {text}",
             index=_identifier(self._schema, name),
             text=sql.Literal(text.replace("%", "%%")),
+        )
+
+    def create_text_index(self, language: str, most: int, *, concurrently: bool) -> sql.Composed:
+        """An index of the words at the beginning of the texts, so many characters of each."""
+        return self._sql(
+            "create index {concurrently} on {table} "
+            "using gin (to_tsvector({language}::regconfig, left(text, {most})))",
+            concurrently=sql.SQL("concurrently" if concurrently else ""),
+            language=sql.Literal(language.replace("%", "%%")),
+            most=sql.Literal(most),
         )
 
     @property

@@ -18,7 +18,9 @@ from toastrack.stores import (
     OnProgress,
     OwnClient,
     RetryingSession,
+    SearchMode,
     SearchRequest,
+    TextSyntax,
     arrays,
     run_sync,
 )
@@ -86,6 +88,9 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
         filter: Filter | None = None,
         exact: bool = False,
         *,
+        mode: SearchMode = "vector",
+        weights: tuple[float, float] = (1.0, 1.0),
+        text_syntax: TextSyntax = "any",
         min_score: float | None = None,
         rerank: Reranker | None = None,
         candidates: int = 50,
@@ -102,10 +107,16 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
             k: How many at most.
             filter: What the metadata must be, e.g. ``{"lang": "en", "year": {"$gte": 2020}}``.
             exact: Compare with every vector instead of using the index.
-            min_score: Leave out what is less similar than this, from -1 to 1.
+            mode: "vector" goes by meaning, "text" by the words of the texts, "hybrid" by both, fused by
+                reciprocal rank.
+            weights: How much the list by vectors and that by words count in "hybrid".
+            text_syntax: "any" word of the query may match; "web" reads quotes and ``-word`` as in web
+                search.
+            min_score: Leave out what is less similar than this, from -1 to 1; for "vector" alone.
             rerank: Puts what was found into a better order; ``Match.score`` is its score then, and
                 ``Match.scores`` keeps the cosine.
-            candidates: How many it reads at least; k, if that is more.
+            candidates: How many it reads at least, and how many each of two lists has; k, if that is
+                more.
             group_by_document: Return one match a document, its best record by the score that ranks:
                 ``min(k, matching documents)`` of them.
             neighbours: How many chunks on each side of a match are joined with it in
@@ -128,7 +139,18 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
         """
         options = SearchOptions(where, score_threshold, search_params)
         request = SearchRequest(
-            query, k, filter, exact, min_score, rerank, candidates, group_by_document, neighbours
+            query,
+            k,
+            filter,
+            exact,
+            mode,
+            weights,
+            text_syntax,
+            min_score,
+            rerank,
+            candidates,
+            group_by_document,
+            neighbours,
         )
         return self._search(request, options)
 
@@ -204,6 +226,9 @@ class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
         filter: Filter | None = None,
         exact: bool = False,
         *,
+        mode: SearchMode = "vector",
+        weights: tuple[float, float] = (1.0, 1.0),
+        text_syntax: TextSyntax = "any",
         min_score: float | None = None,
         rerank: Reranker | None = None,
         candidates: int = 50,
@@ -227,7 +252,18 @@ class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
         """
         options = SearchOptions(where, score_threshold, search_params)
         request = SearchRequest(
-            query, k, filter, exact, min_score, rerank, candidates, group_by_document, neighbours
+            query,
+            k,
+            filter,
+            exact,
+            mode,
+            weights,
+            text_syntax,
+            min_score,
+            rerank,
+            candidates,
+            group_by_document,
+            neighbours,
         )
         return await self._search(request, options)
 

@@ -14,7 +14,7 @@ import typer
 from toastrack.cli.extras import check_extras
 from toastrack.cli.flags import with_flags
 from toastrack.cli.options import Device, Json, Model, choose_embedder
-from toastrack.cli.output import name_first, progress_bar, say, share_bar, summary
+from toastrack.cli.output import name_first, progress_bar, say, share_bar, summary, working
 from toastrack.ingestion.ingest import ingest
 from toastrack.ingestion.sources import STANDARD_INPUT, find_files
 from toastrack.stores.addresses import DEFAULT_URL, URL_HELP, open_store
@@ -81,6 +81,14 @@ def ingest_command(
             metavar="SIZE",
             help="Memory that Postgres builds the index with, such as 1GB.",
             show_default="what the rows need on a Postgres in a folder, else the server's own",
+        ),
+    ] = None,
+    text_index: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LANGUAGE",
+            help="Build an index of words after the load, for toastrack search --mode: english, german ...",
+            show_default=False,
         ),
     ] = None,
     overlap: Annotated[
@@ -173,6 +181,9 @@ def ingest_command(
             if index:
                 with share_bar("building the index") as on_share:
                     built = store._build_index(on_progress=on_share, memory=index_memory)
+            if text_index is not None:
+                with working("building the index of words"):
+                    store.build_text_index(text_index)
     except KeyboardInterrupt:
         typer.echo(
             "Stopped. What was written stays; run the same command again to go on from there.",

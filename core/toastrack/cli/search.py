@@ -16,6 +16,7 @@ from toastrack.cli.output import print_matches, working
 from toastrack.reranker import DEFAULT_RERANKER, Reranker
 from toastrack.stores.addresses import DEFAULT_URL, URL_HELP, open_store
 from toastrack.stores.protocol import Store
+from toastrack.stores.text_query import SearchMode
 
 _CANDIDATES = 50
 
@@ -41,6 +42,13 @@ def search_command(
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare with every record instead of the index.")
     ] = False,
+    mode: Annotated[
+        SearchMode,
+        typer.Option(
+            help="Go by the meaning, by the words of the texts, or by both; for words, ingest with "
+            "--text-index."
+        ),
+    ] = "vector",
     min_score: Annotated[
         float | None,
         typer.Option(
@@ -103,6 +111,7 @@ def search_command(
             k=k,
             filter=wanted,
             exact=exact,
+            mode=mode,
             min_score=min_score,
             rerank=reads,
             candidates=candidates or _CANDIDATES,

@@ -39,6 +39,7 @@ from toastrack.stores.runtime import AsyncRuntime, Ended, Runtime, SyncRuntime, 
 from toastrack.stores.search_request import SearchRequest
 from toastrack.stores.settling import Look, another_writer, delete_documents, write_batch
 from toastrack.stores.space_check import check_space
+from toastrack.stores.text_query import RRF, SearchMode, TextHits, TextQuery, TextSyntax
 from toastrack.stores.top_k import TopK
 from toastrack.stores.usable import check_usable
 from toastrack.stores.widening import widened
@@ -48,6 +49,7 @@ from toastrack.utils.warn import warn_at_caller
 
 __all__ = [
     "LONG_BACKOFF",
+    "RRF",
     "SHORT_BACKOFF",
     "AsyncBaseStore",
     "AsyncOnWrite",
@@ -80,6 +82,7 @@ __all__ = [
     "Row",
     "Runtime",
     "Scalar",
+    "SearchMode",
     "SearchRequest",
     "SourcedDocument",
     "Span",
@@ -88,6 +91,9 @@ __all__ = [
     "StoreFlow",
     "StoredSource",
     "SyncRuntime",
+    "TextHits",
+    "TextQuery",
+    "TextSyntax",
     "TopK",
     "Trial",
     "WriteBatch",

@@ -14,6 +14,7 @@ from toastrack.stores.description import Description
 from toastrack.stores.plan import Row, Status, WriteBatch, WriteResult
 from toastrack.stores.protocol import OnProgress, StoredSource
 from toastrack.stores.runtime import Runtime
+from toastrack.stores.text_query import TextHits, TextQuery
 from toastrack.utils import arrays
 
 T = TypeVar("T")
@@ -178,6 +179,24 @@ class Backend(Protocol[S, O_contra]):
         """Return the best ``min(k, matching)`` records, best first."""
         ...
 
+    async def search_text(
+        self,
+        session: S,
+        query: TextQuery,
+        vector: arrays.FloatVector | None,
+        *,
+        k: int,
+        filter: Filter,
+        exact: bool,
+        options: O_contra,
+    ) -> TextHits:
+        """Return the best k records by the words of their texts, or with a vector by both.
+
+        Each of the two lists has ``k``, and ``exact`` is about that by vectors. A query without a
+        word finds what that one finds. Raises ``UnsupportedError`` where there is no index of words.
+        """
+        ...
+
     async def chunks(self, session: S, spans: Sequence[Span]) -> list[Record]:
         """Return the records of documents whose chunk numbers lie in one of these spans."""
         ...
@@ -238,6 +257,13 @@ class Backend(Protocol[S, O_contra]):
         """Build the search index, anew if that is asked for, and those of fields; True if one was.
 
         Raises ``StoreError`` where an index is there with other settings than are asked for.
+        """
+        ...
+
+    async def build_text_index(self, *, language: str, concurrently: bool, rebuild: bool) -> bool:
+        """Build an index of the words of the texts, anew if that is asked for; True if one was.
+
+        Raises ``StoreError`` where one is there for another language.
         """
         ...
 
@@ -302,6 +328,8 @@ class BackendBase:
     writes_format: int = 1
     uncommitted = False
     callers_connection = False
+    no_words = "its adapter does not know how."
+    """Why there is no search by words, for the error that says so."""
 
     async def count(self, session: Any, documents: bool) -> int:
         """Count records or documents."""
@@ -323,6 +351,20 @@ class BackendBase:
     ) -> tuple[list[Row], Any]:
         """Raise ``UnsupportedError``."""
         raise UnsupportedError(f"{self.kind} {self.label!r} cannot be read in pages.")
+
+    async def search_text(
+        self,
+        session: Any,
+        query: TextQuery,
+        vector: arrays.FloatVector | None,
+        *,
+        k: int,
+        filter: Filter,
+        exact: bool,
+        options: Any,
+    ) -> TextHits:
+        """Raise ``UnsupportedError``."""
+        raise self._wordless()
 
     async def chunks(self, session: Any, spans: Sequence[Span]) -> list[Record]:
         """Raise ``UnsupportedError``."""
@@ -380,6 +422,15 @@ class BackendBase:
     ) -> bool:
         """Do nothing and return False: this host keeps its index by itself."""
         return False
+
+    async def build_text_index(self, *, language: str, concurrently: bool, rebuild: bool) -> bool:
+        """Raise ``UnsupportedError``."""
+        raise self._wordless()
+
+    def _wordless(self) -> UnsupportedError:
+        return UnsupportedError(
+            f"{self.kind} {self.label!r} cannot be searched by the words of its texts: {self.no_words}"
+        )
 
     def check_index(self) -> None:
         """Do nothing: there is an index."""

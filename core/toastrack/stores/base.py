@@ -315,6 +315,36 @@ class BaseStore(_Base[S, O]):
         build = partial(self._backend.build_index, on_progress=on_progress, rebuild=rebuild)
         return run_sync(self._flow.build_index(build, filter_fields))
 
+    def build_text_index(
+        self, language: str = "english", concurrently: bool = False, rebuild: bool = False
+    ) -> bool:
+        """Build an index of the words of the texts, which ``mode="text"`` and "hybrid" search by.
+
+        Args:
+            language: Whose stop words and endings are known: in Postgres a text search configuration of the
+                server's, in Qdrant a language of its own; "simple" takes words as they are.
+            concurrently: In Postgres, let others write meanwhile; slower, and neither on a connection
+                that is inside a transaction nor over a pooler such as PgBouncer.
+            rebuild: Build it anew if it is there, as for another language.
+
+        Returns:
+            True if one was built, False if it is there.
+
+        Raises:
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: The collection is gone, or its index is for another language.
+            UnsupportedError: The host has no such index, or not so; says why.
+            ValueError: The host has no such language, or ``concurrently`` on a connection that is
+                inside a transaction.
+        """
+        build = partial(
+            self._backend.build_text_index,
+            language=language,
+            concurrently=concurrently,
+            rebuild=rebuild,
+        )
+        return run_sync(self._flow.build_text_index(build))
+
     def _check_index(self, memory: str | None = None) -> None:
         """Raise ``UnsupportedError`` if ``_build_index`` could not build one here, or not so."""
         run_sync(self._flow.open())
@@ -589,6 +619,26 @@ class AsyncBaseStore(_Base[S, O]):
         """
         build = partial(self._backend.build_index, on_progress=on_progress, rebuild=rebuild)
         return await self._flow.build_index(build, filter_fields)
+
+    async def build_text_index(
+        self, language: str = "english", concurrently: bool = False, rebuild: bool = False
+    ) -> bool:
+        """Build an index of the words of the texts; see the synchronous store's.
+
+        Raises:
+            SpaceMismatchError: The collection was built with another model, prompt or size.
+            StoreError: The collection is gone, or its index is for another language.
+            UnsupportedError: The host has no such index, or not so; says why.
+            ValueError: The host has no such language, or ``concurrently`` on a connection that is
+                inside a transaction.
+        """
+        build = partial(
+            self._backend.build_text_index,
+            language=language,
+            concurrently=concurrently,
+            rebuild=rebuild,
+        )
+        return await self._flow.build_text_index(build)
 
     async def _check_index(self, memory: str | None = None) -> None:
         """Raise ``UnsupportedError`` if ``_build_index`` could not build one here, or not so."""

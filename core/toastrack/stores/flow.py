@@ -351,6 +351,11 @@ class StoreFlow(Generic[S, O]):
         await self.ready()
         return await self.run(partial(build, filter_fields=fields))
 
+    async def build_text_index(self, build: Callable[[], Awaitable[bool]]) -> bool:
+        """Build an index of words, once the space is compared."""
+        await self.ready()
+        return await self.run(build)
+
 
 _flows: WeakSet[StoreFlow[Any, Any]] = WeakSet()
 

@@ -22,6 +22,7 @@ from toastrack.reranker import Reranker
 from toastrack.space import EmbeddingSpace
 from toastrack.stores.description import Description
 from toastrack.stores.recall_table import RecallTable
+from toastrack.stores.text_query import SearchMode, TextSyntax
 from toastrack.utils import arrays
 
 Document = tuple[str, Sequence[Record]]
@@ -105,6 +106,9 @@ class Store(Protocol):
         filter: Filter | None = None,
         exact: bool = False,
         *,
+        mode: SearchMode = "vector",
+        weights: tuple[float, float] = (1.0, 1.0),
+        text_syntax: TextSyntax = "any",
         min_score: float | None = None,
         rerank: Reranker | None = None,
         candidates: int = 50,
@@ -152,6 +156,12 @@ class Store(Protocol):
         ``rebuild`` builds anew what is there; ``filter_fields`` names fields of the metadata that
         filters will ask for.
         """
+        ...
+
+    def build_text_index(
+        self, language: str = "english", concurrently: bool = False, rebuild: bool = False
+    ) -> bool:
+        """Build an index of the words of the texts; True if one was built."""
         ...
 
 
@@ -204,6 +214,9 @@ class AsyncStore(Protocol):
         filter: Filter | None = None,
         exact: bool = False,
         *,
+        mode: SearchMode = "vector",
+        weights: tuple[float, float] = (1.0, 1.0),
+        text_syntax: TextSyntax = "any",
         min_score: float | None = None,
         rerank: Reranker | None = None,
         candidates: int = 50,
@@ -246,6 +259,12 @@ class AsyncStore(Protocol):
         filter_fields: Collection[str] = (),
     ) -> bool:
         """Build the search index if the host needs to be told; True if one was built."""
+        ...
+
+    async def build_text_index(
+        self, language: str = "english", concurrently: bool = False, rebuild: bool = False
+    ) -> bool:
+        """Build an index of the words of the texts; True if one was built."""
         ...
 
 

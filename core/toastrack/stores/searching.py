@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from toastrack.embedder import Embedder
@@ -13,8 +14,10 @@ from toastrack.stores.backend import Backend, Retry, Span
 from toastrack.stores.chunk_places import PLACE, joined, part_of, without_place
 from toastrack.stores.runtime import Runtime
 from toastrack.stores.search_request import SearchRequest, checked_request
+from toastrack.stores.text_query import TextHits, TextQuery
 from toastrack.stores.vectors import unit_vector
 from toastrack.utils import arrays
+from toastrack.utils.warn import warn_once
 
 T = TypeVar("T")
 
@@ -60,25 +63,8 @@ async def search(flow: Flow, request: SearchRequest, options: Any) -> list[Match
     dimensions = await flow.ready()
     if asked.k == 0:
         return []
-    vector: arrays.Vector
-    if isinstance(asked.query, str):
-        vector = await flow.runtime.embed_query(flow.embedder, asked.query)
-    else:
-        vector = asked.query
-    unit = unit_vector(vector, "The query vector", dimensions)
-
-    async def fetch(number: int) -> list[Match]:
-        return await flow.perform(
-            flow.backend.search,
-            unit,
-            k=number,
-            filter=asked.filter,
-            exact=asked.exact,
-            options=options,
-            reads=True,
-            retry="short",
-        )
-
+    vector = None if asked.mode == "text" else await _vector(flow, asked, dimensions)
+    fetch = partial(_fetch, flow, asked, options, vector)
     found = await (_documents if asked.group_by_document else _records)(flow, asked, fetch)
     if asked.neighbours:
         found = await _with_context(flow, found, asked.neighbours)
@@ -86,6 +72,44 @@ async def search(flow: Flow, request: SearchRequest, options: Any) -> list[Match
         replace(match, metadata=without_place(match.metadata)) if PLACE in match.metadata else match
         for match in found
     ]
+
+
+async def _vector(flow: Flow, asked: SearchRequest, dimensions: int) -> arrays.FloatVector:
+    vector: arrays.Vector
+    if isinstance(asked.query, str):
+        vector = await flow.runtime.embed_query(flow.embedder, asked.query)
+    else:
+        vector = asked.query
+    return unit_vector(vector, "The query vector", dimensions)
+
+
+async def _fetch(
+    flow: Flow, asked: SearchRequest, options: Any, vector: arrays.FloatVector | None, number: int
+) -> list[Match]:
+    ask = partial(
+        flow.perform,
+        k=number,
+        filter=asked.filter,
+        exact=asked.exact,
+        options=options,
+        reads=True,
+        retry="short",
+    )
+    if asked.mode == "vector":
+        found: list[Match] = await ask(flow.backend.search, vector)
+        return found
+    query = TextQuery(str(asked.query), asked.text_syntax, *asked.weights)
+    hits: TextHits = await ask(flow.backend.search_text, query, vector)
+    if hits.wordless is not None and vector is None:
+        warn_once(
+            flow.backend.label,
+            "A query has no word that the text index knows, in "
+            f"language={hits.wordless!r}: it is empty, or stop words, signs or another language. "
+            "mode='text' finds nothing then; mode='hybrid' goes by the meaning. An index for another "
+            "language: build_text_index(language=..., rebuild=True).",
+            UserWarning,
+        )
+    return hits.matches
 
 
 async def _records(flow: Flow, asked: SearchRequest, fetch: Fetch) -> list[Match]:
@@ -98,7 +122,7 @@ async def _records(flow: Flow, asked: SearchRequest, fetch: Fetch) -> list[Match
 async def _documents(flow: Flow, asked: SearchRequest, fetch: Fetch) -> list[Match]:
     """Fetch until there are enough documents, or no more records."""
     number = asked.candidates_wanted
-    if asked.rerank is None:
+    if asked.rerank is None and asked.mode == "vector":
         number = min(_RECORDS_PER_DOCUMENT * number, MAX_K)
     scores: dict[str, float] = {}
     while True:
