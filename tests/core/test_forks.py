@@ -92,7 +92,7 @@ def test_a_fork_while_other_threads_run_the_model(
 
 def test_a_fork_while_another_thread_imports(tmp_path: Path) -> None:
     """What is half imported at a fork stays so in the child, which would wait for it for ever."""
-    (tmp_path / "slow_to_import.py").write_text(
+    (tmp_path / "toastrack_slow.py").write_text(
         "import __main__\n__main__.begun.set()\nfor number in range(2_000_000): pass\n"
     )
     code = f"""
@@ -101,17 +101,42 @@ import toastrack
 import __main__
 __main__.begun = begun = threading.Event()
 sys.path.insert(0, {str(tmp_path)!r})
-importing = threading.Thread(target=lambda: __import__("slow_to_import"))
+importing = threading.Thread(target=lambda: __import__("toastrack_slow"))
 importing.start()
 begun.wait()
 child = os.fork()
 if not child:
     signal.alarm(120)
-    import slow_to_import
-    os._exit(0 if slow_to_import.number == 1_999_999 else 1)
+    import toastrack_slow
+    os._exit(0 if toastrack_slow.number == 1_999_999 else 1)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 importing.join()
 """
+    assert run_warm(code) == "0\n"
+
+
+def test_a_fork_does_not_wait_for_a_program_that_runs_in_an_import(tmp_path: Path) -> None:
+    """It would take as long as the program; here for ever, but for the alarm."""
+    (tmp_path / "program.py").write_text(
+        """
+import os, signal, sys, threading
+from toastrack.utils import forks
+
+forks._SECONDS_FOR_IMPORTS = float("inf")
+signal.alarm(60)
+
+def fork():
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+forking = threading.Thread(target=fork)
+forking.start()
+forking.join()
+"""
+    )
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import program"
     assert run_warm(code) == "0\n"
 
 

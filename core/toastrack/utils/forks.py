@@ -46,12 +46,20 @@ def keep_for_ever(thing: object) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
+# What is imported at the first text or call, on whatever thread that comes. For a module of the
+# user's no fork waits: a program may run all its life inside an import.
+_LATE = frozenset(
+    (
+        *("numpy", "torch", "transformers", "sentence_transformers", "openvino", "tokenizers"),
+        *("safetensors", "huggingface_hub", "semantic_text_splitter", "fastembed", "pyarrow"),
+    )
+)
 # Far more than importing torch takes. There is an end, as what is imported may wait for who forks.
 _SECONDS_FOR_IMPORTS = 30.0
 
 
 def _wait_for_imports() -> None:
-    """Before a fork: let other threads finish what they import.
+    """Before a fork: let other threads finish what they import for us.
 
     The child would have it half imported for ever, and wait for a thread that it does not have.
     """
@@ -61,10 +69,14 @@ def _wait_for_imports() -> None:
 
 
 def _others_import() -> bool:
-    """Tell whether another thread holds the lock of a module, of which only importlib knows."""
+    """Tell whether another thread holds the lock of such a module; only importlib knows of those."""
     locks = getattr(getattr(importlib, "_bootstrap", None), "_module_locks", {})
     others = sys._current_frames().keys() - {get_ident()}
-    return any(getattr(lock(), "owner", None) in others for lock in list(locks.values()))
+    return any(
+        getattr(lock(), "owner", None) in others
+        for name, lock in list(locks.items())
+        if (root := name.partition(".")[0]) in _LATE or root.startswith("toastrack")
+    )
 
 
 if hasattr(os, "register_at_fork"):
