@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from filter_table import combined_filters, single_filters, stored
@@ -15,9 +15,6 @@ from toastrack import Record
 from toastrack.errors import FilterError
 from toastrack.filters import matches, parsed
 from toastrack.stores.protocol import Store
-
-if TYPE_CHECKING:
-    pass
 
 DIMENSIONS = 32
 METADATA = stored()
@@ -94,7 +91,8 @@ def test_an_index_for_fields_changes_no_answer(filled: Store) -> None:
 
 @pytest.mark.rest
 def test_an_index_for_fields_changes_no_answer_whatever_is_asked(filled: Store) -> None:
-    filled.build_index(filter_fields=["v", "lang", "n"])
+    if not filled.build_index(filter_fields=["v", "lang", "n"]):
+        pytest.skip("this host has no index of fields, so all is as it is without")
     check_search(filled, [*single_filters(), *combined_filters(300)])
     check_count(filled, [*single_filters(), *combined_filters(300)])
 
