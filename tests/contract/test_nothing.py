@@ -125,16 +125,3 @@ def test_anything_of_an_empty_store(store: Store, cross_encoder_folder: Path) ->
     assert searching.search("rye", rerank=Reranker(cross_encoder_folder), candidates=5) == []
     assert store.build_index() in (True, False)
     assert store.count() == 0
-
-
-def test_an_index_is_asked_in_an_empty_table(store: Store) -> None:
-    """What only Postgres' search and measurement know."""
-    asked: Any = store
-    if not hasattr(store, "recall"):
-        pytest.skip("this store has no index of its own to choose")
-    store.build_index()
-    assert asked.search("rye", index="full", ef_search=1_000, oversampling=2.0) == []
-    with pytest.raises(ValueError, match="row"):
-        asked.recall()
-    with pytest.raises(ValueError, match="quer"):
-        asked.recall(queries=iter(()))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 # ruff: noqa: E402
 import pytest
+from awaited import Awaited, running_loop
 
 psycopg = pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
 np = pytest.importorskip("numpy", reason="numpy is not installed")
@@ -68,6 +70,28 @@ def test_every_kind_that_is_there_is_compared_with_the_exact_answer(store: Postg
     for row in table.rows:
         assert 0 < row.p50_ms <= row.p95_ms
         assert 0 <= row.recall <= 1
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_an_index_is_asked_in_an_empty_table(
+    postgres_dsn: str, schema: str, embedder: Embedder, asynchronous: bool
+) -> None:
+    options: dict[str, Any] = {"schema": schema, "embedder": embedder}
+    with ExitStack() as stack:
+        store: Any
+        if asynchronous:
+            loop = stack.enter_context(running_loop())
+            empty = AsyncPostgresStore(postgres_dsn, "empty", **options)
+            store = stack.enter_context(Awaited(empty, loop))
+        else:
+            store = stack.enter_context(PostgresStore(postgres_dsn, "empty", **options))
+        store.open()
+        store.build_index()
+        assert store.search("rye", index="full", ef_search=1_000, oversampling=2.0) == []
+        with pytest.raises(ValueError, match="row"):
+            store.recall()
+        with pytest.raises(ValueError, match="quer"):
+            store.recall(queries=iter(()))
 
 
 def test_what_is_counted_is_what_searches_find(store: PostgresStore) -> None:
