@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from langchain_core.callbacks import Callbacks
-from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
 from langchain_core.documents.compressor import BaseDocumentCompressor
 from pydantic import ConfigDict, Field
 
 from toastrack import Reranker
+
+# New in langchain-core 1.2.19.
+if TYPE_CHECKING or find_spec("langchain_core.cross_encoders") is not None:
+    from langchain_core.cross_encoders import BaseCrossEncoder
+else:
+    from abc import ABC as BaseCrossEncoder
 
 
 class ToastrackReranker(BaseDocumentCompressor, BaseCrossEncoder):
@@ -25,7 +32,8 @@ class ToastrackReranker(BaseDocumentCompressor, BaseCrossEncoder):
     It goes into LangChain's ``ContextualCompressionRetriever(base_compressor=...)``. Documents are
     copied, with the score in ``metadata["relevance_score"]``: the model's own logit, higher is
     better. ``reranker=`` is shared by whatever takes it; building one is free. It is LangChain's
-    ``BaseCrossEncoder``, too, for what asks for one: ``CrossEncoderReranker(model=...)``.
+    ``BaseCrossEncoder``, too, for what asks for one, ``CrossEncoderReranker(model=...)``, where
+    langchain-core has that (1.2.19 and newer).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)

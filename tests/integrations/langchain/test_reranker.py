@@ -6,10 +6,10 @@ import asyncio
 import copy
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 from known_order import Given, fail, number_of
-from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
 
 from toastrack import Reranker
@@ -100,15 +100,27 @@ def test_the_order_is_the_rerankers_and_an_error_is_no_order() -> None:
         failing.score([(QUERY, "loaf 1")])
 
 
-def test_it_is_a_cross_encoder_of_langchain(reranker: Reranker) -> None:
+@pytest.fixture
+def cross_encoders() -> Any:
+    """LangChain's module of that name."""
+    return pytest.importorskip(
+        "langchain_core.cross_encoders", reason="langchain-core is older than 1.2.19"
+    )
+
+
+def test_it_is_a_cross_encoder_of_langchain(cross_encoders: Any, reranker: Reranker) -> None:
+    assert isinstance(ToastrackReranker(reranker=reranker), cross_encoders.BaseCrossEncoder)
+
+
+def test_pairs_are_scored_in_the_order_given(reranker: Reranker) -> None:
     encoder = ToastrackReranker(reranker=reranker)
-    assert isinstance(encoder, BaseCrossEncoder)
     pairs = [(QUERY, TEXTS[0]), ("salt", TEXTS[1]), (QUERY, TEXTS[2]), ("salt", TEXTS[0])]
     expected = [float(reranker.score(query, [text])[0]) for query, text in pairs]
     assert encoder.score(pairs) == pytest.approx(expected, abs=1e-4)
     assert encoder.score([]) == []
 
 
+@pytest.mark.usefixtures("cross_encoders")
 def test_langchains_own_compressor_takes_it() -> None:
     compressors = pytest.importorskip(
         "langchain_classic.retrievers.document_compressors",
