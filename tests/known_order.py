@@ -38,3 +38,11 @@ def number_of(text: str) -> float:
 def fail(text: str) -> float:
     """Score nothing, as a model does that cannot be read."""
     raise ModelError("no order")
+
+
+def nearness(query: NDArray[np.float32]) -> Callable[[float], NDArray[np.float32]]:
+    """Return what makes vectors: the query's own at 0, and across it at 1."""
+    axis = np.eye(len(query), dtype=np.float32)[np.abs(query).argmin()]
+    across = axis - (axis @ query) * query
+    across /= np.linalg.norm(across)
+    return lambda far: (1 - far) * query + far * across

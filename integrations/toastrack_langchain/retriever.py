@@ -24,14 +24,7 @@ from toastrack.stores import AsyncStore, Filter, Store
 class ToastrackRetriever(BaseRetriever):
     """Finds documents in a store of toastrack's, with its exact filters and a reranker.
 
-        from qdrant_client import QdrantClient
-
-        from toastrack import Embedder, Record
-        from toastrack_qdrant import QdrantStore
-
-        store = QdrantStore(QdrantClient(":memory:"), "bread", embedder=Embedder())
-        store.upsert([Record("rye", "Rye bread keeps for a week.", {"flour": "rye"})])
-        retriever = ToastrackRetriever(store=store, k=3, filter={"flour": "rye"})
+        retriever = ToastrackRetriever(store=store, k=3)
         retriever.invoke("which bread stays fresh?")
 
     A call may ask otherwise: ``retriever.invoke(query, k=1, filter=None)``. An asynchronous store

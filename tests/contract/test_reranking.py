@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-from known_order import Given, fail, number_of
+from known_order import Given, fail, nearness, number_of
 
-from toastrack import Record, Reranker
+from toastrack import Embedder, Record, Reranker
 from toastrack.errors import ModelError
 
 if TYPE_CHECKING:
@@ -19,31 +18,13 @@ DIMENSIONS = 32
 
 
 @pytest.fixture
-def filled(store: Store) -> Store:
-    """Twelve records, the first the most similar to any query along the first axis."""
-    records = [
-        Record(f"r{i}", f"loaf {i}", {"even": i % 2 == 0}, vector=_near(i / 12)) for i in range(12)
-    ]
-    store.upsert(records)
+def filled(store: Store, embedder: Embedder) -> Store:
+    """Twelve records, the first the most similar to the query of the tests."""
+    near = nearness(embedder.embed_query("which loaf"))
+    store.upsert(
+        Record(f"r{i}", f"loaf {i}", {"even": i % 2 == 0}, vector=near(i / 12)) for i in range(12)
+    )
     return store
-
-
-def _near(far: float) -> list[float]:
-    return [1 - far, far, *[0.0] * (DIMENSIONS - 2)]
-
-
-@pytest.fixture(autouse=True)
-def query_along_the_first_axis(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the query's vector be known, so that the candidates are."""
-    from toastrack import Embedder
-
-    vector = np.array([1.0, *[0.0] * (DIMENSIONS - 1)], dtype=np.float32)
-
-    async def aembed_query(self: Embedder, text: str) -> Any:
-        return vector
-
-    monkeypatch.setattr(Embedder, "embed_query", lambda self, text: vector)
-    monkeypatch.setattr(Embedder, "aembed_query", aembed_query)
 
 
 @pytest.mark.connection
@@ -101,7 +82,7 @@ def test_a_real_reranker_orders_by_its_own_logits(
 def test_what_cannot_be_reranked_for_is_refused(filled: Store) -> None:
     reranker, wrong = Given(number_of), {"rerank": "mxbai-rerank"}
     with pytest.raises(ValueError, match="a vector has no text"):
-        filled.search(_near(0), rerank=reranker)
+        filled.search([1.0] * DIMENSIONS, rerank=reranker)
     with pytest.raises(TypeError, match="takes a Reranker, not str"):
         filled.search("which loaf", **wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="candidates=0"):
