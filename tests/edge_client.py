@@ -12,7 +12,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import qdrant_edge as edge
+from httpx import Headers
 from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import UnexpectedResponse
 
 _Client: Any = QdrantClient
 
@@ -28,6 +30,7 @@ class EdgeClient(_Client):  # type: ignore[misc]
         self._metadata: dict[str, dict[str, Any]] = {}
         self._indexed: dict[str, dict[str, Any]] = {}
         self._hnsw: dict[str, Any] = {}
+        self.version = "1.20.0"
         self.asked: list[Any] = []
         """The search parameters of every search."""
 
@@ -90,15 +93,26 @@ class EdgeClient(_Client):  # type: ignore[misc]
             ),
         )
 
+    def info(self) -> Any:
+        return SimpleNamespace(version=self.version)
+
     def create_payload_index(
         self, collection_name: str, field_name: str, *args: Any, **kwargs: Any
     ) -> Any:
         (kind,) = args
+        ranks = isinstance(kind, models.TextIndexParams)
         operation = edge.UpdateOperation.create_field_index(
-            field_name, getattr(edge.PayloadSchemaType, kind.value.capitalize())
+            field_name,
+            _text_index(kind)
+            if ranks
+            else getattr(edge.PayloadSchemaType, kind.value.capitalize()),
         )
         self._shards[collection_name].update(operation)
-        self._indexed[collection_name][field_name] = SimpleNamespace(data_type=kind)
+        self._indexed[collection_name][field_name] = (
+            SimpleNamespace(data_type=models.PayloadSchemaType.TEXT, params=kind)
+            if ranks
+            else SimpleNamespace(data_type=kind)
+        )
 
     def delete_payload_index(self, collection_name: str, field_name: str, **kwargs: Any) -> Any:
         operation = edge.UpdateOperation.delete_field_index(field_name)
@@ -181,25 +195,50 @@ class EdgeClient(_Client):  # type: ignore[misc]
     ) -> Any:
         parameters = kwargs["search_params"]
         self.asked.append(parameters)
-        found = self._shards[collection_name].query(
-            edge.QueryRequest(
-                limit=kwargs["limit"],
-                query=edge.Query.Nearest(query, using=using),
-                filter=translated(kwargs["query_filter"]),
-                with_payload=True,
-                with_vector=False,
-                score_threshold=kwargs["score_threshold"],
-                params=None
-                if parameters is None
-                else edge.SearchParams(hnsw_ef=parameters.hnsw_ef, exact=bool(parameters.exact)),
+        try:
+            found = self._shards[collection_name].query(
+                edge.QueryRequest(
+                    limit=kwargs["limit"],
+                    query=edge.TextQuery(using, str(query.text))
+                    if isinstance(query, models.TextQuery)
+                    else edge.Query.Nearest(query, using=using),
+                    filter=translated(kwargs["query_filter"]),
+                    with_payload=True,
+                    with_vector=False,
+                    score_threshold=kwargs["score_threshold"],
+                    params=None
+                    if parameters is None
+                    else edge.SearchParams(
+                        hnsw_ef=parameters.hnsw_ef, exact=bool(parameters.exact)
+                    ),
+                )
             )
-        )
+        except Exception as error:
+            if "Validation failed" not in str(error):
+                raise
+            raise UnexpectedResponse(400, "Bad Request", str(error).encode(), Headers()) from None
         return SimpleNamespace(
             points=[
                 SimpleNamespace(id=str(point.id), payload=point.payload, score=point.score)
                 for point in found
             ]
         )
+
+
+def _text_index(params: models.TextIndexParams) -> Any:
+    """An index of words in the classes of qdrant-edge."""
+    known: dict[str, Any] = {}
+    if isinstance(params.stemmer, models.SnowballParams):
+        language = params.stemmer.language.value.capitalize()
+        known["stemmer"] = edge.SnowballParams(getattr(edge.SnowballLanguage, language))
+    if isinstance(params.stopwords, models.Language):
+        known["stopwords"] = getattr(edge.Language, params.stopwords.value.capitalize())
+    return edge.TextIndexParams(
+        tokenizer=edge.TokenizerType.Word,
+        phrase_matching=params.phrase_matching,
+        scoring=bool(params.scoring),
+        **known,
+    )
 
 
 def _operation(operation: Any) -> Any:
@@ -262,6 +301,10 @@ def _condition(condition: Any) -> Any:
         test = {"is_empty": False}
     elif isinstance(match, models.MatchValue):
         test = {"match": edge.MatchValue(match.value)}
+    elif isinstance(match, models.MatchText):
+        test = {"match": edge.MatchText(match.text)}
+    elif isinstance(match, models.MatchPhrase):
+        test = {"match": edge.MatchPhrase(match.phrase)}
     else:
         test = {"range": edge.RangeFloat(gte=condition.range.gte, lte=condition.range.lte)}
     return edge.FieldCondition(key=condition.key, **test)

@@ -43,3 +43,5 @@ class Kind:
     """``make test`` runs all tests on it, and on the others those marked ``connection``."""
     own: bool = False
     """The store makes its connection itself, and so it does in every process."""
+    words: bool = False
+    """It searches by the words of texts, too."""

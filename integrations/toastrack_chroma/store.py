@@ -131,6 +131,7 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
             ModelError: A model cannot be found, read or run.
+            UnsupportedError: ``mode`` is "text" or "hybrid", which Chroma has not.
             ValueError: ``k``, ``min_score``, ``candidates`` or ``neighbours`` is none, or the query to
                 rerank for is a vector or blank.
         """
@@ -243,6 +244,7 @@ class AsyncChromaStore(AsyncBaseStore[RetryingSession, SearchOptions]):
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
             ModelError: A model cannot be found, read or run.
+            UnsupportedError: ``mode`` is "text" or "hybrid", which Chroma has not.
             ValueError: ``k``, ``min_score``, ``candidates`` or ``neighbours`` is none, or the query to
                 rerank for is a vector or blank.
         """

@@ -827,6 +827,10 @@ class PostgresBackend(BackendBase):
         full.warn()
         return built
 
+    async def check_text_index(self, session: Session, language: str) -> None:
+        """Raise for an index of words that ``build_text_index`` could not build."""
+        await text_index.check(session, self._oid, label=self.label, language=language)
+
     async def build_text_index(self, *, language: str, concurrently: bool, rebuild: bool) -> bool:
         """Build an index of the words of the texts unless it is there."""
 

@@ -75,6 +75,32 @@ def no_index(label: str) -> UnsupportedError:
     )
 
 
+async def check(
+    session: Session, oid: int, *, label: str, language: str, rebuild: bool = False
+) -> tuple[str, list[TextIndex], list[tuple[str, str]]]:
+    """Return the language as an index names it, the indexes that serve, and those that broke.
+
+    Raises:
+        StoreError: One of another language is there, or another session builds one.
+        ValueError: The server knows no such language.
+    """
+    found = await session.execute(_LANGUAGE, {"language": language})
+    if not found:
+        known = ", ".join(name for (name,) in await session.execute(_LANGUAGES))
+        raise ValueError(
+            f"language={language!r} is no text search configuration of this server. It has: {known}."
+        )
+    ((written,),) = found
+    usable, broken = await _look(session, oid)
+    if usable and not rebuild and usable[0].language != written:
+        raise StoreError(
+            f"Table {label!r}: its index {usable[0].name!r} is for "
+            f"language={usable[0].language!r}, and {language!r} was asked for. Nothing was "
+            f"changed. Build it anew with build_text_index(language={language!r}, rebuild=True)."
+        )
+    return written, usable, broken
+
+
 async def plan(
     session: Session,
     table: Statements,
@@ -92,21 +118,10 @@ async def plan(
         UnsupportedError: A partitioned table's cannot be built concurrently.
         ValueError: The server knows no such language.
     """
-    found = await session.execute(_LANGUAGE, {"language": language})
-    if not found:
-        known = ", ".join(name for (name,) in await session.execute(_LANGUAGES))
-        raise ValueError(
-            f"language={language!r} is no text search configuration of this server. It has: {known}."
-        )
-    ((written,),) = found
-    usable, broken = await _look(session, oid)
+    written, usable, broken = await check(
+        session, oid, label=label, language=language, rebuild=rebuild
+    )
     if usable and not rebuild:
-        if usable[0].language != written:
-            raise StoreError(
-                f"Table {label!r}: its index {usable[0].name!r} is for "
-                f"language={usable[0].language!r}, and {language!r} was asked for. Nothing was "
-                f"changed. Build it anew with build_text_index(language={language!r}, rebuild=True)."
-            )
         return []
     if concurrently and await session.execute(statements.PARTITIONS, {"oid": oid}):
         raise UnsupportedError(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from collections.abc import Awaitable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import numpy as np
 from grpc import RpcError, StatusCode
@@ -28,15 +28,18 @@ from toastrack.stores import (
     Span,
     Status,
     StoredSource,
+    TextHits,
+    TextQuery,
     WriteBatch,
     WriteResult,
     another_writer,
     delete_documents,
+    fused,
     matches,
     parsed,
     write_batch,
 )
-from toastrack_qdrant import indexes
+from toastrack_qdrant import indexes, text_index
 from toastrack_qdrant.changes import new_metadata, new_texts
 from toastrack_qdrant.codec import (
     EXACT,
@@ -71,9 +74,12 @@ from toastrack_qdrant.host_errors import (
 from toastrack_qdrant.points import Points, cut, is_text
 from toastrack_qdrant.recorded import dimensions_in, identity, recorded_in, to_metadata
 from toastrack_qdrant.search import SearchOptions, search
+from toastrack_qdrant.text_search import is_wordless, search_words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 # Since then each named vector has a hash of its own.
 _FORMAT_OF_NAMED = 2
@@ -113,6 +119,7 @@ class QdrantBackend(RetryingBackend):
         vector_name: str = "",
         create: bool = False,
         creation: Creation | None = None,
+        text_index: str | None = None,
     ) -> None:
         self.host = Host(client)
         self.label = collection
@@ -122,6 +129,8 @@ class QdrantBackend(RetryingBackend):
         self.writes_format = _FORMAT_OF_NAMED if vector_name else 1
         self._may_create = create
         self._creation = creation or Creation()
+        self._wanted_language = text_index
+        self._language: str | None = None
 
     # -- the collection -------------------------------------------------------------------------
 
@@ -141,7 +150,9 @@ class QdrantBackend(RetryingBackend):
         return True
 
     async def create(self, session: RetryingSession, space: EmbeddingSpace) -> None:
-        """Create the collection with the space in its metadata."""
+        """Create the collection with the space in its metadata, and an index of words if wanted."""
+        if self._wanted_language is not None:
+            await text_index.check_host(self.points, session)
         wanted: dict[str, Any] = dict(self._creation)
         vector = models.VectorParams(
             size=space.dimensions,
@@ -162,6 +173,8 @@ class QdrantBackend(RetryingBackend):
             if not await self._exists(session):
                 raise
         await self.find(session)
+        if self._wanted_language is not None and self._language is None:
+            await self._build_text_index(session, self._wanted_language, rebuild=False)
 
     async def record_space(self, session: RetryingSession, space: EmbeddingSpace) -> None:
         """Put the space into the collection's metadata."""
@@ -236,6 +249,7 @@ class QdrantBackend(RetryingBackend):
     def _learn(self, info: models.CollectionInfo) -> None:
         recorded = recorded_in(info, self.label, self._vector_name)
         self.space, self.format, self._hashes = recorded.space, recorded.format, recorded.hashes
+        self._language = text_index.language_of(info, local=self.host.local)
 
     async def _check_found(self, session: RetryingSession) -> None:
         """Raise ``CollectionChangedError`` unless name or alias stand for vectors of that space."""
@@ -557,15 +571,64 @@ class QdrantBackend(RetryingBackend):
         options: SearchOptions,
     ) -> list[Match]:
         """Return the best ``min(k, matching)`` records, having made sure of whose they are."""
+        return await self._found(
+            session, search(self.points, session, vector, k, filter, exact, options)
+        )
+
+    async def search_text(
+        self,
+        session: RetryingSession,
+        query: TextQuery,
+        vector: NDArray[np.float32] | None,
+        *,
+        k: int,
+        filter: Filter,
+        exact: bool,
+        options: SearchOptions,
+    ) -> TextHits:
+        """Return the best k records by their words, or with a vector by both, fused here.
+
+        A fusion of the host's would give neither score, and would fuse what does not match, where
+        it cannot say a filter exactly.
+        """
+        if options.score_threshold is not None:
+            raise ValueError(
+                "score_threshold= is a cosine similarity, and a search by words ranks by something "
+                "else. Leave one of both out."
+            )
+        if self._language is None:
+            await self._read_info(session)  # somebody may have built it since
+        language = self._language
+        if language is None:
+            raise text_index.no_index(self.label)
+
+        async def both() -> TextHits:
+            where = options.where
+            texts = await search_words(self.points, session, query, k, filter, where)
+            if vector is not None:
+                near = await search(self.points, session, vector, k, filter, exact, options)
+                return TextHits(fused(near, texts, query, k))
+            wordless = not texts and await is_wordless(self.points, session, query)
+            return TextHits(texts, language if wordless else None)
+
         try:
-            found = await search(self.points, session, vector, k, filter, exact, options)
+            return await self._found(session, both())
+        except (UnexpectedResponse, RpcError):
+            if self._language is None:  # it was deleted since
+                raise text_index.no_index(self.label) from None
+            raise
+
+    async def _found(self, session: RetryingSession, found: Awaitable[T]) -> T:
+        """Return what a search finds, having made sure of whose it is."""
+        try:
+            result = await found
         except (UnexpectedResponse, RpcError, ValueError) as error:
             # As of a vector that has another size by now.
             if not is_away(error) and not is_silent(error):
                 await self._check_found(session)
             raise
         await self._check_found(session)
-        return found
+        return result
 
     # -- the index ------------------------------------------------------------------------------
 
@@ -588,6 +651,29 @@ class QdrantBackend(RetryingBackend):
             )
 
         return await self.in_session(build, reads=False, retry="long")
+
+    async def check_text_index(self, session: RetryingSession, language: str) -> None:
+        """Raise for an index of words that ``build_text_index`` could not build."""
+        text_index.check_language(language)
+        await text_index.check_host(self.points, session)
+        info = await self._read_info(session)
+        text_index.check_other(info, self.label, language, local=self.host.local, rebuild=False)
+
+    async def build_text_index(self, *, language: str, concurrently: bool, rebuild: bool) -> bool:
+        """Build an index of the words of the texts; others may always write meanwhile."""
+
+        async def build(session: RetryingSession) -> bool:
+            return await self._build_text_index(session, language, rebuild=rebuild)
+
+        return await self.in_session(build, reads=False, retry="long")
+
+    async def _build_text_index(
+        self, session: RetryingSession, language: str, *, rebuild: bool
+    ) -> bool:
+        info = await self._read_info(session)
+        built = await text_index.build(self.points, session, info, language, rebuild=rebuild)
+        await self._read_info(session)
+        return built
 
     async def describe(self, session: RetryingSession) -> Description:
         """Say which Qdrant this is, and how far its index is."""

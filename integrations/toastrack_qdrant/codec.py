@@ -108,7 +108,9 @@ def record_of(values: Mapping[str, Any]) -> Record:
     )
 
 
-def match_of(point: models.ScoredPoint | models.Record, score: float) -> Match:
+def match_of(
+    point: models.ScoredPoint | models.Record, score: float, kind: str = "cosine"
+) -> Match:
     """Return what a search found; a point that somebody else put there keeps its own id."""
     values = point.payload or {}
     id = str(values.get("id", point.id))
@@ -119,6 +121,7 @@ def match_of(point: models.ScoredPoint | models.Record, score: float) -> Match:
         metadata_of(values),
         values.get("document_id", id),
         values.get("chunk"),
+        score_kind=kind,
     )
 
 

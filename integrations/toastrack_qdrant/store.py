@@ -26,6 +26,7 @@ from toastrack.stores import (
 )
 from toastrack_qdrant.backend import Creation, QdrantBackend
 from toastrack_qdrant.search import SearchOptions
+from toastrack_qdrant.text_index import check_language
 
 
 class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
@@ -44,7 +45,7 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
     open none that you would not run.
 
     Args:
-        client: A QdrantClient; the server must be Qdrant 1.16 or newer.
+        client: A QdrantClient; the server must be Qdrant 1.16 or newer, and 1.20 to search by words.
         collection: The collection's name. One that you created yourself is taken as it is, if it
             compares vectors of the model's size by cosine.
         embedder: Embeds texts and queries; its space is recorded in the collection's metadata. Or
@@ -53,6 +54,8 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
             of several names share their records, and each has its own ``text_hash/NAME``.
         create: Create the collection if it is missing.
         adopt: Take over a filled collection that does not say which model embedded it.
+        text_index: Of a new collection, the language of its index of words, as
+            ``build_text_index`` makes one.
         creation: Of a new collection, Qdrant's own options, which go into ``create_collection`` as
             they are: ``on_disk`` (keep its vectors on disk), ``on_disk_payload``, ``hnsw_config``,
             ``quantization_config`` (search then with ``search_params=`` that rescore and
@@ -71,13 +74,21 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
         vector_name: str | None = None,
         create: bool = True,
         adopt: bool = False,
+        text_index: str | None = None,
         **creation: Unpack[Creation],
     ) -> None:
         if not isinstance(client, (QdrantClient, OwnClient)):
             raise TypeError(f"QdrantStore takes a QdrantClient, not {type(client).__name__}.")
         _check_creation("QdrantStore", creation)
+        if text_index is not None:
+            check_language(text_index)
         backend = QdrantBackend(
-            client, collection, vector_name=vector_name or "", create=create, creation=creation
+            client,
+            collection,
+            vector_name=vector_name or "",
+            create=create,
+            creation=creation,
+            text_index=text_index,
         )
         super().__init__(backend, embedder=embedder, create=create, adopt=adopt)
 
@@ -122,7 +133,7 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
             neighbours: How many chunks on each side of a match are joined with it in
                 ``Match.context``, whether they match or not.
             where: A filter of Qdrant's own; metadata is under ``metadata.``.
-            score_threshold: Leave out what is less similar. What the index then gives is taken
+            score_threshold: Leave out what is less similar; for "vector" alone. What the index then gives is taken
                 as it is; without one, fewer than k are asked for again exactly.
             search_params: Qdrant's own, e.g. ``SearchParams(hnsw_ef=256)``, or with a
                 ``quantization=QuantizationSearchParams(rescore=True, oversampling=3.0)``.
@@ -134,6 +145,7 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
             ModelError: A model cannot be found, read or run.
+            UnsupportedError: There is no index of words, which "text" and "hybrid" search by.
             ValueError: ``k``, ``min_score``, ``candidates`` or ``neighbours`` is none, or the query to
                 rerank for is a vector or blank.
         """
@@ -207,6 +219,7 @@ class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
         vector_name: str | None = None,
         create: bool = True,
         adopt: bool = False,
+        text_index: str | None = None,
         **creation: Unpack[Creation],
     ) -> None:
         if not isinstance(client, AsyncQdrantClient):
@@ -214,8 +227,15 @@ class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
                 f"AsyncQdrantStore takes an AsyncQdrantClient, not {type(client).__name__}."
             )
         _check_creation("AsyncQdrantStore", creation)
+        if text_index is not None:
+            check_language(text_index)
         backend = QdrantBackend(
-            client, collection, vector_name=vector_name or "", create=create, creation=creation
+            client,
+            collection,
+            vector_name=vector_name or "",
+            create=create,
+            creation=creation,
+            text_index=text_index,
         )
         super().__init__(backend, embedder=embedder, create=create, adopt=adopt)
 
@@ -247,6 +267,7 @@ class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
             ModelError: A model cannot be found, read or run.
+            UnsupportedError: There is no index of words, which "text" and "hybrid" search by.
             ValueError: ``k``, ``min_score``, ``candidates`` or ``neighbours`` is none, or the query to
                 rerank for is a vector or blank.
         """

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -224,6 +226,14 @@ _PAGE = "toastrack_postgres.backend._PAGE"
 _CHROMA_PAGE = "toastrack_chroma.rows.Rows.page"
 _QDRANT_PAGE = "toastrack_qdrant.points.Points.page"
 
+
+def _has_words(host: str) -> bool:
+    if host == "qdrant" and find_spec("qdrant_client"):
+        # Before 1.20 its client cannot ask for what ranks by words.
+        return hasattr(import_module("qdrant_client.models"), "TextQuery")
+    return host != "chroma"
+
+
 # A host's code is the same for all its kinds, so one of its two classes each is whole.
 KINDS = [
     Kind("postgres-conninfo", _postgres, 2e-3, _PAGE, server=True, whole=True, own=True),
@@ -270,6 +280,7 @@ KINDS = [
     Kind("qdrant-server", _qdrant_server, 1e-5, _QDRANT_PAGE, server=True),
     Kind("qdrant-async-server", _async_qdrant_server, 1e-5, _QDRANT_PAGE, server=True),
 ]
+KINDS = [replace(kind, words=_has_words(kind.name.partition("-")[0])) for kind in KINDS]
 if services.wanted():
     KINDS = [kind for kind in KINDS if kind.server]
 elif "TOASTRACK_QDRANT_URL" not in os.environ:
@@ -292,6 +303,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "kind" in metafunc.fixturenames:
         module = metafunc.config.getoption("kinds")
         kinds = _kinds_of(module) if module else KINDS
+        if metafunc.definition.get_closest_marker("by_words"):
+            kinds = [kind for kind in kinds if kind.words]
         metafunc.parametrize("kind", kinds, ids=[kind.name for kind in kinds])
 
 
@@ -314,7 +327,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _is_for_any_host(item: pytest.Item) -> bool:
     """Tell whether a test is about the store of ``--kinds``, and not about hosts that we know."""
     call = getattr(item, "callspec", None)
-    return bool(call and "kind" in call.params) and not item.get_closest_marker("own_hosts")
+    # Without any kind that a test is for, pytest puts something else in its place.
+    return bool(call and isinstance(call.params.get("kind"), Kind)) and not item.get_closest_marker(
+        "own_hosts"
+    )
 
 
 class MakeStore(Protocol):

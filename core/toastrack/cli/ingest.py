@@ -155,6 +155,8 @@ def ingest_command(
         with open_store(to, choose, create=True, adopt=adopt) as store:
             if index:
                 store._check_index(index_memory)  # hours of embedding would go before
+            if text_index is not None:
+                store._check_text_index(text_index)
             with progress_bar("embedding") as on_progress:
                 report = ingest(
                     sources,

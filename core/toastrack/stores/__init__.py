@@ -17,6 +17,7 @@ from toastrack.stores.base import AsyncBaseStore, BaseStore
 from toastrack.stores.description import Description
 from toastrack.stores.flow import StoreFlow
 from toastrack.stores.formats import format_of, from_recorded, to_recorded
+from toastrack.stores.fusing import fused
 from toastrack.stores.hashes import text_hash
 from toastrack.stores.id_set import IdSet
 from toastrack.stores.own_client import OwnClient
@@ -107,6 +108,7 @@ __all__ = [
     "delete_documents",
     "format_of",
     "from_recorded",
+    "fused",
     "keep_for_ever",
     "matches",
     "measure_recall",

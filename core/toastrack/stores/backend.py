@@ -267,6 +267,10 @@ class Backend(Protocol[S, O_contra]):
         """
         ...
 
+    async def check_text_index(self, session: S, language: str) -> None:
+        """Raise what ``build_text_index`` would raise for this language, and build nothing."""
+        ...
+
     def check_index(self) -> None:
         """Raise ``UnsupportedError`` if ``build_index`` could not build one."""
         ...
@@ -424,6 +428,10 @@ class BackendBase:
         return False
 
     async def build_text_index(self, *, language: str, concurrently: bool, rebuild: bool) -> bool:
+        """Raise ``UnsupportedError``."""
+        raise self._wordless()
+
+    async def check_text_index(self, session: Any, language: str) -> None:
         """Raise ``UnsupportedError``."""
         raise self._wordless()
 

@@ -352,6 +352,10 @@ class BaseStore(_Base[S, O]):
         if memory is not None:
             run_sync(self._flow.perform(self._backend.check_index_memory, memory, reads=True))
 
+    def _check_text_index(self, language: str) -> None:
+        """Raise what ``build_text_index`` would raise for this language, and build nothing."""
+        run_sync(self._flow.perform(self._backend.check_text_index, language, reads=True))
+
     def _describe(self) -> Description:
         """Say what the host keeps, and how, for people."""
         return run_sync(self._flow.perform(self._backend.describe, reads=True, retry="short"))
@@ -646,6 +650,10 @@ class AsyncBaseStore(_Base[S, O]):
         self._backend.check_index()
         if memory is not None:
             await self._flow.perform(self._backend.check_index_memory, memory, reads=True)
+
+    async def _check_text_index(self, language: str) -> None:
+        """Raise what ``build_text_index`` would raise for this language, and build nothing."""
+        await self._flow.perform(self._backend.check_text_index, language, reads=True)
 
     async def _describe(self) -> Description:
         """Say what the host keeps, and how, for people."""

@@ -310,6 +310,10 @@ class IngestStore(Store, Protocol):
         """Raise ``UnsupportedError`` if ``_build_index`` could not build one here, or not so."""
         ...
 
+    def _check_text_index(self, language: str) -> None:
+        """Raise what ``build_text_index`` would raise for this language, and build nothing."""
+        ...
+
     def _build_index(self, *, on_progress: OnProgress | None, memory: str | None) -> bool:
         """``build_index`` with so much memory, where ``_check_index`` takes that."""
         ...
