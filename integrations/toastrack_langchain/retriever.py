@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, SkipValidation, model_validator
 from typing_extensions import Self
 
 from toastrack import Match, Reranker
-from toastrack.stores import AsyncStore, Filter, Store
+from toastrack.stores import AsyncStore, Filter, SearchMode, Store
 
 
 class ToastrackRetriever(BaseRetriever):
@@ -35,6 +35,9 @@ class ToastrackRetriever(BaseRetriever):
     Args:
         store: Where to look: any store of toastrack's.
         k: How many documents at most.
+        mode: "vector" goes by meaning, "text" by the words of the texts, "hybrid" by both; for words the
+            store needs its ``build_text_index``.
+        weights: How much the list by vectors and that by words count in "hybrid".
         filter: Conditions on the metadata, those of the store's ``search``.
         rerank: Puts the best ``candidates`` into its order; None leaves that of the search.
         candidates: How many the reranker reads, ``k`` at least.
@@ -44,6 +47,8 @@ class ToastrackRetriever(BaseRetriever):
 
     store: SkipValidation[Store | AsyncStore] = Field(exclude=True, repr=False)
     k: int = Field(default=10, ge=0)
+    mode: SearchMode = "vector"
+    weights: tuple[float, float] = (1.0, 1.0)
     filter: SkipValidation[Filter | None] = None
     rerank: Reranker | None = None
     candidates: int = Field(default=50, ge=1)
@@ -92,6 +97,8 @@ class ToastrackRetriever(BaseRetriever):
     def _options(self, k: int | None, filter: Any) -> dict[str, Any]:
         return {
             "k": self.k if k is None else k,
+            "mode": self.mode,
+            "weights": self.weights,
             "filter": self.filter if filter is ... else filter,
             "rerank": self.rerank,
             "candidates": self.candidates,

@@ -18,7 +18,7 @@ from llama_index.core.schema import (
 )
 
 from toastrack import Match, Reranker
-from toastrack.stores import AsyncStore, Filter, Store
+from toastrack.stores import AsyncStore, Filter, SearchMode, Store
 
 
 class ToastrackRetriever(BaseRetriever):
@@ -34,6 +34,9 @@ class ToastrackRetriever(BaseRetriever):
     Args:
         store: Where to look: any store of toastrack's.
         similarity_top_k: How many nodes at most.
+        mode: "vector" goes by meaning, "text" by the words of the texts, "hybrid" by both; for words the
+            store needs its ``build_text_index``.
+        weights: How much the list by vectors and that by words count in "hybrid".
         filter: Conditions on the metadata, those of the store's ``search``.
         rerank: Puts the best ``candidates`` into its order; None leaves that of the search.
         candidates: How many the reranker reads, ``similarity_top_k`` at least.
@@ -48,6 +51,8 @@ class ToastrackRetriever(BaseRetriever):
         store: Store | AsyncStore,
         *,
         similarity_top_k: int = 10,
+        mode: SearchMode = "vector",
+        weights: tuple[float, float] = (1.0, 1.0),
         filter: Filter | None = None,
         rerank: Reranker | None = None,
         candidates: int = 50,
@@ -60,6 +65,8 @@ class ToastrackRetriever(BaseRetriever):
         self._store_kind = type(store).__name__
         self._options: dict[str, Any] = {
             "k": similarity_top_k,
+            "mode": mode,
+            "weights": weights,
             "filter": filter,
             "rerank": rerank,
             "candidates": candidates,

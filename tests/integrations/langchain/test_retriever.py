@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from known_order import Given, fail, number_of
 from langchain_tests.integration_tests import RetrieversIntegrationTests
-from qdrant_client import AsyncQdrantClient, QdrantClient
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from toastrack import Embedder, Record
 from toastrack.errors import FilterError, ModelError
@@ -63,6 +63,22 @@ def test_documents_are_the_matches_of_the_store(store: QdrantStore) -> None:
             # The query was embedded for each, and numpy may add up in another order.
             "relevance_score": pytest.approx(match.score, abs=1e-6),
         }
+
+
+@pytest.mark.skipif(not hasattr(models, "TextQuery"), reason="qdrant-client before 1.20")
+def test_a_retriever_goes_by_words_or_by_both(store: QdrantStore) -> None:
+    store.build_text_index()
+    (only,) = ToastrackRetriever(store=store, mode="text").invoke("number 3")
+    assert only.id == "r3"
+    retriever = ToastrackRetriever(store=store, k=6, mode="hybrid", weights=(0, 1))
+    found = asyncio.run(retriever.ainvoke("number 3"))
+    matches = store.search("number 3", k=6, mode="hybrid", weights=(0, 1))
+    assert [document.id for document in found] == [match.id for match in matches]
+    assert found[0].metadata["relevance_score"] == pytest.approx(1 / 61)
+    wrong: Any
+    for wrong in ({"mode": "words"}, {"weights": (1,)}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            ToastrackRetriever(store=store, **wrong)
 
 
 def test_a_call_may_ask_otherwise(store: QdrantStore) -> None:

@@ -10,7 +10,7 @@ import pytest
 from known_order import Given, fail, number_of
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
-from qdrant_client import AsyncQdrantClient, QdrantClient
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from toastrack import Embedder, Record
 from toastrack.errors import ModelError
@@ -42,6 +42,18 @@ def test_nodes_are_the_matches_of_the_store(store: QdrantStore) -> None:
         assert scored.node.get_content() == match.text
         assert scored.node.metadata == dict(match.metadata)
         assert scored.node.ref_doc_id == match.document_id
+
+
+@pytest.mark.skipif(not hasattr(models, "TextQuery"), reason="qdrant-client before 1.20")
+def test_a_retriever_goes_by_words_or_by_both(store: QdrantStore) -> None:
+    store.build_text_index()
+    (only,) = ToastrackRetriever(store, mode="text").retrieve("number 3")
+    assert only.node.node_id == "r3"
+    retriever = ToastrackRetriever(store, similarity_top_k=6, mode="hybrid", weights=(0, 1))
+    found = asyncio.run(retriever.aretrieve("number 3"))
+    matches = store.search("number 3", k=6, mode="hybrid", weights=(0, 1))
+    assert [scored.node.node_id for scored in found] == [match.id for match in matches]
+    assert found[0].score == pytest.approx(1 / 61)
 
 
 def test_a_reranker_orders_and_a_failing_one_raises(store: QdrantStore) -> None:
