@@ -193,6 +193,17 @@ class EdgeClient(_Client):  # type: ignore[misc]
     def query_points(
         self, collection_name: str, query: Any = None, using: Any = None, **kwargs: Any
     ) -> Any:
+        if isinstance(query, models.SampleQuery):
+            found = self._shards[collection_name].query(
+                edge.QueryRequest(
+                    limit=kwargs["limit"],
+                    query=edge.Sample.Random,
+                    filter=translated(kwargs["query_filter"]),
+                    with_payload=True,
+                    with_vector=kwargs["with_vectors"],
+                )
+            )
+            return SimpleNamespace(points=[_record(point) for point in found])
         parameters = kwargs["search_params"]
         self.asked.append(parameters)
         try:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
 from toastrack import Embedder
-from toastrack.stores import ChooseEmbedder, IngestStore
+from toastrack.stores import Adopt, ChooseEmbedder, IngestStore
 
 
 class Open(Protocol):
@@ -22,7 +22,8 @@ class Open(Protocol):
         *,
         embedder: Embedder | ChooseEmbedder,
         create: bool,
-        adopt: bool,
+        adopt: Adopt,
+        **options: Any,
     ) -> IngestStore: ...
 
 

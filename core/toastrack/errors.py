@@ -14,6 +14,7 @@
 
     TruncationWarning (UserWarning)               texts were cut at the model's limit
     GuessWarning (UserWarning)                    a model does not say how it wants to be run
+    UnprovenWarning (UserWarning)                 too few texts show that vectors are an embedder's
 
 Errors of a host (psycopg, a database) pass through unless we can add the reader's next step.
 """
@@ -134,6 +135,19 @@ class GuessWarning(UserWarning):
 
     There is no ``modules.json`` to say how it pools, or no prompt, and its family wants one. Said
     once for each model; the message says what was taken.
+    """
+
+
+class UnprovenWarning(UserWarning):
+    """Vectors agree with their texts, and too few of them for a proof.
+
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnprovenWarning)
+            QdrantStore(client, "bread", embedder=embedder, verify=True).open()
+
+    Said where a filled collection is adopted or verified that has fewer than 8 texts that fit.
     """
 
 

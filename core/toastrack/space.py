@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,10 @@ class EmbeddingSpace:
         revision: The hub's commit, for people; never compared.
         max_tokens: How many tokens of a text are read, for ``Embedder.from_space``; never compared,
             and None where it was not recorded.
+        equals: Weights, tokenizer and pooling of other models whose vectors were proven to be the
+            same: they differ in nothing of these three.
+        unproven: The fields that somebody said of vectors that were there already, and nothing
+            shows; never compared.
     """
 
     weights: str
@@ -40,17 +45,30 @@ class EmbeddingSpace:
     model: str = field(default="", compare=False)
     revision: str | None = field(default=None, compare=False)
     max_tokens: int | None = field(default=None, compare=False)
+    equals: tuple[tuple[str, str, str], ...] = field(default=(), compare=False)
+    unproven: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def digest(self) -> str:
         """The sha256, in hex, of everything that is compared."""
-        identity = {name: getattr(self, name) for name in _COMPARED}
+        identity = {name: getattr(self, name) for name in COMPARED_FIELDS}
         text = json.dumps(identity, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
-    def to_dict(self) -> dict[str, str | int | None]:
+    @property
+    def model_identity(self) -> tuple[str, str, str]:
+        """Its weights, tokenizer and pooling."""
+        return self.weights, self.tokenizer, self.pooling
+
+    def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
-        return asdict(self)
+        values = {**asdict(self), "equals": [list(model) for model in self.equals]}
+        values["unproven"] = list(self.unproven)
+        return {
+            name: value
+            for name, value in values.items()
+            if value or name not in ("equals", "unproven")
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> EmbeddingSpace:
@@ -59,18 +77,30 @@ class EmbeddingSpace:
         Raises:
             ValueError: A field that is compared is missing.
         """
-        known: dict[str, object] = {
+        known: dict[str, Any] = {
             item.name: values[item.name] for item in fields(cls) if item.name in values
         }
-        missing = [name for name in _COMPARED if name not in known]
+        missing = [name for name in COMPARED_FIELDS if name not in known]
         if missing:
             raise ValueError(f"An embedding space lacks {', '.join(missing)}.")
-        return cls(**known)  # type: ignore[arg-type]
+        known["equals"] = tuple(
+            (str(weights), str(tokenizer), str(pooling))
+            for weights, tokenizer, pooling in known.get("equals") or ()
+        )
+        known["unproven"] = tuple(map(str, known.get("unproven") or ()))
+        return cls(**known)
 
     def differences(self, other: EmbeddingSpace) -> dict[str, tuple[object, object]]:
-        """Return ``{field: (self's, other's)}`` for every compared field that differs."""
-        pairs = {name: (getattr(self, name), getattr(other, name)) for name in _COMPARED}
+        """Return ``{field: (self's, other's)}`` for every compared field that differs.
+
+        A model that is among ``equals`` does not.
+        """
+        excused = MODEL_FIELDS if other.model_identity in self.equals else ()
+        names = [name for name in COMPARED_FIELDS if name not in excused]
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-_COMPARED = tuple(item.name for item in fields(EmbeddingSpace) if item.compare)
+MODEL_FIELDS = ("weights", "tokenizer", "pooling")
+"""The fields that say which model it is, whatever it is asked."""
+COMPARED_FIELDS = tuple(item.name for item in fields(EmbeddingSpace) if item.compare)

@@ -70,6 +70,8 @@ COMPLETE = "toastrack_copy_complete"
 _DELETED = 1_000
 # Three conditions each; sqlite takes expressions 1,000 deep.
 _SPANS = 50
+# Requests for a sample.
+_SAMPLED_PLACES = 16
 # How often what others change at this moment is looked at again.
 _ROUNDS = 5
 
@@ -392,6 +394,30 @@ class ChromaBackend(RetryingBackend):
     async def get(self, session: RetryingSession, ids: Sequence[str]) -> list[Record | None]:
         """Return records in the order asked."""
         return await self.rows.get(session, ids)
+
+    async def read_sample(self, session: RetryingSession, size: int) -> list[Row]:
+        """Return rows from places at equal distances."""
+        number = await self.rows.count(session)
+        places = min(_SAMPLED_PLACES, max(1, number // size))
+        rows: list[Row] = []
+        for place in range(places):
+            answer = await session.call(
+                self.host.get,
+                limit=-(-size // places),
+                offset=place * number // places,
+                include=["documents", "metadatas", "embeddings"],
+            )
+            rows += [
+                _row(id, text, metadata or {}, vector)
+                for id, text, metadata, vector in zip(
+                    answer["ids"],
+                    answer["documents"],
+                    answer["metadatas"],
+                    answer["embeddings"],
+                    strict=True,
+                )
+            ]
+        return rows[:size]
 
     async def chunks(self, session: RetryingSession, spans: Sequence[Span]) -> list[Record]:
         """Return the records of documents whose chunk numbers lie in one of these spans."""

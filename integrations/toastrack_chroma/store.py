@@ -10,6 +10,7 @@ from chromadb.api import AsyncClientAPI, ClientAPI
 
 from toastrack import Embedder, Match, Reranker
 from toastrack.stores import (
+    Adopt,
     AsyncBaseStore,
     BaseStore,
     ChooseEmbedder,
@@ -53,7 +54,9 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
         embedder: Embeds texts and queries; its space is recorded in the collection and compared.
             Or a function that picks one for the space that the collection recorded.
         create: Create the collection if it is missing.
-        adopt: Take over a filled collection that does not say which model embedded it.
+        adopt: Take over a filled collection that does not say which model embedded it, once some of its
+            texts were embedded again and gave the same vectors. "unchecked" believes that they do.
+        verify: Compare such a sample at each opening, too.
         configuration: Chroma's settings of a new collection, e.g. ``{"hnsw": {"ef_search": 200}}``.
     """
 
@@ -66,7 +69,8 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
         *,
         embedder: Embedder | ChooseEmbedder,
         create: bool = True,
-        adopt: bool = False,
+        adopt: Adopt = False,
+        verify: bool = False,
         configuration: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(client, (ClientAPI, OwnClient)):
@@ -80,7 +84,7 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
             function=lambda space: ToastrackEmbeddingFunction.recorded(self.embedder, space),
             configuration=configuration,
         )
-        super().__init__(backend, embedder=embedder, create=create, adopt=adopt)
+        super().__init__(backend, embedder=embedder, create=create, adopt=adopt, verify=verify)
 
     def search(
         self,
@@ -201,7 +205,8 @@ class AsyncChromaStore(AsyncBaseStore[RetryingSession, SearchOptions]):
         *,
         embedder: Embedder | ChooseEmbedder,
         create: bool = True,
-        adopt: bool = False,
+        adopt: Adopt = False,
+        verify: bool = False,
         configuration: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(client, AsyncClientAPI):
@@ -215,7 +220,7 @@ class AsyncChromaStore(AsyncBaseStore[RetryingSession, SearchOptions]):
             function=lambda space: ToastrackEmbeddingFunction.recorded(self.embedder, space),
             configuration=configuration,
         )
-        super().__init__(backend, embedder=embedder, create=create, adopt=adopt)
+        super().__init__(backend, embedder=embedder, create=create, adopt=adopt, verify=verify)
 
     async def search(
         self,
@@ -296,7 +301,8 @@ def open_collection(
     embedder: Embedder,
     *,
     create: bool = True,
-    adopt: bool = False,
+    adopt: Adopt = False,
+    verify: bool = False,
     configuration: Mapping[str, Any] | None = None,
 ) -> chromadb.Collection:
     """Return Chroma's own collection, after its space and distance were compared with ours.
@@ -308,7 +314,9 @@ def open_collection(
         name: The collection's name.
         embedder: Embeds texts and queries; its space is recorded in the collection and compared.
         create: Create the collection if it is missing.
-        adopt: Take over a filled collection that does not say which model embedded it.
+        adopt: Take over a filled collection that does not say which model embedded it, once some of
+            its texts were embedded again and gave the same vectors. "unchecked" believes that they do.
+        verify: Compare such a sample now, too.
         configuration: Chroma's settings of a new collection.
 
     Raises:
@@ -332,8 +340,9 @@ def open_collection(
     backend.runtime = SyncRuntime()
     # If it was, Chroma itself wrote down which model it is, in place of a space.
     made = partial(backend.was_made_with, ToastrackEmbeddingFunction(embedder=embedder))
-    adopt = adopt or run_sync(backend.in_session(made, reads=True, retry="short"))
-    store = BaseStore(backend, embedder=embedder, create=create, adopt=adopt)
+    if not adopt and run_sync(backend.in_session(made, reads=True, retry="short")):
+        adopt = "unchecked"
+    store = BaseStore(backend, embedder=embedder, create=create, adopt=adopt, verify=verify)
     run_sync(store._flow.ready())
     function: Any = ToastrackEmbeddingFunction.recorded(embedder, embedder.space)
     return client.get_collection(name, embedding_function=function)

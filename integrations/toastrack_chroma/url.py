@@ -17,7 +17,7 @@ from chromadb.api.shared_system_client import SharedSystemClient
 
 from toastrack import Embedder
 from toastrack.errors import ConnectionLostError, StoreError
-from toastrack.stores import ChooseEmbedder, OwnClient, after_fork, without_collection
+from toastrack.stores import Adopt, ChooseEmbedder, OwnClient, after_fork, without_collection
 from toastrack_chroma.backend import SPACE
 from toastrack_chroma.folder_lock import hold, let_go
 from toastrack_chroma.host_errors import is_away, no_answer
@@ -40,7 +40,7 @@ class Address:
 
 @contextmanager
 def open_url(
-    url: str, embedder: Embedder | ChooseEmbedder, *, create: bool, adopt: bool = False
+    url: str, embedder: Embedder | ChooseEmbedder, *, create: bool, adopt: Adopt = False
 ) -> Iterator[ChromaStore]:
     """Open the store of a URL; ``embedder`` may depend on the space that it recorded."""
     address = parse_url(url)

@@ -91,6 +91,8 @@ _INSTEAD = (
 
 _PAGE = 10_000
 _VECTOR_PAGE = 1_000
+# Of a table, for a sample of it.
+_SAMPLED_PAGES = 1_000
 # Rows in one statement: enough to make it cheap, few enough that the server soon has work.
 _PART = 64
 # Advisory locks that all documents of a table share.
@@ -202,9 +204,9 @@ class PostgresBackend(BackendBase):
             )
 
     async def record_space(self, session: Session, space: EmbeddingSpace) -> None:
-        """Put the space into the comment on the embedding column, unless somebody was faster."""
+        """Put the space into the comment on the embedding column, unless another one is there."""
         comment = await self._read_comment(session)
-        if self.space is None:
+        if self.space in (None, space):
             await self._record(session, comment, space)
 
     def needs_bring_up(self, batch: WriteBatch) -> bool:
@@ -675,6 +677,15 @@ class PostgresBackend(BackendBase):
         rows = await self._execute_found(session, self._statements.sample(self._storage), [size])
         found = [(id, vector_of(bytes(sent), self._storage)) for id, sent in rows]
         return [(id, vector) for id, vector in found if vector.any()]
+
+    async def read_sample(self, session: Session, size: int) -> list[Row]:
+        """Return rows from all over the table; of a large one from some of its pages."""
+        ((pages,),) = await session.execute(statements.PAGES, {"oid": self._oid})
+        share = 100 * _SAMPLED_PAGES / pages if pages > 4 * _SAMPLED_PAGES else None
+        rows = await session.execute(self._statements.read_sample(self._storage, share), [size])
+        if len(rows) < size and share is not None:  # its pages are empty, or all too different
+            rows = await session.execute(self._statements.read_sample(self._storage, None), [size])
+        return [self._row(row) for row in rows]
 
     async def get(self, session: Session, ids: Sequence[str]) -> list[Record | None]:
         """Return records in the order asked."""

@@ -70,6 +70,14 @@ TABLE_COLUMNS = """
     where a.attrelid = %s and a.attnum > 0 and not a.attisdropped
 """
 
+# Of a partitioned table all parts'.
+PAGES = """
+    select (pg_relation_size(%(oid)s::oid::regclass) + coalesce(sum(pg_relation_size(relid)), 0))::int8
+           / current_setting('block_size')::int8
+    from pg_partition_tree(%(oid)s::oid::regclass)
+    where relid <> %(oid)s::oid
+"""
+
 # Only who owns a table may comment on its columns.
 MAY_ALTER = "select pg_has_role(c.relowner, 'usage') from pg_class c where c.oid = %s"
 
@@ -540,6 +548,21 @@ class Statements:
             order by hashtextextended(id::text, 0), id limit %s
             """,
             vector=self._sent(kind),
+        )
+
+    def read_sample(self, kind: str, share: float | None) -> sql.Composed:
+        """Some rows with a vector, by chance, with their hash: of a share of the pages, in percent."""
+        chosen: sql.Composable = sql.SQL("")
+        if share is not None:
+            chosen = sql.SQL("tablesample system ({})").format(sql.Literal(share))
+        return self._sql(
+            """
+            select {fields}, text_hash, {vector} from {table} {chosen}
+            where embedding is not null order by random() limit %s
+            """,
+            fields=_FIELDS,
+            vector=self._sent(kind),
+            chosen=chosen,
         )
 
     def _sent(self, kind: str | None) -> sql.Composable:

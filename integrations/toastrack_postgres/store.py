@@ -13,6 +13,7 @@ from psycopg import sql
 
 from toastrack import Embedder, Match, Reranker
 from toastrack.stores import (
+    Adopt,
     AsyncBaseStore,
     BaseStore,
     ChooseEmbedder,
@@ -88,7 +89,9 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
             function that picks one for the space that the table recorded.
         schema: Where the table is; None takes what the session's search_path finds.
         create: Create extension, schema and table if they are missing.
-        adopt: Take over a filled table that does not say which model embedded it.
+        adopt: Take over a filled table that does not say which model embedded it, once some of its
+            texts were embedded again and gave the same vectors. "unchecked" believes that they do.
+        verify: Compare such a sample at each opening, too.
         storage: The type of a new embedding column; halfvec takes half the room of vector.
         ef_search: How many rows an index looks at in each search, at least, from 1 to 1,000: more
             find more of the best rows and take longer. None is 40, or 400 behind a filter, and more
@@ -105,7 +108,8 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
         embedder: Embedder | ChooseEmbedder,
         schema: str | None = None,
         create: bool = True,
-        adopt: bool = False,
+        adopt: Adopt = False,
+        verify: bool = False,
         storage: VectorType = "halfvec",
         ef_search: int | None = None,
     ) -> None:
@@ -113,7 +117,7 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
         backend = PostgresBackend(
             connection, table, schema=schema, create=create, storage=storage, ef_search=ef_search
         )
-        super().__init__(backend, embedder=embedder, create=create, adopt=adopt)
+        super().__init__(backend, embedder=embedder, create=create, adopt=adopt, verify=verify)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(table={self._backend.given_label!r})"
@@ -317,7 +321,8 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
         embedder: Embedder | ChooseEmbedder,
         schema: str | None = None,
         create: bool = True,
-        adopt: bool = False,
+        adopt: Adopt = False,
+        verify: bool = False,
         storage: VectorType = "halfvec",
         ef_search: int | None = None,
     ) -> None:
@@ -325,7 +330,7 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
         backend = PostgresBackend(
             connection, table, schema=schema, create=create, storage=storage, ef_search=ef_search
         )
-        super().__init__(backend, embedder=embedder, create=create, adopt=adopt)
+        super().__init__(backend, embedder=embedder, create=create, adopt=adopt, verify=verify)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(table={self._backend.given_label!r})"

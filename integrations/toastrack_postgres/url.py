@@ -12,7 +12,7 @@ import psycopg
 
 from toastrack import Embedder
 from toastrack.errors import StoreError
-from toastrack.stores import ChooseEmbedder
+from toastrack.stores import Adopt, ChooseEmbedder
 from toastrack_postgres.conninfo import MALFORMED, check_conninfo, with_timeout
 from toastrack_postgres.embedded import OwnServer
 from toastrack_postgres.reconnecting import connecting
@@ -56,7 +56,7 @@ def parse_url(url: str) -> Address:
 
 @contextmanager
 def open_url(
-    url: str, embedder: Embedder | ChooseEmbedder, *, create: bool, adopt: bool = False
+    url: str, embedder: Embedder | ChooseEmbedder, *, create: bool, adopt: Adopt = False
 ) -> Iterator[PostgresStore]:
     """Open the store of a URL; ``embedder`` may depend on the space that it recorded."""
     address = parse_url(url)

@@ -72,7 +72,7 @@ from toastrack_qdrant.host_errors import (
     no_answer,
 )
 from toastrack_qdrant.points import Points, cut, is_text
-from toastrack_qdrant.recorded import dimensions_in, identity, recorded_in, to_metadata
+from toastrack_qdrant.recorded import also_equal, dimensions_in, identity, recorded_in, to_metadata
 from toastrack_qdrant.search import SearchOptions, search
 from toastrack_qdrant.text_search import is_wordless, search_words
 
@@ -177,8 +177,14 @@ class QdrantBackend(RetryingBackend):
             await self._build_text_index(session, self._wanted_language, rebuild=False)
 
     async def record_space(self, session: RetryingSession, space: EmbeddingSpace) -> None:
-        """Put the space into the collection's metadata."""
-        metadata = self._metadata_of(space)
+        """Put the space into the collection's metadata, beside all else that is there."""
+        info = await self._read_info(session)
+        if self.space is None:
+            metadata = self._metadata_of(space)
+        elif self.space == space:
+            metadata = also_equal(info, self._vector_name, space)
+        else:
+            return  # somebody was faster
         await self.points.call(session, "update_collection", self.label, metadata=metadata)
         await self._read_info(session)
         if self.space is None:
@@ -415,6 +421,21 @@ class QdrantBackend(RetryingBackend):
         return deleted
 
     # -- reading --------------------------------------------------------------------------------
+
+    async def read_sample(self, session: RetryingSession, size: int) -> list[Row]:
+        """Return points that Qdrant picks by chance."""
+        wanted = models.Filter(must=[models.HasVectorCondition(has_vector=self._vector_name)])
+        answer = await self.points.call(
+            session,
+            "query_points",
+            self.label,
+            query=models.SampleQuery(sample=models.Sample.RANDOM),
+            query_filter=wanted if self._vector_name else None,
+            limit=size,
+            with_payload=True,
+            with_vectors=self.points.with_vectors,
+        )
+        return [self._row(point) for point in answer.points]
 
     async def get(self, session: RetryingSession, ids: Sequence[str]) -> list[Record | None]:
         """Return records in the order asked."""

@@ -77,15 +77,22 @@ def to_metadata(
     }
 
 
+def also_equal(
+    info: models.CollectionInfo, vector_name: str, space: EmbeddingSpace
+) -> dict[str, Any]:
+    """Return what goes into the metadata of a vector that is proven to be other models', too."""
+    key = _metadata_key(vector_name)
+    return {key: {**(info.config.metadata or {})[key], "equals": space.to_dict()["equals"]}}
+
+
 def identity(info: models.CollectionInfo, vector_name: str) -> tuple[int | None, Any]:
     """Return what a collection says of its vectors: it has no id by which to know it again."""
     ours = _vectors_in(info).get(vector_name)
     recorded = (info.config.metadata or {}).get(_metadata_key(vector_name))
     if isinstance(recorded, Mapping):
-        # Another store may have brought its format up.
-        recorded = {
-            key: value for key, value in recorded.items() if key not in ("format", _EARLIER)
-        }
+        # Another store may have brought its format up, or proven another model equal.
+        kept = ("format", _EARLIER, "equals")
+        recorded = {key: value for key, value in recorded.items() if key not in kept}
     return None if ours is None else ours.size, recorded
 
 

@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 
 from toastrack import Embedder, Match, Reranker
 from toastrack.stores import (
+    Adopt,
     AsyncBaseStore,
     BaseStore,
     ChooseEmbedder,
@@ -53,7 +54,9 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
         vector_name: Which of the collection's named vectors is meant; None for the unnamed one. Stores
             of several names share their records, and each has its own ``text_hash/NAME``.
         create: Create the collection if it is missing.
-        adopt: Take over a filled collection that does not say which model embedded it.
+        adopt: Take over a filled collection that does not say which model embedded it, once some of its
+            texts were embedded again and gave the same vectors. "unchecked" believes that they do.
+        verify: Compare such a sample at each opening, too.
         text_index: Of a new collection, the language of its index of words, as
             ``build_text_index`` makes one.
         creation: Of a new collection, Qdrant's own options, which go into ``create_collection`` as
@@ -73,7 +76,8 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
         embedder: Embedder | ChooseEmbedder,
         vector_name: str | None = None,
         create: bool = True,
-        adopt: bool = False,
+        adopt: Adopt = False,
+        verify: bool = False,
         text_index: str | None = None,
         **creation: Unpack[Creation],
     ) -> None:
@@ -90,7 +94,7 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
             creation=creation,
             text_index=text_index,
         )
-        super().__init__(backend, embedder=embedder, create=create, adopt=adopt)
+        super().__init__(backend, embedder=embedder, create=create, adopt=adopt, verify=verify)
 
     def search(
         self,
@@ -218,7 +222,8 @@ class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
         embedder: Embedder | ChooseEmbedder,
         vector_name: str | None = None,
         create: bool = True,
-        adopt: bool = False,
+        adopt: Adopt = False,
+        verify: bool = False,
         text_index: str | None = None,
         **creation: Unpack[Creation],
     ) -> None:
@@ -237,7 +242,7 @@ class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
             creation=creation,
             text_index=text_index,
         )
-        super().__init__(backend, embedder=embedder, create=create, adopt=adopt)
+        super().__init__(backend, embedder=embedder, create=create, adopt=adopt, verify=verify)
 
     async def search(
         self,

@@ -14,7 +14,7 @@ from qdrant_client import QdrantClient
 
 from toastrack import Embedder
 from toastrack.errors import StoreError
-from toastrack.stores import ChooseEmbedder, OwnClient, without_collection
+from toastrack.stores import Adopt, ChooseEmbedder, OwnClient, without_collection
 from toastrack_qdrant.host import Host
 from toastrack_qdrant.host_errors import is_away, is_silent, no_answer
 from toastrack_qdrant.recorded import METADATA_KEY
@@ -70,7 +70,7 @@ def parse_url(url: str) -> Address:
 
 @contextmanager
 def open_url(
-    url: str, embedder: Embedder | ChooseEmbedder, *, create: bool, adopt: bool = False
+    url: str, embedder: Embedder | ChooseEmbedder, *, create: bool, adopt: Adopt = False
 ) -> Iterator[QdrantStore]:
     """Open the store of a URL; ``embedder`` may depend on the space that it recorded."""
     address = parse_url(url)

@@ -246,9 +246,9 @@ def test_a_store_that_names_no_model_is_adopted_on_request(
         for command in (search, ingest):
             code, _, err = run(*command)
             assert (code, "adopt=True" in err) == (2, False)
-            assert "open it with toastrack ingest --adopt: that records" in err
+            assert "open it with toastrack ingest --adopt: that embeds some" in err
 
-        code, out, _ = run(*ingest, "--adopt")
+        code, out, _ = run(*ingest, "--adopt-unchecked")
         assert (code, "0 embedded, 2 unchanged" in out) == (0, True)
         code, out, _ = run("search", "bread", "--in", url, "--json")
         assert (code, len(json.loads(out))) == (0, 2)
@@ -265,6 +265,7 @@ def test_doctor_describes_the_model_and_the_store(
     assert "32 dimensions, reads 64 tokens" in out
     assert "query prompt: 'Represent this sentence for searching relevant passages: '" in out
     assert out.count("(recorded in the store)") == 2
+    assert "ok  vectors: 2 texts embedded again agree with their vectors" in out
 
     code, out, _ = run("doctor", "--in", url, "--model", tiny_folder)
     assert code == 0

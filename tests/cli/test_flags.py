@@ -24,6 +24,7 @@ from toastrack.cli.flags import _FLAGS, with_flags
         ("or with text='{title}: {body}'.", "or with --text '{title}: {body}'."),
         ("delimiter=';' is", "--delimiter ';' is"),
         ("an overlap of 3", "an overlap of 3"),
+        ("adopt='unchecked' believes you", "toastrack ingest --adopt-unchecked believes you"),
         ("use prefix='NAME' or", "use --prefix NAME or"),
         ("source: source='/srv/my bread'.", "source: --source '/srv/my bread'."),
     ],

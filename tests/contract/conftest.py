@@ -343,7 +343,8 @@ class MakeStore(Protocol):
         *,
         collection: str = "documents",
         create: bool = True,
-        adopt: bool = False,
+        adopt: Any = False,
+        verify: bool = False,
     ) -> Store: ...
 
 
@@ -361,10 +362,12 @@ def make_store(
             *,
             collection: str = "documents",
             create: bool = True,
-            adopt: bool = False,
+            adopt: Any = False,
+            verify: bool = False,
         ) -> Store:
             chosen = embedder if other is None else other
-            store = open_store(collection, embedder=chosen, create=create, adopt=adopt)
+            options: dict[str, Any] = {"verify": True} if verify else {}
+            store = open_store(collection, embedder=chosen, create=create, adopt=adopt, **options)
             stack.callback(store.close)
             return store
 

@@ -25,6 +25,7 @@ from toastrack.errors import ToastrackError
 from toastrack.models.engine_choice import is_installed
 from toastrack.models.known_models import known_model
 from toastrack.space import EmbeddingSpace
+from toastrack.stores import IngestStore
 from toastrack.stores.addresses import URL_HELP, open_store
 from toastrack.utils.install import install_command
 
@@ -199,6 +200,20 @@ def _prompts(embedder: Embedder, *, known: bool) -> Iterator[tuple[str, str, str
         yield "document", found.document, f"known model, {found.source}"
 
 
+def _vectors(store: IngestStore) -> Iterator[Finding]:
+    """Say how the stored vectors agree with their texts; no model is downloaded for that."""
+    if store.embedder._known_space is None:
+        return
+    proof = store._prove()
+    if proof.refuted:
+        yield Finding("vectors", "wrong", "\n".join(filter(None, (f"{proof}.", proof.found))))
+    else:
+        yield Finding("vectors", "ok" if proof.compared else "absent", str(proof))
+    if store.space.unproven:
+        fields = ", ".join(name.replace("_", " ") for name in store.space.unproven)
+        yield Finding("adopted", "ok", f"by a word that nothing showed: {fields}")
+
+
 def _store(url: str, *, model: str | None, device: str | None) -> Iterator[Finding]:
     """Describe a store, and the model that belongs to it."""
     chosen: list[tuple[Embedder, bool]] = []
@@ -218,6 +233,7 @@ def _store(url: str, *, model: str | None, device: str | None) -> Iterator[Findi
             kept = f"{found.host}; {found.storage}" + (f", {size} in all" if size else "")
             yield Finding("storage", "ok", kept)
             yield Finding("index", "ok", found.index)
+            yield from _vectors(store)
     except ToastrackError as error:
         yield Finding("store", "wrong", with_flags(str(error)))
     except Exception as error:

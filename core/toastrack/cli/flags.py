@@ -37,4 +37,6 @@ def with_flags(message: str) -> str:
 
 def _flag(argument: re.Match[str]) -> str:
     value = argument[3] or argument[4]
+    if argument[1] == "adopt" and value:
+        return f"{_FLAGS['adopt']}-{value}"
     return f"{_FLAGS[argument[1]]} {shlex.quote(value)}" if value else _FLAGS[argument[1]]

@@ -18,6 +18,7 @@ from toastrack.cli.output import name_first, progress_bar, say, share_bar, summa
 from toastrack.ingestion.ingest import ingest
 from toastrack.ingestion.sources import STANDARD_INPUT, find_files
 from toastrack.stores.addresses import DEFAULT_URL, URL_HELP, open_store
+from toastrack.stores.proof import Adopt
 
 
 def ingest_command(
@@ -43,8 +44,13 @@ def ingest_command(
         bool,
         typer.Option(
             "--adopt",
-            help="Take over a filled store that does not say which model embedded it: --model did.",
+            help="Take over a filled store that does not say which model embedded it: --model did, "
+            "which some of its texts must show.",
         ),
+    ] = False,
+    adopt_unchecked: Annotated[
+        bool,
+        typer.Option("--adopt-unchecked", help="The same, and nothing must show it."),
     ] = False,
     source: Annotated[
         str | None,
@@ -152,7 +158,8 @@ def ingest_command(
     find_files(source for source in given if not Path(source).expanduser().exists())
     check_extras(to, files=() if skip_bad else (f for s in sources for f in find_files([s])))
     try:
-        with open_store(to, choose, create=True, adopt=adopt) as store:
+        how: Adopt = "unchecked" if adopt_unchecked else adopt
+        with open_store(to, choose, create=True, adopt=how) as store:
             if index:
                 store._check_index(index_memory)  # hours of embedding would go before
             if text_index is not None:

@@ -22,6 +22,7 @@ from toastrack.stores.hashes import text_hash
 from toastrack.stores.id_set import IdSet
 from toastrack.stores.own_client import OwnClient
 from toastrack.stores.plan import Row, Status, WriteBatch, WriteResult
+from toastrack.stores.proof import Adopt, Proof
 from toastrack.stores.protocol import (
     AsyncOnWrite,
     AsyncStore,
@@ -52,6 +53,7 @@ __all__ = [
     "LONG_BACKOFF",
     "RRF",
     "SHORT_BACKOFF",
+    "Adopt",
     "AsyncBaseStore",
     "AsyncOnWrite",
     "AsyncRuntime",
@@ -75,6 +77,7 @@ __all__ = [
     "OnProgress",
     "OnWrite",
     "OwnClient",
+    "Proof",
     "RecallRow",
     "RecallTable",
     "Retry",

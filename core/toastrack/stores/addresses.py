@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from toastrack.embedder import Embedder
 from toastrack.errors import StoreError
 from toastrack.space import EmbeddingSpace
+from toastrack.stores.proof import Adopt
 from toastrack.stores.protocol import ChooseEmbedder, IngestStore
 
 DEFAULT_URL = "postgres+embedded:"
@@ -46,7 +47,7 @@ class Adapter(Protocol):
     """What a module in the table offers."""
 
     def open_url(
-        self, url: str, embedder: Embedder | ChooseEmbedder, *, create: bool, adopt: bool
+        self, url: str, embedder: Embedder | ChooseEmbedder, *, create: bool, adopt: Adopt
     ) -> AbstractContextManager[IngestStore]:
         """Open the store that a URL names, and close it and all that was started for it."""
         ...
@@ -65,7 +66,7 @@ def open_store(
     embedder: Embedder | ChooseEmbedder | None = None,
     *,
     create: bool = True,
-    adopt: bool = False,
+    adopt: Adopt = False,
 ) -> AbstractContextManager[IngestStore]:
     """Open the store that an address names, for a ``with`` block.
 
@@ -81,7 +82,8 @@ def open_store(
             recorded (None if it recorded none). Left out, it is the recorded model, and for a new
             collection the default one.
         create: Create what is missing.
-        adopt: Take over a filled collection that does not say which model embedded it.
+        adopt: Take over a filled collection that does not say which model embedded it, once some of
+            its texts were embedded again and gave the same vectors. "unchecked" believes that they do.
 
     Raises:
         StoreError: The address is not one of a store, or nothing is there and ``create`` is False.

@@ -96,7 +96,10 @@ class Backend(Protocol[S, O_contra]):
         ...
 
     async def record_space(self, session: S, space: EmbeddingSpace) -> None:
-        """Write the space down where none is, then read it back: somebody may have been faster."""
+        """Write the space down where none is, or an equal one; then read it back.
+
+        Somebody may have been faster.
+        """
         ...
 
     def needs_bring_up(self, batch: WriteBatch) -> bool:
@@ -117,6 +120,13 @@ class Backend(Protocol[S, O_contra]):
 
     async def check_adoptable(self, session: S) -> None:
         """Raise ``StoreError`` if records are there that this store could not read."""
+        ...
+
+    async def read_sample(self, session: S, size: int) -> list[Row]:
+        """Return so many records, or all, with hash and vector, from all over the collection.
+
+        Their text is what was embedded, as far as that is known, and metadata may say more.
+        """
         ...
 
     # -- the records ----------------------------------------------------------------------------
@@ -413,6 +423,11 @@ class BackendBase:
 
     async def check_adoptable(self, session: Any) -> None:
         """Do nothing: any record can be read."""
+
+    async def read_sample(self, session: Any, size: int) -> list[Row]:
+        """Return some of the first page, at equal distances."""
+        rows, _ = await self.read_page(session, None, {}, True)
+        return rows[:: -(-len(rows) // size) or 1]
 
     def check(self, record: Record) -> None:
         """Do nothing: this host can hold any record."""

@@ -24,6 +24,7 @@ from toastrack.stores.arguments import filter_to_delete, ids_to_delete, listed
 from toastrack.stores.backend import Backend, S
 from toastrack.stores.description import Description
 from toastrack.stores.flow import O, StoreFlow
+from toastrack.stores.proof import Adopt, Proof
 from toastrack.stores.protocol import (
     AsyncOnWrite,
     ChooseEmbedder,
@@ -68,7 +69,8 @@ class _Base(Generic[S, O]):
         *,
         embedder: Embedder | ChooseEmbedder,
         create: bool,
-        adopt: bool,
+        adopt: Adopt,
+        verify: bool = False,
     ) -> None:
         if not isinstance(embedder, Embedder) and (
             isinstance(embedder, type) or not callable(embedder)
@@ -76,7 +78,9 @@ class _Base(Generic[S, O]):
             raise TypeError(f"embedder= takes an Embedder, not {type(embedder).__name__}.")
         backend.runtime = runtime
         self._backend = backend
-        self._flow = StoreFlow(backend, repr(self), embedder=embedder, create=create, adopt=adopt)
+        self._flow = StoreFlow(
+            backend, repr(self), embedder=embedder, create=create, adopt=adopt, verify=verify
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._backend.label!r})"
@@ -123,9 +127,12 @@ class BaseStore(_Base[S, O]):
         *,
         embedder: Embedder | ChooseEmbedder,
         create: bool,
-        adopt: bool,
+        adopt: Adopt,
+        verify: bool = False,
     ) -> None:
-        super().__init__(backend, SyncRuntime(), embedder=embedder, create=create, adopt=adopt)
+        super().__init__(
+            backend, SyncRuntime(), embedder=embedder, create=create, adopt=adopt, verify=verify
+        )
 
     def __enter__(self) -> Self:
         return self.open()
@@ -360,6 +367,10 @@ class BaseStore(_Base[S, O]):
         """Say what the host keeps, and how, for people."""
         return run_sync(self._flow.perform(self._backend.describe, reads=True, retry="short"))
 
+    def _prove(self) -> Proof:
+        """Embed some of the texts again, and compare."""
+        return run_sync(self._flow.prove())
+
     def _build_index(self, *, on_progress: OnProgress | None, memory: str | None) -> bool:
         """``build_index``; there is no memory to give, which ``_check_index`` says."""
         return self.build_index(on_progress=on_progress)
@@ -428,9 +439,12 @@ class AsyncBaseStore(_Base[S, O]):
         *,
         embedder: Embedder | ChooseEmbedder,
         create: bool,
-        adopt: bool,
+        adopt: Adopt,
+        verify: bool = False,
     ) -> None:
-        super().__init__(backend, AsyncRuntime(), embedder=embedder, create=create, adopt=adopt)
+        super().__init__(
+            backend, AsyncRuntime(), embedder=embedder, create=create, adopt=adopt, verify=verify
+        )
 
     async def __aenter__(self) -> Self:
         return await self.open()

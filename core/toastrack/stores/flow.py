@@ -13,12 +13,23 @@ from toastrack.errors import StoreError
 from toastrack.filters import Filter, checked_fields, checked_filter
 from toastrack.records import Match, Record, Report
 from toastrack.space import EmbeddingSpace
+from toastrack.stores.adoption import (
+    adopted,
+    check_adopt,
+    embedded_rows,
+    may_be_equal,
+    refuted,
+    say_unproven,
+    with_equal,
+)
 from toastrack.stores.backend import Backend, CollectionChangedError, Retry, S
 from toastrack.stores.document_sources import check_sources, not_as_stored
 from toastrack.stores.hashes import read_record
 from toastrack.stores.pipeline import write_all
 from toastrack.stores.plan import Row, Status, rows_of
+from toastrack.stores.proof import NEEDED, Adopt, Proof
 from toastrack.stores.protocol import ChooseEmbedder
+from toastrack.stores.proving import ASKED, prove
 from toastrack.stores.search_request import SearchRequest
 from toastrack.stores.searching import search
 from toastrack.stores.space_check import check_space, missing_space
@@ -39,14 +50,19 @@ class StoreFlow(Generic[S, O]):
         *,
         embedder: Embedder | ChooseEmbedder,
         create: bool,
-        adopt: bool,
+        adopt: Adopt,
+        verify: bool = False,
     ) -> None:
         self.backend = backend
         self.runtime = backend.runtime
         self._name = name
         self._embedder = embedder
         self._create = create
+        check_adopt(adopt)
         self._adopt = adopt
+        self._verify = verify
+        self._verified = False
+        """So that it is not done again for what the caller's transaction could still undo."""
         # Taken before the lock of a connection, always.
         self._opening = self.runtime.lock()
         self._found = 0
@@ -112,6 +128,7 @@ class StoreFlow(Generic[S, O]):
         """Forget the collection; the next call looks for it again, and may create it."""
         self._found = 0
         self._compared = False
+        self._verified = False
         self._deleted = False
         self._inherited = False
         if not self._is_elsewhere():
@@ -175,44 +192,112 @@ class StoreFlow(Generic[S, O]):
     async def _compare(self) -> None:
         backend, embedder = self.backend, self.embedder
         ours = await self.runtime.offload(lambda: embedder.space)
+        proof = None
         if backend.space is None:
-            record = partial(self._record, ours=ours)
-            try:
-                await backend.in_session(record, reads=False, retry="short")
-            except Exception as error:
-                if not backend.is_collection_gone(error):
-                    raise
-                self._lose()
-                raise self._was_deleted() from error
+            is_recorded = await self._in_found(partial(self._record, ours=ours, to_record=None))
+            if not is_recorded:  # it is filled, and may be adopted
+                if self._adopt is True:
+                    proof = await self._prove(of_texts=False)
+                to_record = adopted(ours, proof, where=self._where)
+                await self._in_found(partial(self._record, ours=ours, to_record=to_record))
+        elif self._adopt is True and may_be_equal(backend.space, ours):
+            proof = await self._prove_equal(backend.space, ours)
         self._check(ours)
+        if self._verify and proof is None and not self._verified:
+            proof = await self._prove(of_texts=True)
+            if proof.refuted:
+                raise refuted(ours, proof, where=self._where, stored=backend.space)
+            if not await self._in_found(backend.is_empty, reads=True):
+                say_unproven(proof, where=self._where)
+        self._verified = True
         self._compared = True
 
-    async def _record(self, session: S, *, ours: EmbeddingSpace) -> None:
-        """Write our space down where nobody's is, if nothing is stored or that was allowed."""
+    @property
+    def _where(self) -> str:
+        return f"{self.backend.kind} {self.backend.label!r}"
+
+    async def _in_found(self, operation: Callable[[S], Awaitable[T]], *, reads: bool = False) -> T:
+        """Run an operation on the collection that was found, and say so if it is gone by now."""
+        try:
+            return await self.backend.in_session(operation, reads=reads, retry="short")
+        except Exception as error:
+            if not self.backend.is_collection_gone(error):
+                raise
+            self._lose()
+            raise self._was_deleted() from error
+
+    async def _record(
+        self, session: S, *, ours: EmbeddingSpace, to_record: EmbeddingSpace | None
+    ) -> bool:
+        """Write our space down where nobody's is; False where ``to_record`` must be found first."""
         backend = self.backend
         if not await backend.find(session):  # somebody may have been faster
             self._lose()
             raise self._was_deleted()
-        self._check(ours)
         if backend.space is not None:
-            return
-        if not await backend.is_empty(session):
+            self._check(ours)
+            return True
+        if to_record is None and not await backend.is_empty(session):
+            if self._adopt is not True:
+                self._check(ours)
             # First, so that nobody is told to adopt what cannot be.
             await backend.check_adoptable(session)
             if not self._adopt:
-                raise missing_space(ours, where=f"{backend.kind} {backend.label!r}")
-        await backend.record_space(session, ours)
+                raise missing_space(ours, where=self._where)
+            return False
+        self._check(ours)
+        await backend.record_space(session, ours if to_record is None else to_record)
         if backend.space is None:
-            raise StoreError(
-                f"{backend.kind} {backend.label!r} does not keep the embedding space that was just "
-                "recorded: somebody else writes what it says of itself. Run the same call again."
-            )
+            raise self._not_kept()
+        return True
+
+    def _not_kept(self) -> StoreError:
+        return StoreError(
+            f"{self._where} does not keep the embedding space that was just recorded: somebody "
+            "else writes what it says of itself. Run the same call again."
+        )
+
+    async def prove(self) -> Proof:
+        """Embed some of the texts again, and compare; nothing is raised for what differs."""
+        await self.ready()
+        return await self._prove(of_texts=True)
+
+    async def _prove(self, *, of_texts: bool) -> Proof:
+        backend, embedder = self.backend, self.embedder
+        sample = partial(backend.read_sample, size=ASKED)
+        rows = await self._in_found(sample, reads=True)
+
+        def compare() -> Proof:
+            embedded = embedded_rows(embedder, rows, backend.space) if of_texts else rows
+            return prove(embedder, embedded, dimensions=backend.dimensions)
+
+        return await self.runtime.offload(compare)
+
+    async def _prove_equal(self, stored: EmbeddingSpace, ours: EmbeddingSpace) -> Proof:
+        """Prove that another model makes the recorded one's vectors, and write that down."""
+        backend = self.backend
+        if await self._in_found(partial(backend.count, documents=False), reads=True) < NEEDED:
+            self._check(ours)  # there is nothing that could prove it
+        proof = await self._prove(of_texts=True)
+        if not proof.proven:
+            raise refuted(ours, proof, where=self._where, stored=stored)
+
+        async def record(session: S) -> None:
+            if not await backend.find(session) or backend.space is None:
+                self._lose()
+                raise self._was_deleted()
+            if backend.space.differences(ours):
+                await backend.record_space(session, with_equal(backend.space, ours))
+                if backend.space.differences(ours):
+                    raise self._not_kept()
+
+        await self._in_found(record)
+        return proof
 
     def _check(self, ours: EmbeddingSpace) -> None:
         backend = self.backend
-        where = f"{backend.kind} {backend.label!r}"
         dimensions = ours.dimensions if backend.dimensions is None else backend.dimensions
-        check_space(backend.space, dimensions, ours, where=where)
+        check_space(backend.space, dimensions, ours, where=self._where)
 
     # -- operations -----------------------------------------------------------------------------
 
@@ -262,6 +347,7 @@ class StoreFlow(Generic[S, O]):
     def _lose(self) -> None:
         """Forget a collection that is gone: it is looked for again, and never created again."""
         self._deleted = True
+        self._verified = False
         self._found = 0
 
     def _was_deleted(self) -> StoreError:

@@ -21,6 +21,7 @@ from toastrack.records import Match, Record, Report
 from toastrack.reranker import Reranker
 from toastrack.space import EmbeddingSpace
 from toastrack.stores.description import Description
+from toastrack.stores.proof import Proof
 from toastrack.stores.recall_table import RecallTable
 from toastrack.stores.text_query import SearchMode, TextSyntax
 from toastrack.utils import arrays
@@ -320,6 +321,10 @@ class IngestStore(Store, Protocol):
 
     def _describe(self) -> Description:
         """Say what the host keeps, and how, for people."""
+        ...
+
+    def _prove(self) -> Proof:
+        """Embed some of the texts again, and compare."""
         ...
 
     def _recall(self, k: int, sample: int, queries: Iterable[str] | None) -> RecallTable:

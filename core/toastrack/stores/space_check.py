@@ -36,8 +36,8 @@ def missing_space(ours: EmbeddingSpace, *, where: str) -> SpaceMismatchError:
     """Return the error for a collection that holds rows and does not say who embedded them."""
     return SpaceMismatchError(
         f"{where} holds rows but does not say which model embedded them. If it was "
-        f"{ours.model!r} with the same prompts, open it with adopt=True: that records this "
-        "embedder's space and embeds nothing anew. If not, use a new one.",
+        f"{ours.model!r} with the same prompts, open it with adopt=True: that embeds some of its "
+        "texts again, compares, and records this embedder's space. If not, use a new one.",
         ours=ours,
     )
 

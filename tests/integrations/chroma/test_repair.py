@@ -151,7 +151,7 @@ def test_rows_of_others_are_kept_to_the_letter(persistent: Any, embedder: Embedd
         metadatas=[None, None, {"tags": ["a", "b"], "n": 1}, {"n": 2}],
         uris=[None, None, None, "file:///rye.png"],
     )
-    store = ChromaStore(persistent, "docs", embedder=embedder, adopt=True)
+    store = ChromaStore(persistent, "docs", embedder=embedder, adopt="unchecked")
     store.upsert([Record("ours", "salt")])
     assert store.audit() == []
     before = everything(persistent)

@@ -27,7 +27,13 @@ from chromadb.errors import InternalError, NotFoundError
 from chromadb.utils.embedding_functions import known_embedding_functions
 
 from toastrack import Embedder, Record, ingest
-from toastrack.errors import ConnectionLostError, RecordError, SpaceMismatchError, StoreError
+from toastrack.errors import (
+    ConnectionLostError,
+    RecordError,
+    SpaceMismatchError,
+    StoreError,
+    UnprovenWarning,
+)
 from toastrack_chroma import (
     AsyncChromaStore,
     ChromaStore,
@@ -131,6 +137,8 @@ def test_adopting_what_plain_chroma_made(client: Any, embedder: Embedder, how: s
     with pytest.raises(SpaceMismatchError, match="adopt=True"):
         ChromaStore(client, "docs", embedder=embedder).open()
     store = ChromaStore(client, "docs", embedder=embedder, adopt=True)
+    with pytest.warns(UnprovenWarning, match="2 texts embedded again"):
+        store.open()
     assert store.get(["a", "b", "empty"]) == [
         Record("a", A.text, {"lang": "en"}),
         Record("b", B.text),
@@ -184,7 +192,7 @@ def test_a_store_builds_no_function_that_a_server_names(
     client.get_collection("docs").add(ids=["x"], embeddings=[[1.0] * 32])
     assert spy.built, "plain Chroma builds it at each write"
     spy.built.clear()
-    store = ChromaStore(client, "docs", embedder=embedder, adopt=True)
+    store = ChromaStore(client, "docs", embedder=embedder, adopt="unchecked")
     store.upsert([A, B, Record("c", "wheat")])
     store.search("rye")
     store.delete(["c"])

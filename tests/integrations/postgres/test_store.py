@@ -199,7 +199,7 @@ def test_a_rolled_back_adoption_is_recorded_again(
     connection = connect()
     make(connection).upsert([A])
     other.execute(f"comment on column {schema}.docs.embedding is null")
-    store = make(connection, adopt=True)
+    store = make(connection, adopt="unchecked")
     with connection.transaction():
         store.upsert([A])
         raise psycopg.Rollback

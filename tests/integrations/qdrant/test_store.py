@@ -14,7 +14,12 @@ import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from toastrack import Embedder, Record
-from toastrack.errors import SpaceMismatchError, StoreError, UnsupportedError
+from toastrack.errors import (
+    SpaceMismatchError,
+    StoreError,
+    UnprovenWarning,
+    UnsupportedError,
+)
 from toastrack_qdrant import AsyncQdrantStore, QdrantStore, point_id
 
 if TYPE_CHECKING:
@@ -169,7 +174,9 @@ def test_an_unknown_filling_needs_adopt(client: QdrantClient, embedder: Embedder
     )
     with pytest.raises(SpaceMismatchError, match="adopt=True"):
         QdrantStore(client, "docs", embedder=embedder).open()
-    assert QdrantStore(client, "docs", embedder=embedder, adopt=True).upsert([A]).unchanged == 1
+    with pytest.warns(UnprovenWarning, match="1 texts embedded again"):
+        adopted = QdrantStore(client, "docs", embedder=embedder, adopt=True).open()
+    assert adopted.upsert([A]).unchanged == 1
     assert QdrantStore(client, "docs", embedder=embedder).search("rye")[0].id == "a"
 
 
@@ -181,7 +188,7 @@ def test_points_without_our_payload_are_not_adopted(
         host.create_collection("docs", COSINE)
         ours = {"id": "x", "document_id": "x", "text": ""}
         host.upsert("docs", [models.PointStruct(id=1, vector=axis(0), payload=ours)])
-        QdrantStore(host, "docs", embedder=embedder, adopt=True).open()
+        QdrantStore(host, "docs", embedder=embedder, adopt="unchecked").open()
         host.create_collection("other", COSINE)
         host.upsert("other", [models.PointStruct(id=1, vector=axis(0), payload={"id": "x"})])
         with pytest.raises(StoreError, match="1 points whose payload lacks id, document_id, text"):

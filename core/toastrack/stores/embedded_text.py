@@ -1,0 +1,59 @@
+"""What another library embedded of a row: not always the text alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+_NODE = "_node_content"
+"""Where LlamaIndex keeps a node as JSON, but for what the host has a place of its own for."""
+
+# llama_index.core.schema, MetadataMode.EMBED:
+# https://github.com/run-llama/llama_index/blob/main/llama-index-core/llama_index/core/schema.py
+_TEMPLATE = "{metadata_str}\n\n{content}"
+_FIELD = "{key}: {value}"
+
+
+class EmbeddedText(NamedTuple):
+    """The text that was embedded for a row, as far as the row tells."""
+
+    text: str
+    doubt: str = ""
+    """Why it may have been another; "" where nothing says so."""
+
+
+def embedded_text(text: str, metadata: Mapping[str, Any]) -> EmbeddedText:
+    """Return what was embedded for a row: its text, and what LlamaIndex puts in front of it."""
+    written = metadata.get(_NODE)
+    if written is None:
+        return EmbeddedText(text)
+    try:
+        node = json.loads(written) if isinstance(written, str) else written
+        return EmbeddedText(_of_node(node, text))
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        return EmbeddedText(text, f"its metadata {_NODE!r} cannot be read ({error!s:.60})")
+
+
+def _of_node(node: Mapping[str, Any], text: str) -> str:
+    text = text or node.get("text") or (node.get("text_resource") or {}).get("text") or ""
+    left_out = set(node.get("excluded_embed_metadata_keys") or ())
+    field = node.get("metadata_template") or _FIELD
+    separator = node.get("metadata_seperator", node.get("metadata_separator", "\n"))
+    said = separator.join(
+        field.format(key=key, value=str(value))
+        for key, value in (node.get("metadata") or {}).items()
+        if key not in left_out
+    ).strip()
+    if not said:
+        return text
+    template = node.get("text_template") or _TEMPLATE
+    return str(template.format(content=text, metadata_str=said).strip())
+
+
+def with_fields(text: str, metadata: Mapping[str, Any]) -> str:
+    """Return a text behind its fields, as LlamaIndex embeds them unless it is told otherwise."""
+    said = "\n".join(
+        _FIELD.format(key=key, value=value) for key, value in metadata.items() if key[:1] != "_"
+    )
+    return _TEMPLATE.format(metadata_str=said, content=text).strip() if said else text
