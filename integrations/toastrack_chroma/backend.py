@@ -222,20 +222,28 @@ class ChromaBackend(RetryingBackend):
 
     async def _learn(self, session: RetryingSession, host: Any) -> None:
         """Read what a collection says of itself; refuse one that cannot be used."""
-        problems, instead = self.problems_of(host.configuration_json)
-        check_usable(f"Collection {self.label!r}", problems, instead=instead)
         metadata = dict(host.metadata or {})
         space, format = self._recorded_in(metadata)
-        dimensions = space.dimensions if space else await _size(session, host)
+        stored = None if space else await _size(session, host)
+        is_filled = space is not None or stored is not None
+        problems, instead = self.problems_of(host.configuration_json, is_filled)
+        check_usable(f"Collection {self.label!r}", problems, instead=instead)
+        dimensions = space.dimensions if space else stored
         self._max_rows = await session.call(self.client.get_max_batch_size)
         # All at once, as others may be in the middle of a call.
-        self.host, self.rows, self._metadata = host, Rows(host), metadata
+        rows = Rows(host, _distance(host.configuration_json) or "l2")
+        self.host, self.rows, self._metadata = host, rows, metadata
         self.space, self.format, self.dimensions = space, format, dimensions
 
-    def problems_of(self, configuration: Mapping[str, Any]) -> tuple[list[str], str]:
-        """Return what is wrong with a collection of this configuration, and what else to do."""
+    def problems_of(
+        self, configuration: Mapping[str, Any], is_filled: bool
+    ) -> tuple[list[str], str]:
+        """Return what is wrong with a collection of this configuration, and what else to do.
+
+        One that is filled is read, whatever its distance.
+        """
         distance = _distance(configuration) or "l2"
-        if distance == "cosine":
+        if distance == "cosine" or is_filled:
             return [], ""
         return [
             f"it compares by {distance!r}, which cannot be changed, and toastrack's scores are "
@@ -274,8 +282,18 @@ class ChromaBackend(RetryingBackend):
         """Raise ``RecordError`` for what Chroma cannot store."""
         check_record(record)
 
+    def _check_writable(self) -> None:
+        """Raise ``StoreError`` for a collection of another distance, which is only read."""
+        if self.rows.distance != "cosine":
+            raise StoreError(
+                f"Collection {self.label!r} compares by {self.rows.distance!r}, which cannot be "
+                "changed, so that it is only read. rebuild() makes it one that compares by cosine; "
+                "or fill a new one with upsert(store.records(vectors=True)), which embeds nothing."
+            )
+
     async def compare(self, session: RetryingSession, rows: Sequence[Row]) -> dict[str, Status]:
         """Say how each row compares to what is stored under its id."""
+        self._check_writable()
         stored = await self.rows.metadatas(session, [row.record.id for row in rows])
         await self._check_found(session)
         return {
@@ -286,6 +304,7 @@ class ChromaBackend(RetryingBackend):
 
     async def write(self, session: RetryingSession, batch: WriteBatch) -> WriteResult:
         """Write new rows, then the others' metadata; what is stale goes last."""
+        self._check_writable()
         await self._check_found(session)
         return await write_batch(self, session, batch)
 
@@ -342,6 +361,7 @@ class ChromaBackend(RetryingBackend):
         self, session: RetryingSession, ids: Sequence[str], documents: Sequence[str]
     ) -> int:
         """Delete records by id and whole documents; return how many records went."""
+        self._check_writable()
         await self._check_found(session)
         there = await self.rows.metadatas(session, ids)
         for page in batches(there, Rows.page):
@@ -356,6 +376,7 @@ class ChromaBackend(RetryingBackend):
 
     async def delete_matching(self, session: RetryingSession, filter: Filter) -> int:
         """Delete the rows that match when they are deleted; return how many went."""
+        self._check_writable()
         await self._check_found(session)
         condition = parsed(filter)
         deleted = 0

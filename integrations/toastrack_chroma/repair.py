@@ -117,7 +117,10 @@ async def _drop(session: RetryingSession, client: Any, name: str) -> None:
 
 def _index_settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        index: {key: value for key, value in configuration[index].items() if value is not None}
+        index: {
+            **{key: value for key, value in configuration[index].items() if value is not None},
+            "space": "cosine",
+        }
         for index in ("hnsw", "spann")
         if configuration.get(index)
     }

@@ -26,8 +26,9 @@ class Rows:
     vectors_page = 2_000
     """The same, with their vectors."""
 
-    def __init__(self, host: Any) -> None:
+    def __init__(self, host: Any, distance: str = "cosine") -> None:
         self.host = host
+        self.distance = distance
 
     async def count(self, session: RetryingSession) -> int:
         """Count them all."""

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+# What float32 leaves of a length of 1, and more.
+_OF_LENGTH_1 = 1e-3
+
+
 @dataclass(frozen=True)
 class SearchOptions:
     """What only Chroma's search knows."""
@@ -58,7 +62,7 @@ async def search(
             scores = await _read_all(rows, session, vector, k, chosen)
         return await _matches(rows, session, scores, condition)
     hits: list[_Hit] | None = None
-    if not exact:
+    if not exact and rows.distance == "cosine":
         hits = await widened(
             lambda limit, _: _hits(rows, session, vector, limit, chosen),
             lambda hit: matches(hit.metadata, condition),
@@ -119,8 +123,10 @@ async def _query(
     vector: NDArray[np.float32],
     k: int,
     chosen: Mapping[str, Any],
-) -> dict[str, float]:
-    """Ask the index."""
+) -> dict[str, float] | None:
+    """Ask the index; None where its distance may have put others first than a cosine would."""
+    if rows.distance != "cosine":
+        return await _query_unit(rows, session, vector, k, chosen)
     answer = await session.call(
         rows.host.query,
         query_embeddings=[vector],
@@ -130,6 +136,28 @@ async def _query(
     )
     distances = zip(answer["ids"][0], answer["distances"][0], strict=True)
     return {id: 1.0 - float(distance) for id, distance in distances}
+
+
+async def _query_unit(
+    rows: Rows,
+    session: RetryingSession,
+    vector: NDArray[np.float32],
+    k: int,
+    chosen: Mapping[str, Any],
+) -> dict[str, float] | None:
+    """Ask an index of another distance, and compute the cosines; None unless all have length 1.
+
+    Among vectors of one length every distance gives one order.
+    """
+    answer = await session.call(
+        rows.host.query, query_embeddings=[vector], n_results=k, include=["embeddings"], **chosen
+    )
+    found = np.asarray(answer["embeddings"][0], dtype=np.float64).reshape(-1, len(vector))
+    if not (np.abs(np.linalg.norm(found, axis=1) - 1) < _OF_LENGTH_1).all():
+        return None
+    best = TopK(vector, k)
+    best.add(answer["ids"][0], found)
+    return best.scores()
 
 
 async def _there(rows: Rows, session: RetryingSession, k: int, chosen: Mapping[str, Any]) -> int:

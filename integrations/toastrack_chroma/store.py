@@ -351,9 +351,11 @@ def open_collection(
 class _OwnFunctionBackend(ChromaBackend):
     """Refuses a collection of another embedding function; Chroma would take none other for it."""
 
-    def problems_of(self, configuration: Mapping[str, Any]) -> tuple[list[str], str]:
-        """See, too, which function the collection was made with."""
-        problems, instead = super().problems_of(configuration)
+    def problems_of(
+        self, configuration: Mapping[str, Any], is_filled: bool
+    ) -> tuple[list[str], str]:
+        """See, too, which function the collection was made with; Chroma itself would write to it."""
+        problems, instead = super().problems_of(configuration, False)
         recorded = (configuration.get("embedding_function") or {}).get("name")
         if recorded in (None, ToastrackEmbeddingFunction.name()):
             return problems, instead
