@@ -28,6 +28,7 @@ ROOMS = [
     "reranker",
     "batching",
     "engines",
+    "hosted",
     "models",
     "filters",
     "records",

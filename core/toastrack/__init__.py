@@ -3,6 +3,7 @@
 from toastrack.batching.engine_pool import Precision
 from toastrack.batching.truncation import OnTruncate
 from toastrack.embedder import DEFAULT_MODEL, Embedder, EmbedderSettings
+from toastrack.hosted.settings import Hosted, Usage
 from toastrack.ingestion.ingest import Progress, ingest
 from toastrack.models.engine_choice import EngineName
 from toastrack.records import Match, Record, Report, Skip
@@ -18,6 +19,7 @@ __all__ = [
     "EmbedderSettings",
     "EmbeddingSpace",
     "EngineName",
+    "Hosted",
     "Match",
     "OnTruncate",
     "Precision",
@@ -27,5 +29,6 @@ __all__ = [
     "Reranker",
     "RerankerSettings",
     "Skip",
+    "Usage",
     "ingest",
 ]

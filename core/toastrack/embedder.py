@@ -7,15 +7,18 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import RLock
-from typing import TypedDict, get_args
+from typing import Any, TypedDict, cast, get_args
 from weakref import WeakSet
 
-from toastrack.batching.encoder import EncodingStream, RoleEncoder
-from toastrack.batching.engine_pool import Precision, shared_worker
+from toastrack.batching.encoder import Encoder, EncodingStream, HostedEncoder, RoleEncoder
+from toastrack.batching.engine_pool import Precision, shared_hosted_worker, shared_worker
 from toastrack.batching.truncation import OnTruncate, TruncationCounter
 from toastrack.batching.worker import EngineWorker
 from toastrack.engines.base import EmbeddingEngine
 from toastrack.errors import GuessWarning, ModelError
+from toastrack.hosted.model import CHARACTERS_A_TOKEN, HostedModel
+from toastrack.hosted.settings import MIXEDBREAD_URL, Hosted, Usage, hosted_engine
+from toastrack.models.characters import split_by_characters
 from toastrack.models.config import ModelConfig
 from toastrack.models.engine_choice import EngineName
 from toastrack.models.files import looks_like_path, model_name
@@ -50,7 +53,7 @@ class EmbedderSettings(TypedDict, total=False):
 
     model: str | os.PathLike[str]
     revision: str | None
-    engine: EngineName
+    engine: EngineName | Hosted
     device: str | None
     precision: Precision
     query_prompt: str | None
@@ -76,7 +79,8 @@ class Embedder:
         model: A hub name or a local folder that ``SentenceTransformer.save`` wrote.
         revision: A branch, tag or commit on the hub; None takes what is cached, else the newest.
         engine: What runs the model: "sentence-transformers", or "openvino" on CPUs, for models
-            with an OpenVINO or ONNX file. "auto" is the fastest that is installed and can.
+            with an OpenVINO or ONNX file. "auto" is the fastest that is installed and can. "hosted"
+            is mixedbread's API, and ``Hosted(base_url=)`` any server like OpenAI's.
         device: "cuda", "mps", "cpu", ...; None picks the first of these that is there.
         precision: "auto" is bfloat16 on CUDA, and with openvino where the processor has it; else
             float32. Vectors are always float32.
@@ -96,7 +100,7 @@ class Embedder:
         model: str | os.PathLike[str] = DEFAULT_MODEL,
         *,
         revision: str | None = None,
-        engine: EngineName = "auto",
+        engine: EngineName | Hosted = "auto",
         device: str | None = None,
         precision: Precision = "auto",
         query_prompt: str | None = None,
@@ -105,7 +109,8 @@ class Embedder:
         max_tokens: int | None = None,
         on_truncate: OnTruncate = "warn",
     ) -> None:
-        check_choice("engine", engine, get_args(EngineName))
+        if not isinstance(engine, Hosted):
+            check_choice("engine", engine, get_args(EngineName))
         check_choice("precision", precision, get_args(Precision))
         check_choice("on_truncate", on_truncate, get_args(OnTruncate))
         check_setting("revision", revision, none="the newest", example="'main'")
@@ -114,9 +119,15 @@ class Embedder:
         check_setting("document_prompt", document_prompt, none="the model's own", example="''")
         check_positive("dimensions", dimensions)
         check_positive("max_tokens", max_tokens)
+        self.hosted = hosted_engine(
+            engine,
+            *(["revision"] if revision is not None else []),
+            *(["device"] if device is not None else []),
+            *(["precision"] if precision != "auto" else []),
+        )
         self.model = model_name(model)
         self.revision = revision
-        self.engine: EngineName = engine
+        self.engine: EngineName | Hosted = engine
         self.device = device
         self.precision: Precision = precision
         self.on_truncate: OnTruncate = on_truncate
@@ -124,30 +135,47 @@ class Embedder:
         self._document_prompt = document_prompt
         self._dimensions = dimensions
         self._max_tokens = max_tokens
-        if looks_like_path(self.model):
+        if self.hosted is None and looks_like_path(self.model):
             # A relative folder would be another one after a change of directory.
             self.model = str(Path(self.model).expanduser().absolute())
         self._start()
         _embedders.add(self)
         folder = Path(self.model).expanduser()
-        if dimensions is not None and self._model.files.is_local and folder.is_dir():
+        if (
+            dimensions is not None
+            and isinstance(self._model, Model)
+            and self._model.files.is_local
+            and folder.is_dir()
+        ):
             # The size is known already, so a wrong one is an error here and not at the first text.
             self._model.check_dimensions(ModelConfig(folder))
 
     def _start(self) -> None:
-        self._model = Model(
+        self._model = self._find_model()
+        self._lock = RLock()
+        self._loaded: EngineWorker[EmbeddingEngine] | None = None
+        self._encoders: dict[Role, Encoder] = {}
+
+    def _find_model(self) -> Model | HostedModel:
+        if self.hosted is not None:
+            return HostedModel(
+                self.model,
+                self.hosted,
+                query_prompt=self._query_prompt,
+                document_prompt=self._document_prompt,
+                dimensions=self._dimensions,
+                max_tokens=self._max_tokens,
+            )
+        return Model(
             self.model,
             revision=self.revision,
-            engine=self.engine,
+            engine=cast("EngineName", self.engine),
             device=self.device,
             query_prompt=self._query_prompt,
             document_prompt=self._document_prompt,
             dimensions=self._dimensions,
             max_tokens=self._max_tokens,
         )
-        self._lock = RLock()
-        self._loaded: EngineWorker[EmbeddingEngine] | None = None
-        self._encoders: dict[Role, RoleEncoder] = {}
 
     def __repr__(self) -> str:
         settings = {name: value for name, value in self.settings().items() if value is not None}
@@ -182,12 +210,20 @@ class Embedder:
             assert same.space == store.space
 
         The model is found by its name and revision; whether its weights are still the recorded
-        ones shows when a store is opened with it.
+        ones shows when a store is opened with it. One that ran on a server is asked there again.
+
+        Raises:
+            ValueError: The server that is recorded is another machine, and not asked by https.
         """
+        engine: EngineName | Hosted = "auto"
+        if space.base_url is not None:
+            is_usual = space.base_url == MIXEDBREAD_URL
+            engine = "hosted" if is_usual else Hosted(base_url=space.base_url)
         return cls(
             space.model,
+            engine=engine,
             device=device,
-            revision=space.revision,
+            revision=space.revision if space.base_url is None else None,
             query_prompt=space.query_prompt,
             document_prompt=space.document_prompt,
             dimensions=space.dimensions,
@@ -256,7 +292,7 @@ class Embedder:
             MissingExtraError: What runs the model is not installed.
         """
         self._say_guesses()
-        self._worker()
+        self._ready()
         return self
 
     async def aembed_query(self, text: str) -> arrays.FloatVector:
@@ -293,7 +329,7 @@ class Embedder:
 
     async def aload(self) -> Embedder:
         """Load the model now, without blocking the event loop; raises what ``load`` does."""
-        await off_loop(self._worker)
+        await off_loop(self._ready)
         self._say_guesses()
         return self
 
@@ -330,14 +366,34 @@ class Embedder:
         return self.prompts.document
 
     @property
-    def max_tokens(self) -> int:
+    def max_tokens(self) -> int | Any:  # None is rare enough that few must look for it
         """How many tokens of a text are read, specials and prompt counted.
+
+        None for a hosted model of which nobody says it: its tokenizer cannot be had here.
 
         Raises:
             ModelError: The model cannot be found or read, or does not say.
             ValueError: ``max_tokens=`` is over what the model reads.
         """
         return self._model.max_tokens
+
+    @property
+    def _text_limit(self) -> int:
+        """The limit in tokens, else in characters, that decides what of a text is in its vector."""
+        return self._model.text_limit
+
+    @property
+    def usage(self) -> Usage:
+        """How much a hosted model was asked for in this process, by all who share it.
+
+            before = embedder.usage
+            embedder.embed_documents(["Rye bread keeps for a week."])
+            print(embedder.usage.requests - before.requests)
+
+        Both numbers are 0 for a model that runs here.
+        """
+        model = self._model
+        return model.server.usage if isinstance(model, HostedModel) else Usage(0, 0)
 
     @property
     def dimensions(self) -> int:
@@ -387,6 +443,9 @@ class Embedder:
             ModelError: The model cannot be found, read or run.
             MissingExtraError: What runs the model is not installed.
         """
+        if isinstance(self._model, HostedModel):
+            self._ready()
+            return f"hosted: {self._model.server}"
         return str(self._engine())
 
     def count_tokens(self, text: str, role: Role = "document") -> int:
@@ -402,7 +461,7 @@ class Embedder:
             role: Whose prompt is counted, "query" or "document".
 
         Raises:
-            ModelError: The model cannot be found or read.
+            ModelError: The model cannot be found or read; a hosted model's tokenizer cannot be had.
             MissingExtraError: What reads its tokenizer is not installed.
         """
         check_choice("role", role, get_args(Role))
@@ -425,24 +484,52 @@ class Embedder:
 
         Raises:
             ValueError: ``max_tokens`` is over the model's, or leaves no room for text and overlap.
-            ModelError: The model cannot be found or read.
+            ModelError: The model cannot be found or read; a hosted model's tokenizer cannot be had.
             MissingExtraError: What reads its tokenizer is not installed.
         """
         check_text(text, "split")
-        return [chunk for _, chunk in self._chunks(text, max_tokens, overlap)]
+        return [chunk for _, chunk in self._split(text, max_tokens, overlap)]
 
     def _chunks(
         self, text: str, max_tokens: int | None = None, overlap: int = 0, *, markdown: bool = False
     ) -> list[tuple[int, str]]:
-        """``split``, with where each chunk begins; Markdown is split at its headings first."""
+        """``split``, with where each chunk begins; Markdown is split at its headings first.
+
+        What cannot be measured in tokens is measured in characters, and that is said once.
+        """
+        check_count("overlap", overlap)
+        model = self._model
+        reason = model.why_no_tokenizer if isinstance(model, HostedModel) else None
+        if reason is None or max_tokens is not None:
+            return self._split(text, max_tokens, overlap, markdown=markdown)
+        assert isinstance(model, HostedModel)
+        most = model.most_characters
+        warn_once(
+            self.model,
+            f"Texts for {self.model!r} are split at {most:,} characters, which leaves a margin for "
+            f"most of them, since they cannot be measured in tokens: {reason}",
+            GuessWarning,
+        )
+        most -= len(self.document_prompt)
+        return split_by_characters(
+            text, max(1, most), overlap * CHARACTERS_A_TOKEN, markdown=markdown
+        )
+
+    def _split(
+        self, text: str, max_tokens: int | None, overlap: int, *, markdown: bool = False
+    ) -> list[tuple[int, str]]:
         check_positive("max_tokens", max_tokens)
         check_count("overlap", overlap)
-        limit = self.max_tokens if max_tokens is None else max_tokens
-        if limit > self.max_tokens:
-            raise ValueError(f"max_tokens={limit} is over this embedder's {self.max_tokens}.")
+        tokenizer = self.tokenizer  # what is missing is said first
+        most: int | None = self.max_tokens
+        limit = max_tokens or most
+        if limit is None:
+            raise ModelError(f"Nobody says how many tokens {self.model!r} reads. Give max_tokens=.")
+        if most is not None and limit > most:
+            raise ValueError(f"max_tokens={limit} is over this embedder's {most}.")
         if max_tokens is None:
-            self._check_room(self.tokenizer, "document")
-        return self.tokenizer.split(
+            self._check_room(tokenizer, "document")
+        return tokenizer.split(
             text,
             max_tokens=limit,
             overlap=overlap,
@@ -487,25 +574,55 @@ class Embedder:
         """Return no vectors, of the right size; that takes no engine."""
         import numpy as np
 
-        return np.empty((0, self.dimensions), dtype=np.float32)
+        # Where a server would have to be asked, what is wanted will do.
+        wanted = self._dimensions if self.hosted is not None else None
+        return np.empty((0, wanted or self.dimensions), dtype=np.float32)
 
-    def _encoder(self, role: Role) -> RoleEncoder:
+    def _encoder(self, role: Role) -> Encoder:
         encoder = self._encoders.get(role)
         if encoder is None:
-            # What is wrong with the settings is said before the weights are loaded.
-            prompt, limit, size = self.prompts.of(role), self.max_tokens, self.dimensions
-            worker = self._worker()
-            self._check_room(worker.engine.tokenizer, role)
-            encoder = RoleEncoder(worker, role, prompt=prompt, limit=limit, size=size)
+            model = self._model
+            encoder = (
+                self._remote_encoder(model, role)
+                if isinstance(model, HostedModel)
+                else self._local_encoder(model, role)
+            )
             self._encoders[role] = encoder
         return encoder
+
+    def _local_encoder(self, model: Model, role: Role) -> RoleEncoder:
+        # What is wrong with the settings is said before the weights are loaded.
+        prompt, limit, size = model.prompts.of(role), model.max_tokens, model.dimensions
+        worker = self._worker()
+        self._check_room(worker.engine.tokenizer, role)
+        return RoleEncoder(worker, role, prompt=prompt, limit=limit, size=size)
+
+    def _remote_encoder(self, model: HostedModel, role: Role) -> HostedEncoder:
+        tokenizer = model.tokenizer if model.is_cut_here else None
+        if tokenizer is not None:
+            self._check_room(tokenizer, role)
+        return HostedEncoder(
+            shared_hosted_worker(model.server, role),
+            role,
+            prompt=model.prompts.of(role),
+            tokenizer=tokenizer,
+            limit=model.text_limit,
+            size=model.dimensions,
+        )
+
+    def _ready(self) -> None:
+        """Load the model, or ask its server what it makes."""
+        if isinstance(self._model, HostedModel):
+            _ = self._model.space
+        else:
+            self._worker()
 
     def _check_room(self, tokenizer: Tokenizer, role: Role) -> None:
         """Raise ``ModelError`` if no text fits by what the model's own files say."""
         given = self._query_prompt if role == "query" else self._document_prompt
         if given is None and self._max_tokens is None:
             used, limit = tokenizer.count(self.prompts.of(role)), self.max_tokens
-            if used >= limit:
+            if limit is not None and used >= limit:
                 raise ModelError(
                     f"{self.model!r} says that it reads {limit} tokens, and the prompt and the "
                     f"special tokens of a {role} take {used}. Its files belong to two models; get "
@@ -522,9 +639,11 @@ class Embedder:
         return self._worker().engine
 
     def _load(self) -> EngineWorker[EmbeddingEngine]:
-        _ = self._model.guesses  # a guess that is known to be wrong is an error
-        space, config = self._model.space, self._model.config
-        files = self._model.files
+        model = self._model
+        if isinstance(model, HostedModel):
+            raise ModelError(f"{self.model!r} runs on a server, and nothing of it is loaded here.")
+        _ = model.guesses  # a guess that is known to be wrong is an error
+        space, config, files = model.space, model.config, model.files
         worker = shared_worker(
             files.folder(),
             identity=" ".join(

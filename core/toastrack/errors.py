@@ -3,6 +3,7 @@
     ToastrackError
     ├── MissingExtraError (ModuleNotFoundError)   a package that an extra brings is not installed
     ├── ModelError                                a model cannot be found, read or run
+    │   └── RefusedError                          a server does not take these texts
     ├── TruncationError (ValueError)              a text is over the limit and on_truncate="error"
     ├── SpaceMismatchError                        a collection was built in another embedding space
     ├── StoreError                                a table or collection cannot be used as it is
@@ -95,6 +96,19 @@ class ModelError(ToastrackError):
 
     The hub cannot be reached, a folder holds no model, an engine cannot run it: the message says
     which, and what to do.
+    """
+
+
+class RefusedError(ModelError):
+    """A server refuses the texts of a request, and may well take others.
+
+        try:
+            embedder.embed_documents(["Rye bread keeps for a week."])
+        except RefusedError as error:
+            print(error)
+
+    A text is too long for it or of a kind that it does not take. Who shares the request is not
+    affected: theirs is sent again without it.
     """
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from toastrack.embedder import Embedder
 from toastrack.engines.openvino import import_openvino
 from toastrack.errors import ModelError
+from toastrack.hosted.model import HostedModel
 from toastrack.models.config import PROMPTS_FILE
 from toastrack.models.files import find_task
 from toastrack.models.json_files import read_json
@@ -76,6 +77,7 @@ def export(
         precision="float32",
         on_truncate="ignore",
     )
+    assert not isinstance(original._model, HostedModel)
     files = original._model.files
     source = files.folder()
     reason = why_not(source, task)

@@ -6,15 +6,21 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 from threading import RLock
-from typing import TypedDict, get_args
+from typing import Any, TypedDict, get_args
 from weakref import WeakSet
 
-from toastrack.batching.encoder import PairEncoder
-from toastrack.batching.engine_pool import Precision, shared_reranking_worker
+from toastrack.batching.encoder import Encoder, HostedPairEncoder, PairEncoder
+from toastrack.batching.engine_pool import (
+    Precision,
+    shared_hosted_reranking_worker,
+    shared_reranking_worker,
+)
 from toastrack.batching.truncation import OnTruncate, TruncationCounter
 from toastrack.batching.worker import EngineWorker
 from toastrack.engines.base import RerankingEngine
 from toastrack.errors import ModelError
+from toastrack.hosted.server import ModelServer, shared_server
+from toastrack.hosted.settings import Hosted, Usage, hosted_engine
 from toastrack.models.engine_choice import EngineName
 from toastrack.models.files import looks_like_path, model_name
 from toastrack.models.reranker import RerankerModel
@@ -46,7 +52,7 @@ class RerankerSettings(TypedDict, total=False):
 
     model: str | os.PathLike[str]
     revision: str | None
-    engine: EngineName
+    engine: EngineName | Hosted
     device: str | None
     precision: Precision
     max_tokens: int | None
@@ -72,7 +78,9 @@ class Reranker:
             mxbai-rerank-v1, or one of mxbai-rerank-v2.
         revision: A branch, tag or commit on the hub; None takes what is cached, else the newest.
         engine: What runs the model: "sentence-transformers", or "openvino" on CPUs, for models
-            with an OpenVINO or ONNX file. "auto" is the fastest that is installed and can.
+            with an OpenVINO or ONNX file. "auto" is the fastest that is installed and can. "hosted"
+            is mixedbread's API, and ``Hosted(base_url=)`` any server with a rerank endpoint; scores
+            are then what that server gives, mostly from 0 to 1, and it cuts what is too long.
         device: "cuda", "mps", "cpu", ...; None picks the first of these that is there.
         precision: "auto" is float32 everywhere, as less can change the order of documents.
         max_tokens: Read fewer tokens of a query with its document than the model could, special
@@ -88,26 +96,34 @@ class Reranker:
         model: str | os.PathLike[str] = DEFAULT_RERANKER,
         *,
         revision: str | None = None,
-        engine: EngineName = "auto",
+        engine: EngineName | Hosted = "auto",
         device: str | None = None,
         precision: Precision = "auto",
         max_tokens: int | None = None,
         on_truncate: OnTruncate = "warn",
     ) -> None:
-        check_choice("engine", engine, get_args(EngineName))
+        if not isinstance(engine, Hosted):
+            check_choice("engine", engine, get_args(EngineName))
         check_choice("precision", precision, get_args(Precision))
         check_choice("on_truncate", on_truncate, get_args(OnTruncate))
         check_setting("revision", revision, none="the newest", example="'main'")
         check_setting("device", device, none="the best one here", example="'cuda:0' or 'cpu'")
         check_positive("max_tokens", max_tokens)
+        self._hosted = hosted_engine(
+            engine,
+            *(["revision"] if revision is not None else []),
+            *(["device"] if device is not None else []),
+            *(["precision"] if precision != "auto" else []),
+            *(["max_tokens"] if max_tokens is not None else []),
+        )
         self.model = model_name(model)
         self.revision = revision
-        self.engine: EngineName = engine
+        self.engine: EngineName | Hosted = engine
         self.device = device
         self.precision: Precision = precision
         self.on_truncate: OnTruncate = on_truncate
         self._max_tokens = max_tokens
-        if looks_like_path(self.model):
+        if self._hosted is None and looks_like_path(self.model):
             # A relative folder would be another one after a change of directory.
             self.model = str(Path(self.model).expanduser().absolute())
         self._start()
@@ -117,10 +133,13 @@ class Reranker:
         self._model = RerankerModel(
             self.model,
             revision=self.revision,
-            engine=self.engine,
+            engine="auto" if isinstance(self.engine, Hosted) else self.engine,
             device=self.device,
             max_tokens=self._max_tokens,
         )
+        self._server: ModelServer | None = None
+        if self._hosted is not None:
+            self._server = shared_server(self.model, self._hosted, None)
         self._lock = RLock()
         self._loaded: EngineWorker[RerankingEngine] | None = None
 
@@ -205,7 +224,7 @@ class Reranker:
         pairs = _Pairs(query, documents, "ascore")
         if not pairs.different:
             return pairs.nothing()
-        if self._loaded is None:
+        if self._loaded is None and self._server is None:
             await off_loop(self._worker)
         truncation = self._truncation()
         rows = await self._encoder(query).aencode(pairs.different, truncation, pairs.name)
@@ -233,25 +252,32 @@ class Reranker:
             ModelError: The model cannot be found, read or run, or is no reranker.
             MissingExtraError: What runs the model is not installed.
         """
-        self._worker()
+        self._ready()
         return self
 
     async def aload(self) -> Reranker:
         """Load the model now, without blocking the event loop; raises what ``load`` does."""
-        await off_loop(self._worker)
+        await off_loop(self._ready)
         return self
 
     # -- what is known ----------------------------------------------------------------------
 
     @property
-    def max_tokens(self) -> int:
+    def max_tokens(self) -> int | Any:  # None is rare enough that few must look for it
         """How many tokens of a query with its document are read, special tokens counted.
+
+        None for a hosted model: its server knows.
 
         Raises:
             ModelError: The model cannot be found or read, is no reranker, or does not say.
             ValueError: ``max_tokens=`` is over what the model reads.
         """
-        return self._model.max_tokens
+        return self._model.max_tokens if self._server is None else None
+
+    @property
+    def usage(self) -> Usage:
+        """How much a hosted model was asked for in this process; see ``Embedder.usage``."""
+        return Usage(0, 0) if self._server is None else self._server.usage
 
     @property
     def running_on(self) -> str:
@@ -261,7 +287,7 @@ class Reranker:
             ModelError: The model cannot be found, read or run, or is no reranker.
             MissingExtraError: What runs the model is not installed.
         """
-        return str(self._worker().engine)
+        return str(self._worker().engine) if self._server is None else f"hosted: {self._server}"
 
     # -- how it is done ---------------------------------------------------------------------
 
@@ -272,7 +298,16 @@ class Reranker:
             loss="What lies behind the limit was not read",
         )
 
-    def _encoder(self, query: str) -> PairEncoder:
+    def _ready(self) -> None:
+        """Load the model, or ask its server whether it can be asked."""
+        if self._server is None:
+            self._worker()
+        else:
+            self._server.score("ready", ["ready"])
+
+    def _encoder(self, query: str) -> Encoder:
+        if self._server is not None:
+            return HostedPairEncoder(shared_hosted_reranking_worker(self._server), query)
         return PairEncoder(self._worker(), query, limit=self.max_tokens)
 
     def _worker(self) -> EngineWorker[RerankingEngine]:

@@ -34,6 +34,8 @@ class EmbeddingSpace:
             same: they differ in nothing of these three.
         unproven: The fields that somebody said of vectors that were there already, and nothing
             shows; never compared.
+        base_url: The server that the model ran on, for ``Embedder.from_space``; never compared, and
+            None for one that ran here.
     """
 
     weights: str
@@ -47,6 +49,7 @@ class EmbeddingSpace:
     max_tokens: int | None = field(default=None, compare=False)
     equals: tuple[tuple[str, str, str], ...] = field(default=(), compare=False)
     unproven: tuple[str, ...] = field(default=(), compare=False)
+    base_url: str | None = field(default=None, compare=False)
 
     @property
     def digest(self) -> str:
@@ -64,11 +67,8 @@ class EmbeddingSpace:
         """Return plain values that JSON can hold."""
         values = {**asdict(self), "equals": [list(model) for model in self.equals]}
         values["unproven"] = list(self.unproven)
-        return {
-            name: value
-            for name, value in values.items()
-            if value or name not in ("equals", "unproven")
-        }
+        later = ("equals", "unproven", "base_url")
+        return {name: value for name, value in values.items() if value or name not in later}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object]) -> EmbeddingSpace:

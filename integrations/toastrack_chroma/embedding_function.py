@@ -10,7 +10,7 @@ from chromadb.api.types import Documents, EmbeddingFunction, Embeddings, Space
 from chromadb.utils.embedding_functions import register_embedding_function
 from typing_extensions import Never, Self
 
-from toastrack import DEFAULT_MODEL, Embedder, EmbeddingSpace, OnTruncate
+from toastrack import DEFAULT_MODEL, Embedder, EmbeddingSpace, Hosted, OnTruncate
 from toastrack.errors import suggesting, unknown_argument
 
 # What of this host splits a text that is over the limit.
@@ -24,7 +24,10 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "document_prompt": (str, type(None)),
     "dimensions": (int, type(None)),
     "max_tokens": (int, type(None)),
+    "base_url": (str,),  # of a hosted model alone
 }
+# A server can move.
+_NEVER_CHANGING = tuple(key for key in _KEYS if key != "base_url")
 
 
 @register_embedding_function
@@ -194,7 +197,7 @@ class ToastrackEmbeddingFunction(EmbeddingFunction[Documents]):
         self, old_config: dict[str, Any], new_config: dict[str, Any]
     ) -> None:
         """Refuse another model or prompt: the stored vectors would not follow."""
-        changed = [key for key in _KEYS if old_config.get(key) != new_config.get(key)]
+        changed = [key for key in _NEVER_CHANGING if old_config.get(key) != new_config.get(key)]
         if changed:
             raise ValueError(
                 f"{changed[0]} cannot change from {old_config.get(changed[0])!r} to "
@@ -206,7 +209,9 @@ class ToastrackEmbeddingFunction(EmbeddingFunction[Documents]):
 @lru_cache(maxsize=4)
 def _shared_embedder(config: tuple[tuple[str, Any], ...]) -> Embedder:
     """Chroma builds a recorded function anew at each query; the model is to stay in memory."""
-    return Embedder(**dict(config))
+    settings = dict(config)
+    base_url = settings.pop("base_url", None)
+    return Embedder(engine="auto" if base_url is None else Hosted(base_url=base_url), **settings)
 
 
 def _is_valid(key: str, value: object) -> bool:
@@ -215,4 +220,7 @@ def _is_valid(key: str, value: object) -> bool:
 
 def _settings_of(embedder: Embedder) -> dict[str, Any]:
     settings: dict[str, Any] = {**embedder.settings()}  # what its constructor was given
-    return {key: settings[key] for key in _KEYS}
+    config = {key: settings[key] for key in _NEVER_CHANGING}
+    if embedder.hosted is not None:
+        config["base_url"] = embedder.hosted.url
+    return config

@@ -67,7 +67,7 @@ async def rebuild(
         embedding_function=ToastrackEmbeddingFunction.recorded(embedder, space),
     )
     new = await backend.lookup(session, backend.copy_name)
-    limit = await offload(lambda: embedder.max_tokens)
+    limit = await offload(lambda: embedder._text_limit)
     lost: list[str] = []
     offset = 0
     while True:

@@ -13,6 +13,7 @@ from toastrack import (
     Embedder,
     EmbedderSettings,
     EngineName,
+    Hosted,
     OnTruncate,
     Precision,
 )
@@ -56,7 +57,7 @@ class ToastrackEmbeddings(BaseModel, Embeddings):
 
     model_name: str = Field(default=DEFAULT_MODEL, alias="model")
     revision: str | None = None
-    engine: EngineName = "auto"
+    engine: EngineName | Hosted = "auto"
     device: str | None = None
     precision: Precision = "auto"
     query_prompt: str | None = None

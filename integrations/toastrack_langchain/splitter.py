@@ -34,6 +34,9 @@ class ToastrackTextSplitter(TextSplitter):
         *,
         add_start_index: bool = False,
     ) -> None:
+        embedder.split(
+            ""
+        )  # says what is missing, where the tokens of a hosted model cannot be counted
         super().__init__(
             chunk_size=embedder.max_tokens if chunk_size is None else chunk_size,
             chunk_overlap=chunk_overlap,

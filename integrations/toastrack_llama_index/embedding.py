@@ -20,6 +20,7 @@ from toastrack import (
     Embedder,
     EmbedderSettings,
     EngineName,
+    Hosted,
     OnTruncate,
     Precision,
 )
@@ -66,7 +67,7 @@ class ToastrackEmbedding(BaseEmbedding):
     dimensions: int | None = Field(default=None, frozen=True)
     max_tokens: int | None = Field(default=None, frozen=True)
     # Excluded: none of these makes another vector, so none may empty a cache.
-    engine: EngineName = Field(default="auto", exclude=True, frozen=True)
+    engine: EngineName | Hosted = Field(default="auto", exclude=True, frozen=True)
     device: str | None = Field(default=None, exclude=True, frozen=True)
     precision: Precision = Field(default="auto", exclude=True, frozen=True)
     on_truncate: OnTruncate = Field(default="warn", exclude=True, frozen=True)
@@ -88,6 +89,9 @@ class ToastrackEmbedding(BaseEmbedding):
         for name in _DERIVED:
             fields.pop(name, None)
         given = {name: fields.pop(name) for name in _SETTINGS if name in fields}
+        base_url = fields.pop("base_url", None)
+        if base_url is not None and embedder is None:
+            given["engine"] = Hosted(base_url=base_url)
         if model_name is not None:
             given["model"] = model_name
         unknown = [name for name in fields if name not in type(self).model_fields]
@@ -140,7 +144,10 @@ class ToastrackEmbedding(BaseEmbedding):
         ``IngestionPipeline`` keys its cache by this, so other weights behind the same name are
         noticed. It takes the model's files: in a service, ``await embedder.aload()`` first.
         """
-        return {**super().to_dict(**kwargs), "space": self._embedder.space.digest}
+        written = {**super().to_dict(**kwargs), "space": self._embedder.space.digest}
+        hosted = self._embedder.hosted
+        # Else it would be built anew as a local model of that name.
+        return written if hosted is None else {**written, "base_url": hosted.url}
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Copy; changed settings make a new embedder, else both share one."""
@@ -265,6 +272,9 @@ class ToastrackNodeParser(MetadataAwareTextSplitter):
     def _split(self, text: str, as_embedded: Callable[[str], str], *, where: str = "") -> list[str]:
         """Split so that ``as_embedded`` of every chunk fits."""
         embedder = self.embedding.embedder
+        embedder.split(
+            ""
+        )  # says what is missing, where the tokens of a hosted model cannot be counted
         limit = embedder.max_tokens if self.chunk_size is None else self.chunk_size
         if limit > embedder.max_tokens:
             raise ValueError(

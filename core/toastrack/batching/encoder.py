@@ -12,8 +12,9 @@ from toastrack.batching.jobs import AwaitedJob, StreamedJob
 from toastrack.batching.truncation import TruncationCounter, numbered
 from toastrack.batching.worker import EngineWorker
 from toastrack.engines.base import EmbeddingEngine, Engine, RerankingEngine
+from toastrack.engines.hosted import HostedEngine, HostedReranker
 from toastrack.models.prompts import Role, add_prompt
-from toastrack.models.tokenizer import Tokens
+from toastrack.models.tokenizer import Tokenizer, Tokens
 from toastrack.utils import arrays
 from toastrack.utils.text import check_unicode
 from toastrack.utils.threads import off_loop
@@ -168,6 +169,43 @@ class RoleEncoder(Encoder):
 
         urgent = role == "query"
         super().__init__(worker, tokens, prompt=prompt, limit=limit, size=size, urgent=urgent)
+
+
+class HostedEncoder(Encoder):
+    """How texts of one role become vectors on a server: what a text needs for its prompt is sent.
+
+    Without a tokenizer nothing is known of their tokens, and the server cuts them or refuses.
+    """
+
+    def __init__(
+        self,
+        worker: EngineWorker[HostedEngine],
+        role: Role,
+        *,
+        prompt: str,
+        tokenizer: Tokenizer | None,
+        limit: int,
+        size: int,
+    ) -> None:
+        def tokens(texts: Sequence[str]) -> list[Tokens]:
+            return worker.engine.prepare(texts, prompt, tokenizer, limit)
+
+        super().__init__(
+            worker,
+            tokens,
+            prompt=worker.engine.wire_prompt(role, prompt),
+            limit=limit,
+            size=size,
+            urgent=role == "query",
+        )
+
+
+class HostedPairEncoder(Encoder):
+    """How documents become scores beside one query on a server, which may cut them."""
+
+    def __init__(self, worker: EngineWorker[HostedReranker], query: str) -> None:
+        check_unicode(query, "the query")
+        super().__init__(worker, worker.engine.prepare, prompt=query, limit=0, size=1, urgent=True)
 
 
 class PairEncoder(Encoder):

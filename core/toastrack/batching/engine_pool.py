@@ -12,9 +12,12 @@ from weakref import WeakValueDictionary
 from toastrack.batching.scores import Scores
 from toastrack.batching.worker import EngineWorker, leave_to_parent
 from toastrack.engines.base import EmbeddingEngine, Engine, RerankingEngine
+from toastrack.engines.hosted import HostedEngine, HostedReranker
+from toastrack.hosted.server import ModelServer
 from toastrack.models.config import ModelConfig
 from toastrack.models.engine_choice import EngineKind
 from toastrack.models.engine_choice import EngineName as EngineName
+from toastrack.models.prompts import Role
 from toastrack.utils.forks import after_fork
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -78,6 +81,20 @@ def shared_reranking_worker(
         return EngineWorker(kind(folder, device=where, precision=how), Scores)
 
     return _shared(("reranking", identity, engine, where, how), load)
+
+
+def shared_hosted_worker(server: ModelServer, role: Role) -> EngineWorker[HostedEngine]:
+    """Return the worker that asks a server; queries have one, so that no document holds them up."""
+
+    return _shared(("hosted", server, role), lambda: EngineWorker(HostedEngine(server)))
+
+
+def shared_hosted_reranking_worker(server: ModelServer) -> EngineWorker[HostedReranker]:
+    """The same for a reranker."""
+
+    return _shared(
+        ("hosted reranking", server), lambda: EngineWorker(HostedReranker(server), Scores)
+    )
 
 
 def _place(

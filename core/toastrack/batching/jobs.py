@@ -70,11 +70,16 @@ class Job:
         longest = len(self._waiting[-1][1].ids) if self._waiting else 0
         return (False, 0) if self.skipped_last else (True, -longest)
 
-    def take(self, longest: int, taken: int, budget: int) -> list[tuple[int, Tokens]]:
-        """Hand over texts for a batch that holds ``taken`` already, padded to ``longest``."""
+    def take(
+        self, longest: int, taken: int, budget: int, most: int | None = None
+    ) -> list[tuple[int, Tokens]]:
+        """Hand over texts for a batch that holds ``taken`` already, padded to ``longest``.
+
+        It holds ``most`` texts and, counted so, ``budget`` tokens.
+        """
         batch: list[tuple[int, Tokens]] = []
         waiting = self._waiting or []
-        while waiting:
+        while waiting and (most is None or taken + len(batch) < most):
             width = max(longest, len(waiting[-1][1].ids))
             if taken + len(batch) and width * (taken + len(batch) + 1) > budget:
                 break

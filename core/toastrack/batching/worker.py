@@ -10,7 +10,7 @@ from __future__ import annotations
 import atexit
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from threading import Condition, Thread
 from typing import Generic, Protocol, TypeVar
@@ -18,7 +18,7 @@ from typing import Generic, Protocol, TypeVar
 from toastrack.batching.jobs import Job, answer
 from toastrack.batching.unit_vectors import UnitVectors
 from toastrack.engines.base import Engine
-from toastrack.errors import ModelError
+from toastrack.errors import ModelError, RefusedError
 from toastrack.models.tokenizer import Tokens
 from toastrack.utils import arrays
 
@@ -80,6 +80,11 @@ class EngineWorker(Generic[E]):
         batch = self._next_batch()
         if not batch:
             return
+        self._run(batch)
+        answer(job for job, _ in batch)
+
+    def _run(self, batch: Sequence[tuple[Job, list[tuple[int, Tokens]]]]) -> None:
+        """Run a batch; what an engine refuses for the texts of one caller is run for each alone."""
         tokens = [item for _, items in batch for _, item in items]
         try:
             raw = self.engine.run(tokens, prompt=batch[0][0].prompt)
@@ -94,17 +99,22 @@ class EngineWorker(Generic[E]):
                 else:
                     job.deliver([position for position, _ in items], vectors)
                 start = end
+        except RefusedError as error:
+            if len(batch) == 1:
+                batch[0][0].fail(error)
+                return
+            for part in batch:
+                self._run([part])
         except BaseException as error:
             for job, _ in batch:
                 job.fail(error)
-        answer(job for job, _ in batch)
 
     def stop(self) -> None:
-        """Drop what is queued and wait for the batch that runs."""
+        """Drop what is queued and wait for the batch that runs, if its engine may not be left."""
         with self._changed:
             self.stopped = True
             self._changed.notify_all()
-        if self._thread is not None:
+        if self._thread is not None and not self.engine.may_be_left:
             self._thread.join()
 
     def _next_batch(self) -> list[tuple[Job, list[tuple[int, Tokens]]]]:
@@ -131,7 +141,7 @@ class EngineWorker(Generic[E]):
         for job in jobs:
             items = []
             if not full and (not batch or job.prompt == batch[0][0].prompt):
-                items = job.take(longest, taken, self.engine.batch_tokens)
+                items = job.take(longest, taken, self.engine.batch_tokens, self.engine.batch_texts)
                 full = not items
             job.skipped_last = not items
             if items:

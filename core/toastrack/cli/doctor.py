@@ -17,11 +17,12 @@ import typer
 
 from toastrack.cli.extras import engine_needed
 from toastrack.cli.flags import with_flags
-from toastrack.cli.options import Device, Json, Model, choose_embedder
+from toastrack.cli.options import BaseUrl, Device, Json, Model, build_embedder, choose_embedder
 from toastrack.cli.output import size_of, steps
 from toastrack.embedder import Embedder
 from toastrack.engines.openvino import pick_precision
 from toastrack.errors import ToastrackError
+from toastrack.hosted.model import HostedModel
 from toastrack.models.engine_choice import is_installed
 from toastrack.models.known_models import known_model
 from toastrack.space import EmbeddingSpace
@@ -56,6 +57,7 @@ def doctor_command(
     ] = None,
     model: Model = None,
     device: Device = None,
+    base_url: BaseUrl = None,
     as_json: Json = False,
 ) -> None:
     """Say what works here, by trying it: packages, the model with its prompts, a store.
@@ -67,12 +69,10 @@ def doctor_command(
         findings = [*_extras(on_step), *_engines(), *_precision()]
         if url is None:
             on_step("the model")
-            findings += _model(
-                Embedder(device=device) if model is None else Embedder(model, device=device)
-            )
+            findings += _model(build_embedder(model, device=device, base_url=base_url))
         else:
             on_step("the store")
-            findings += _store(url, model=model, device=device)
+            findings += _store(url, model=model, device=device, base_url=base_url)
     findings.append(_next(findings, url))
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False))
@@ -169,14 +169,14 @@ def _model(embedder: Embedder, *, recorded: bool = False) -> Iterator[Finding]:
     """Describe a model as far as that takes no download; ``recorded`` is one that a store names."""
     subject = f"model {embedder.model}"
     try:
-        space = embedder._known_space
+        hosted = isinstance(embedder._model, HostedModel)
+        space = embedder.space if hosted else embedder._known_space
         if space is None:
             message = "not on this machine yet; it is downloaded at the first text."
             yield Finding(subject, "absent", message)
         else:
             message = (
-                f"{space.dimensions} dimensions, reads {embedder.max_tokens} tokens, "
-                f"space {space.digest[:12]}"
+                f"{space.dimensions} dimensions, {_limit(embedder)}, space {space.digest[:12]}"
             )
             yield Finding(subject, "ok", message)
         for role, prompt, source in _prompts(embedder, known=recorded or space is not None):
@@ -187,6 +187,11 @@ def _model(embedder: Embedder, *, recorded: bool = False) -> Iterator[Finding]:
             yield Finding("engine", "ok", f"{embedder.running_on}")
     except Exception as error:
         yield Finding(subject, "wrong", with_flags(str(error)))
+
+
+def _limit(embedder: Embedder) -> str:
+    limit = embedder.max_tokens
+    return "reads nobody says how many tokens" if limit is None else f"reads {limit} tokens"
 
 
 def _prompts(embedder: Embedder, *, known: bool) -> Iterator[tuple[str, str, str]]:
@@ -214,12 +219,14 @@ def _vectors(store: IngestStore) -> Iterator[Finding]:
         yield Finding("adopted", "ok", f"by a word that nothing showed: {fields}")
 
 
-def _store(url: str, *, model: str | None, device: str | None) -> Iterator[Finding]:
+def _store(
+    url: str, *, model: str | None, device: str | None, base_url: str | None
+) -> Iterator[Finding]:
     """Describe a store, and the model that belongs to it."""
     chosen: list[tuple[Embedder, bool]] = []
 
     def choose(recorded: EmbeddingSpace | None) -> Embedder:
-        pick = partial(choose_embedder, model=model, device=device, create=False)
+        pick = partial(choose_embedder, model=model, device=device, base_url=base_url, create=False)
         embedder = pick(recorded)
         chosen.append((embedder, model is None))
         return embedder

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from toastrack.cli.extras import check_extras
-from toastrack.cli.options import Device
+from toastrack.cli.options import BaseUrl, Device, build_embedder
 from toastrack.cli.output import working
-from toastrack.embedder import DEFAULT_MODEL, Embedder
+from toastrack.embedder import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from toastrack.utils import arrays
@@ -36,14 +36,15 @@ def embed_command(
     ] = "json",
     model: Annotated[str, typer.Option(help="Hub name or local folder.")] = DEFAULT_MODEL,
     device: Device = None,
+    base_url: BaseUrl = None,
 ) -> None:
     """Print the vectors of texts, float32 and of length 1, in the order given."""
     if form == "numpy" and sys.stdout.isatty():
         raise typer.BadParameter(
             "numpy is bytes; send them into a file: > vectors.npy", param_hint="--format"
         )
-    check_extras(None)
-    embedder = Embedder(model, device=device)
+    check_extras(None, hosted=base_url is not None)
+    embedder = build_embedder(model, device=device, base_url=base_url)
     with working("loading the model"):
         embedder.load()
     embed = embedder.embed_queries if role == "query" else embedder.embed_documents

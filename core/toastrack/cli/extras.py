@@ -12,6 +12,7 @@ from toastrack.stores.addresses import needed_for
 
 # What runs a model, with what both engines need beside it.
 _BESIDE = ("huggingface_hub", "tokenizers", "semantic_text_splitter")
+_HOSTED = ("hosted", ("httpx", "semantic_text_splitter"))
 _ENGINES = {"openvino": "openvino", "local": "sentence_transformers"}
 
 
@@ -19,6 +20,7 @@ def check_extras(
     url: str | None,
     *,
     engine: bool = True,
+    hosted: bool = False,
     files: Iterable[SourceFile | Skip] = (),
 ) -> None:
     """Raise ``MissingExtraError`` for all that a command on a store lacks, with one command for it.
@@ -26,13 +28,14 @@ def check_extras(
     Args:
         url: The store's address; None for a command that needs none.
         engine: The command runs a model.
+        hosted: A server runs it.
         files: What the command reads; not looked at where all of it could be read.
     """
     missing: list[str] = []
     extras: list[str] = []
     wanted = [] if url is None else [needed_for(url)]
     if engine:
-        wanted.append(engine_needed())
+        wanted.append(_HOSTED if hosted else engine_needed())
     for extra, packages in wanted:
         lacking = [package for package in packages if not is_installed(package)]
         if lacking:
@@ -47,6 +50,8 @@ def check_extras(
 
 def engine_needed() -> tuple[str, tuple[str, ...]]:
     """Return the extra of the engine that is there, else of the one without torch."""
+    if not any(map(is_installed, _ENGINES.values())) and all(map(is_installed, _HOSTED[1])):
+        return _HOSTED  # a server may run what is asked for
     extra = next((extra for extra, package in _ENGINES.items() if is_installed(package)), None)
     extra = extra or best_extra()
     return extra, (_ENGINES[extra], *_BESIDE)

@@ -13,7 +13,7 @@ import typer
 
 from toastrack.cli.extras import check_extras
 from toastrack.cli.flags import with_flags
-from toastrack.cli.options import Device, Json, Model, choose_embedder
+from toastrack.cli.options import BaseUrl, Device, Json, Model, choose_embedder
 from toastrack.cli.output import name_first, progress_bar, say, share_bar, summary, working
 from toastrack.ingestion.ingest import ingest
 from toastrack.ingestion.sources import STANDARD_INPUT, find_files
@@ -40,6 +40,7 @@ def ingest_command(
     ] = DEFAULT_URL,
     model: Model = None,
     device: Device = None,
+    base_url: BaseUrl = None,
     adopt: Annotated[
         bool,
         typer.Option(
@@ -151,12 +152,16 @@ def ingest_command(
     """
     if index_memory is not None and not index:
         raise typer.BadParameter("there is no index with --no-index", param_hint="--index-memory")
-    choose = partial(choose_embedder, model=model, device=device, create=True)
+    choose = partial(choose_embedder, model=model, device=device, base_url=base_url, create=True)
     types = dict(_column_type(text) for text in column_type or [])
     # What is wrong with the arguments is said before anything is to be installed.
     given = [source for source in sources if source != STANDARD_INPUT]
     find_files(source for source in given if not Path(source).expanduser().exists())
-    check_extras(to, files=() if skip_bad else (f for s in sources for f in find_files([s])))
+    check_extras(
+        to,
+        hosted=base_url is not None,
+        files=() if skip_bad else (f for s in sources for f in find_files([s])),
+    )
     try:
         how: Adopt = "unchecked" if adopt_unchecked else adopt
         with open_store(to, choose, create=True, adopt=how) as store:

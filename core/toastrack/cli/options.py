@@ -8,6 +8,8 @@ import typer
 
 from toastrack.embedder import DEFAULT_MODEL, Embedder
 from toastrack.errors import StoreError
+from toastrack.hosted.settings import Hosted
+from toastrack.models.engine_choice import EngineName
 from toastrack.space import EmbeddingSpace
 
 Model = Annotated[
@@ -22,15 +24,54 @@ Device = Annotated[
     str | None,
     typer.Option(help="cuda, mps or cpu; left out, the best one there is.", show_default=False),
 ]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Let a server run the model, one like OpenAI's, by its address with /v1; 'mixedbread' "
+        "is mixedbread's API. The key stands in MXBAI_API_KEY, OPENAI_API_KEY or, for another "
+        "host, in TOASTRACK_API_KEY. A store records the address, and asks there again.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
+def build_embedder(model: str | None, *, device: str | None, base_url: str | None) -> Embedder:
+    """Return the embedder of a model, or of the default, that runs here or on a server."""
+    return Embedder(
+        DEFAULT_MODEL if model is None else model, engine=engine_of(base_url), device=device
+    )
+
+
+def engine_of(base_url: str | None) -> EngineName | Hosted:
+    """Return what runs a model: a server if one is named."""
+    if base_url is None:
+        return "auto"
+    return "hosted" if base_url == "mixedbread" else Hosted(base_url=base_url)
+
+
 def choose_embedder(
-    recorded: EmbeddingSpace | None, *, model: str | None, device: str | None, create: bool
+    recorded: EmbeddingSpace | None,
+    *,
+    model: str | None,
+    device: str | None,
+    base_url: str | None = None,
+    create: bool,
 ) -> Embedder:
     """Return the embedder for a store: the model named, else the recorded one, else the default."""
     if model is not None:
-        return Embedder(model, device=device)
+        return build_embedder(model, device=device, base_url=base_url)
+    if recorded is not None and base_url is not None:
+        return Embedder(
+            recorded.model,
+            engine=engine_of(base_url),
+            device=device,
+            query_prompt=recorded.query_prompt,
+            document_prompt=recorded.document_prompt,
+            dimensions=recorded.dimensions,
+            max_tokens=recorded.max_tokens,
+        )
     if recorded is not None:
         return Embedder.from_space(recorded, device=device)
     if not create:
@@ -39,4 +80,4 @@ def choose_embedder(
             "fill it: toastrack ingest SOURCES --to URL. If rows are, say which model embedded them: "
             "toastrack ingest SOURCES --to URL --model MODEL --adopt."
         )
-    return Embedder(device=device)
+    return build_embedder(None, device=device, base_url=base_url)

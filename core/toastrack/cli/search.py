@@ -11,7 +11,7 @@ import typer
 
 from toastrack.cli.extras import check_extras
 from toastrack.cli.filters import HELP, JSON_HELP, described, filter_of
-from toastrack.cli.options import Device, Json, Model, choose_embedder
+from toastrack.cli.options import BaseUrl, Device, Json, Model, choose_embedder, engine_of
 from toastrack.cli.output import print_matches, working
 from toastrack.reranker import DEFAULT_RERANKER, Reranker
 from toastrack.stores.addresses import DEFAULT_URL, URL_HELP, open_store
@@ -70,6 +70,14 @@ def search_command(
             show_default=False,
         ),
     ] = None,
+    reranker_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Let a server run the reranker, as --base-url does for the model; implies --rerank.",
+            show_default=False,
+        ),
+    ] = None,
     candidates: Annotated[
         int | None,
         typer.Option(
@@ -85,6 +93,7 @@ def search_command(
     ] = 0,
     model: Model = None,
     device: Device = None,
+    base_url: BaseUrl = None,
     as_json: Json = False,
 ) -> None:
     """Ask a store a question and show the best hits with their cosine similarity.
@@ -98,9 +107,11 @@ def search_command(
     toastrack search "which bread stays fresh?" --reranker ./my-reranker --candidates 100
     """
     wanted = filter_of(filter or [], filter_json)
-    reads = _reranker(rerank, reranker, candidates, device)
-    choose = partial(choose_embedder, model=model, device=device, create=False)
-    check_extras(url)
+    reads = _reranker(
+        rerank or reranker_url is not None, reranker, candidates, device, reranker_url
+    )
+    choose = partial(choose_embedder, model=model, device=device, base_url=base_url, create=False)
+    check_extras(url, hosted=base_url is not None)
     with open_store(url, choose, create=False) as store:
         with working("loading the model"):
             store.embedder.load()
@@ -128,7 +139,11 @@ def search_command(
 
 
 def _reranker(
-    wanted: bool, model: str | None, candidates: int | None, device: str | None
+    wanted: bool,
+    model: str | None,
+    candidates: int | None,
+    device: str | None,
+    base_url: str | None,
 ) -> Reranker | None:
     """Return the reranker that the options ask for, if they do."""
     if not wanted and model is None:
@@ -137,7 +152,11 @@ def _reranker(
                 "it is how many a reranker reads. Add --rerank.", param_hint="--candidates"
             )
         return None
-    return Reranker(DEFAULT_RERANKER if model is None else model, device=device)
+    return Reranker(
+        DEFAULT_RERANKER if model is None else model,
+        engine=engine_of(base_url),
+        device=device if base_url is None else None,
+    )
 
 
 def _why_nothing(

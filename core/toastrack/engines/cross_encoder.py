@@ -27,6 +27,8 @@ class TorchReranker(ABC):
     """Holds one model of transformers with its tokenizer, and feeds it pairs."""
 
     name = "sentence-transformers"
+    batch_texts: int | None = None
+    may_be_left = False
 
     def __init__(self, folder: Path, *, device: str, precision: str) -> None:
         with needs_extra("local", "sentence_transformers"):

@@ -42,6 +42,8 @@ class CompiledModel:
     """
 
     name = "openvino"
+    batch_texts: int | None = None
+    may_be_left = False
 
     def __init__(
         self, config: ModelConfig, *, precision: str, outputs: Collection[str], rank: int

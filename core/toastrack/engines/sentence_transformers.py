@@ -27,6 +27,8 @@ class SentenceTransformersEngine:
     """Holds one ``SentenceTransformer`` and feeds it token ids."""
 
     name = "sentence-transformers"
+    batch_texts: int | None = None
+    may_be_left = False
 
     def __init__(self, folder: Path, *, device: str, precision: str) -> None:
         with needs_extra("local", "sentence_transformers"):

@@ -9,7 +9,7 @@ from typing import Literal
 
 from toastrack.errors import ModelError
 
-EngineName = Literal["auto", "sentence-transformers", "openvino"]
+EngineName = Literal["auto", "sentence-transformers", "openvino", "hosted"]
 EngineKind = Literal["sentence-transformers", "openvino"]
 
 # What the drivers of NVIDIA, of AMD and of Windows' own Linux put there.

@@ -80,7 +80,7 @@ def find_task(model: str, revision: str | None) -> Task:
         folder = Path(model).expanduser()
         modules, config = folder / MODULES_FILE, folder / "config.json"
     else:
-        modules, config = (files._here_or_fetched(name) for name in (MODULES_FILE, "config.json"))
+        modules, config = (files.here_or_fetched(name) for name in (MODULES_FILE, "config.json"))
     listed = read_value(modules) if modules is not None else None
     if isinstance(listed, list) and listed:
         named = [str(entry.get("type")) if isinstance(entry, dict) else "" for entry in listed]
@@ -217,8 +217,8 @@ class ModelFiles:
             return folder / name if (folder / name).is_file() else None
         return self._fetch(name)
 
-    def _here_or_fetched(self, name: str) -> Path | None:
-        """The same, whatever else of the model is here and whatever the model is for."""
+    def here_or_fetched(self, name: str) -> Path | None:
+        """``small_file``, whatever else of the model is here and whatever the model is for."""
         with needs_extra(self.extra, "huggingface_hub"):
             from huggingface_hub import try_to_load_from_cache
         with hub_errors(self.model, self.revision):

@@ -77,6 +77,11 @@ class Model:
         """How many tokens of a text are read, specials and prompt counted."""
         return self.config.limit(self._max_tokens, self.name)
 
+    @property
+    def text_limit(self) -> int:
+        """The limit that decides what of a text is in its vector."""
+        return self.max_tokens
+
     def _known_limit(self) -> int | None:
         """Return the limit, or None for a model that names none and still has an identity."""
         if self._max_tokens is None and self.config.max_tokens is None:

@@ -221,6 +221,16 @@ class Tokenizer:
         """Return the ids of a text, specials included, nothing cut."""
         return list(self._encode(self._uncut, [text])[0].ids)
 
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """``count`` of each of the texts."""
+        return [len(encoding.ids) for encoding in self._encode(self._uncut, texts)]
+
+    def cut(self, text: str, max_tokens: int) -> str:
+        """Return as much of a text as fits, cut between characters."""
+        with _faults(f"{str(self._source)!r} cannot read a text", reading=True):
+            encoding = self._cut_at(max_tokens).encode(text)
+        return text[: max((end for _, end in encoding.offsets), default=0)]
+
     def split(
         self, text: str, *, max_tokens: int, overlap: int, prompt: str, markdown: bool = False
     ) -> list[tuple[int, str]]:

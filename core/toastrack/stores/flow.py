@@ -374,7 +374,7 @@ class StoreFlow(Generic[S, O]):
     async def check_sources(self, source: WindowReader) -> None:
         """Raise ``SourceError`` for a document that another source has, with another text."""
         dimensions = await self.ready()
-        limit = await self.runtime.offload(lambda: self.embedder.max_tokens)
+        limit = await self.runtime.offload(lambda: self.embedder._text_limit)
         backend = self.backend
         while (window := await source.read(self.runtime, dimensions)) is not None:
             space = backend.space.digest if backend.space else ""
@@ -412,7 +412,7 @@ class StoreFlow(Generic[S, O]):
         limits: set[int] = set()
         if space is not None:
             if self.embedder._known_space is not None:  # else a download would tell
-                limits.add(self.embedder.max_tokens)
+                limits.add(self.embedder._text_limit)
             if space.max_tokens is not None:
                 limits.add(space.max_tokens)
         digest = space.digest if space else ""

@@ -109,7 +109,7 @@ class _Run:
         """With no call for what only has to be told of."""
 
     async def write(self) -> None:
-        limit = await self._runtime.offload(lambda: self._embedder.max_tokens)
+        limit = await self._runtime.offload(lambda: self._embedder._text_limit)
         while (window := await self._read()) is not None:
             following = await self._start(window, limit)
             await self._finish()
