@@ -26,6 +26,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
         yield running
 
 
+@pytest.mark.filterwarnings("ignore:Texts for .tiny. are split at")
 def test_a_store_remembers_the_server_and_needs_the_key_alone(
     run: Run, docs: Path, url: str, server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

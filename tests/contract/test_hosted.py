@@ -17,7 +17,7 @@ from toastrack.errors import GuessWarning, ModelError, SpaceMismatchError
 from toastrack.utils import arrays
 
 if TYPE_CHECKING:
-    from toastrack.stores import Store
+    from toastrack.stores.protocol import IngestStore, Store
 
 pytest.importorskip("httpx", reason="the extra 'hosted' is not installed")
 
@@ -110,7 +110,7 @@ def test_ingest_splits_by_characters_and_says_so_once(
     server.model = f"of {tmp_path.name}"  # what is said once is said of a name
     file = tmp_path / "bread.txt"
     file.write_text("Rye bread keeps for a week. " * 100, encoding="utf-8")
-    store: Store = make_store(hosted(server))
+    store: IngestStore = make_store(hosted(server))
     with pytest.warns(GuessWarning, match="split at 1,024 characters") as said:
         report = ingest(file, store)
     assert len(said) == 1

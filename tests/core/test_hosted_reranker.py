@@ -69,7 +69,7 @@ def test_mixedbread_is_asked_in_its_own_words(
     monkeypatch.setattr(Hosted, "is_mixedbread", True)
     reranker = hosted(server)
     scores = reranker.score("rye bread", DOCUMENTS)
-    np.testing.assert_array_equal(scores, np.float32(overlap("rye bread", DOCUMENTS)))
+    np.testing.assert_array_equal(scores, np.array(overlap("rye bread", DOCUMENTS), np.float32))
     assert server.seen[-1].path == "/v1/reranking"
 
 
@@ -83,7 +83,9 @@ def test_many_documents_are_several_requests_and_queries_never_share_one(start: 
         return await asyncio.gather(*(reranker.ascore(query, documents) for query in queries))
 
     for number, scores in enumerate(asyncio.run(main())):
-        np.testing.assert_array_equal(scores, np.float32(overlap(f"rye {number}", documents)))
+        np.testing.assert_array_equal(
+            scores, np.array(overlap(f"rye {number}", documents), np.float32)
+        )
     assert max(len(body["documents"]) for body in server.asked) == 8
 
 
@@ -131,9 +133,10 @@ def test_settings_go_into_a_copy_and_what_is_for_local_models_is_refused(start: 
     before = reranker.usage.requests
     reranker.score("rye", ["bread"])
     assert again.usage.requests == before + 1
-    for setting in ({"device": "cpu"}, {"max_tokens": 7}):
+    settings: list[dict[str, Any]] = [{"device": "cpu"}, {"max_tokens": 7}]
+    for setting in settings:
         with pytest.raises(ValueError, match="for a model that runs here"):
-            Reranker("m", engine="hosted", **setting)  # type: ignore[arg-type]
+            Reranker("m", engine="hosted", **setting)
 
 
 def test_text_that_is_no_unicode_is_named(start: Start) -> None:
