@@ -203,7 +203,9 @@ class Embedder:
         }
 
     @classmethod
-    def from_space(cls, space: EmbeddingSpace, *, device: str | None = None) -> Embedder:
+    def from_space(
+        cls, space: EmbeddingSpace, *, device: str | None = None, allow_http: bool = False
+    ) -> Embedder:
         """Return the embedder that a recorded space names, with the same prompts, size and limit.
 
             same = Embedder.from_space(store.space)
@@ -213,12 +215,15 @@ class Embedder:
         ones shows when a store is opened with it. One that ran on a server is asked there again.
 
         Raises:
-            ValueError: The server that is recorded is another machine, and not asked by https.
+            ValueError: The server that is recorded is another machine, not asked by https, and
+                ``allow_http`` does not allow that.
         """
         engine: EngineName | Hosted = "auto"
         if space.base_url is not None:
             is_usual = space.base_url == MIXEDBREAD_URL
-            engine = "hosted" if is_usual else Hosted(base_url=space.base_url)
+            engine = (
+                "hosted" if is_usual else Hosted(base_url=space.base_url, allow_http=allow_http)
+            )
         return cls(
             space.model,
             engine=engine,

@@ -66,4 +66,5 @@ def test_embed_prints_the_vectors_of_a_server(run: Run, server: ModelServer) -> 
 def test_an_address_that_cannot_be_is_exit_code_2(run: Run) -> None:
     code, _, err = run("embed", "rye", "--base-url", "http://192.168.0.7/v1")
     assert code == 2
-    assert "--base-url" in err
+    assert "--base-url http://192.168.0.7/v1 would send" in err
+    assert "or --allow-http in" in err

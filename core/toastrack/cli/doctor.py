@@ -17,7 +17,15 @@ import typer
 
 from toastrack.cli.extras import engine_needed
 from toastrack.cli.flags import with_flags
-from toastrack.cli.options import BaseUrl, Device, Json, Model, build_embedder, choose_embedder
+from toastrack.cli.options import (
+    AllowHttp,
+    BaseUrl,
+    Device,
+    Json,
+    Model,
+    build_embedder,
+    choose_embedder,
+)
 from toastrack.cli.output import size_of, steps
 from toastrack.embedder import Embedder
 from toastrack.engines.openvino import pick_precision
@@ -58,6 +66,7 @@ def doctor_command(
     model: Model = None,
     device: Device = None,
     base_url: BaseUrl = None,
+    allow_http: AllowHttp = False,
     as_json: Json = False,
 ) -> None:
     """Say what works here, by trying it: packages, the model with its prompts, a store.
@@ -69,10 +78,14 @@ def doctor_command(
         findings = [*_extras(on_step), *_engines(), *_precision()]
         if url is None:
             on_step("the model")
-            findings += _model(build_embedder(model, device=device, base_url=base_url))
+            findings += _model(
+                build_embedder(model, device=device, base_url=base_url, allow_http=allow_http)
+            )
         else:
             on_step("the store")
-            findings += _store(url, model=model, device=device, base_url=base_url)
+            findings += _store(
+                url, model=model, device=device, base_url=base_url, allow_http=allow_http
+            )
     findings.append(_next(findings, url))
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False))
@@ -220,13 +233,20 @@ def _vectors(store: IngestStore) -> Iterator[Finding]:
 
 
 def _store(
-    url: str, *, model: str | None, device: str | None, base_url: str | None
+    url: str, *, model: str | None, device: str | None, base_url: str | None, allow_http: bool
 ) -> Iterator[Finding]:
     """Describe a store, and the model that belongs to it."""
     chosen: list[tuple[Embedder, bool]] = []
 
     def choose(recorded: EmbeddingSpace | None) -> Embedder:
-        pick = partial(choose_embedder, model=model, device=device, base_url=base_url, create=False)
+        pick = partial(
+            choose_embedder,
+            model=model,
+            device=device,
+            base_url=base_url,
+            allow_http=allow_http,
+            create=False,
+        )
         embedder = pick(recorded)
         chosen.append((embedder, model is None))
         return embedder

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from toastrack.cli.extras import check_extras
-from toastrack.cli.options import BaseUrl, Device, build_embedder
+from toastrack.cli.options import AllowHttp, BaseUrl, Device, build_embedder
 from toastrack.cli.output import working
 from toastrack.embedder import DEFAULT_MODEL
 
@@ -37,6 +37,7 @@ def embed_command(
     model: Annotated[str, typer.Option(help="Hub name or local folder.")] = DEFAULT_MODEL,
     device: Device = None,
     base_url: BaseUrl = None,
+    allow_http: AllowHttp = False,
 ) -> None:
     """Print the vectors of texts, float32 and of length 1, in the order given."""
     if form == "numpy" and sys.stdout.isatty():
@@ -44,7 +45,7 @@ def embed_command(
             "numpy is bytes; send them into a file: > vectors.npy", param_hint="--format"
         )
     check_extras(None, hosted=base_url is not None)
-    embedder = build_embedder(model, device=device, base_url=base_url)
+    embedder = build_embedder(model, device=device, base_url=base_url, allow_http=allow_http)
     with working("loading the model"):
         embedder.load()
     embed = embedder.embed_queries if role == "query" else embedder.embed_documents

@@ -7,6 +7,7 @@ import shlex
 
 _FLAGS = {
     "adopt": "toastrack ingest --adopt",  # the other commands only look
+    "allow_http": "--allow-http",
     "base_url": "--base-url",
     "column_types": "--column-type",
     "delimiter": "--delimiter",

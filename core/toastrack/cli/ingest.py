@@ -13,7 +13,7 @@ import typer
 
 from toastrack.cli.extras import check_extras
 from toastrack.cli.flags import with_flags
-from toastrack.cli.options import BaseUrl, Device, Json, Model, choose_embedder
+from toastrack.cli.options import AllowHttp, BaseUrl, Device, Json, Model, choose_embedder
 from toastrack.cli.output import name_first, progress_bar, say, share_bar, summary, working
 from toastrack.ingestion.ingest import ingest
 from toastrack.ingestion.sources import STANDARD_INPUT, find_files
@@ -41,6 +41,7 @@ def ingest_command(
     model: Model = None,
     device: Device = None,
     base_url: BaseUrl = None,
+    allow_http: AllowHttp = False,
     adopt: Annotated[
         bool,
         typer.Option(
@@ -152,7 +153,14 @@ def ingest_command(
     """
     if index_memory is not None and not index:
         raise typer.BadParameter("there is no index with --no-index", param_hint="--index-memory")
-    choose = partial(choose_embedder, model=model, device=device, base_url=base_url, create=True)
+    choose = partial(
+        choose_embedder,
+        model=model,
+        device=device,
+        base_url=base_url,
+        allow_http=allow_http,
+        create=True,
+    )
     types = dict(_column_type(text) for text in column_type or [])
     # What is wrong with the arguments is said before anything is to be installed.
     given = [source for source in sources if source != STANDARD_INPUT]

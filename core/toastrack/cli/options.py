@@ -34,21 +34,33 @@ BaseUrl = Annotated[
         show_default=False,
     ),
 ]
+AllowHttp = Annotated[
+    bool,
+    typer.Option(
+        "--allow-http", help="Let texts and key go unencrypted to a server on another machine."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
-def build_embedder(model: str | None, *, device: str | None, base_url: str | None) -> Embedder:
+def build_embedder(
+    model: str | None, *, device: str | None, base_url: str | None, allow_http: bool
+) -> Embedder:
     """Return the embedder of a model, or of the default, that runs here or on a server."""
     return Embedder(
-        DEFAULT_MODEL if model is None else model, engine=engine_of(base_url), device=device
+        DEFAULT_MODEL if model is None else model,
+        engine=engine_of(base_url, allow_http),
+        device=device,
     )
 
 
-def engine_of(base_url: str | None) -> EngineName | Hosted:
+def engine_of(base_url: str | None, allow_http: bool) -> EngineName | Hosted:
     """Return what runs a model: a server if one is named."""
     if base_url is None:
         return "auto"
-    return "hosted" if base_url == "mixedbread" else Hosted(base_url=base_url)
+    if base_url == "mixedbread":
+        return "hosted"
+    return Hosted(base_url=base_url, allow_http=allow_http)
 
 
 def choose_embedder(
@@ -57,15 +69,16 @@ def choose_embedder(
     model: str | None,
     device: str | None,
     base_url: str | None = None,
+    allow_http: bool = False,
     create: bool,
 ) -> Embedder:
     """Return the embedder for a store: the model named, else the recorded one, else the default."""
     if model is not None:
-        return build_embedder(model, device=device, base_url=base_url)
+        return build_embedder(model, device=device, base_url=base_url, allow_http=allow_http)
     if recorded is not None and base_url is not None:
         return Embedder(
             recorded.model,
-            engine=engine_of(base_url),
+            engine=engine_of(base_url, allow_http),
             device=device,
             query_prompt=recorded.query_prompt,
             document_prompt=recorded.document_prompt,
@@ -73,11 +86,11 @@ def choose_embedder(
             max_tokens=recorded.max_tokens,
         )
     if recorded is not None:
-        return Embedder.from_space(recorded, device=device)
+        return Embedder.from_space(recorded, device=device, allow_http=allow_http)
     if not create:
         raise StoreError(
             "No model is recorded there. What is there: toastrack list URL. If nothing is stored yet, "
             "fill it: toastrack ingest SOURCES --to URL. If rows are, say which model embedded them: "
             "toastrack ingest SOURCES --to URL --model MODEL --adopt."
         )
-    return build_embedder(None, device=device, base_url=base_url)
+    return build_embedder(None, device=device, base_url=base_url, allow_http=allow_http)

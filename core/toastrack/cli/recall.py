@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from toastrack.cli.extras import check_extras
-from toastrack.cli.options import BaseUrl, Device, Json, Model, choose_embedder
+from toastrack.cli.options import AllowHttp, BaseUrl, Device, Json, Model, choose_embedder
 from toastrack.cli.output import working
 from toastrack.errors import ToastrackError
 from toastrack.stores.addresses import DEFAULT_URL, URL_HELP, open_store
@@ -41,6 +41,7 @@ def recall_command(
     model: Model = None,
     device: Device = None,
     base_url: BaseUrl = None,
+    allow_http: AllowHttp = False,
     as_json: Json = False,
 ) -> None:
     """Measure what share of the best hits each index finds, and how long it takes.
@@ -48,7 +49,14 @@ def recall_command(
     Each query is asked exactly, too, which takes its time in a large store. Printed as Markdown.
     """
     asked = None if queries is None else _lines(queries)
-    choose = partial(choose_embedder, model=model, device=device, base_url=base_url, create=False)
+    choose = partial(
+        choose_embedder,
+        model=model,
+        device=device,
+        base_url=base_url,
+        allow_http=allow_http,
+        create=False,
+    )
     check_extras(url, hosted=base_url is not None)
     with (
         open_store(url, choose, create=False) as store,

@@ -11,8 +11,18 @@ import typer
 
 from toastrack.cli.extras import check_extras
 from toastrack.cli.filters import HELP, JSON_HELP, described, filter_of
-from toastrack.cli.options import BaseUrl, Device, Json, Model, choose_embedder, engine_of
+from toastrack.cli.options import (
+    AllowHttp,
+    BaseUrl,
+    Device,
+    Json,
+    Model,
+    choose_embedder,
+    engine_of,
+)
 from toastrack.cli.output import print_matches, working
+from toastrack.hosted.settings import Hosted, hosted_engine
+from toastrack.models.engine_choice import EngineName
 from toastrack.reranker import DEFAULT_RERANKER, Reranker
 from toastrack.stores.addresses import DEFAULT_URL, URL_HELP, open_store
 from toastrack.stores.protocol import Store
@@ -94,6 +104,7 @@ def search_command(
     model: Model = None,
     device: Device = None,
     base_url: BaseUrl = None,
+    allow_http: AllowHttp = False,
     as_json: Json = False,
 ) -> None:
     """Ask a store a question and show the best hits with their cosine similarity.
@@ -107,10 +118,16 @@ def search_command(
     toastrack search "which bread stays fresh?" --reranker ./my-reranker --candidates 100
     """
     wanted = filter_of(filter or [], filter_json)
-    reads = _reranker(
-        rerank or reranker_url is not None, reranker, candidates, device, reranker_url
+    runs_on = engine_of(reranker_url, allow_http)
+    reads = _reranker(rerank or reranker_url is not None, reranker, candidates, device, runs_on)
+    choose = partial(
+        choose_embedder,
+        model=model,
+        device=device,
+        base_url=base_url,
+        allow_http=allow_http,
+        create=False,
     )
-    choose = partial(choose_embedder, model=model, device=device, base_url=base_url, create=False)
     check_extras(url, hosted=base_url is not None)
     with open_store(url, choose, create=False) as store:
         with working("loading the model"):
@@ -143,7 +160,7 @@ def _reranker(
     model: str | None,
     candidates: int | None,
     device: str | None,
-    base_url: str | None,
+    engine: EngineName | Hosted,
 ) -> Reranker | None:
     """Return the reranker that the options ask for, if they do."""
     if not wanted and model is None:
@@ -154,8 +171,8 @@ def _reranker(
         return None
     return Reranker(
         DEFAULT_RERANKER if model is None else model,
-        engine=engine_of(base_url),
-        device=device if base_url is None else None,
+        engine=engine,
+        device=None if hosted_engine(engine) else device,
     )
 
 

@@ -51,6 +51,8 @@ def _next_steps(
     if {"weights", "tokenizer", "pooling"} & set(differences):
         also = "" if stored.model != ours.model else " as it was then"
         revision = f", revision {stored.revision}" if stored.revision else ""
+        if stored.base_url is not None:
+            revision = f" on its server, engine=Hosted(base_url={stored.base_url!r})"
         return [f"Open it with {model!r}{also}{revision}, or build a new one with {ours.model!r}."]
     arguments = ", ".join(f"{name}={pair[0]!r}" for name, pair in differences.items())
     return [f"Open it with Embedder({ours.model!r}, {arguments}), or build a new one."]
