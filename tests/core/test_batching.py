@@ -124,6 +124,8 @@ def test_queries_that_wait_are_batched_by_length_and_skipped_once() -> None:
 
     class Engine:
         batch_tokens = 20
+        batch_texts = None
+        may_be_left = False
 
     engine: Any = Engine()
     worker = EngineWorker(engine)
@@ -150,6 +152,8 @@ def test_any_number_of_streams_that_wait_do_not_keep_the_worker_busy() -> None:
 
     class Engine:
         batch_tokens = 1
+        batch_texts = None
+        may_be_left = False
 
         def __init__(self) -> None:
             self.runs = 0

@@ -89,9 +89,12 @@ def expected(texts: Sequence[str], size: int = 24, keep: int | None = None) -> a
 # -- right answers --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("shape", ["openai", "tei"])
 @pytest.mark.parametrize("encodes", [False, True])
-def test_vectors_are_those_of_the_server_at_length_one(start: Start, encodes: bool) -> None:
-    server = start(encodes=encodes)
+def test_vectors_are_those_of_the_server_at_length_one(
+    start: Start, encodes: bool, shape: str
+) -> None:
+    server = start(encodes=encodes, shape=shape)
     embedder = hosted(server)
     vectors = embedder.embed_documents(TEXTS)
     assert vectors.dtype == np.float32
@@ -150,6 +153,22 @@ def test_the_prompt_of_a_known_model_is_put_in_front(start: Start) -> None:
     embedder.embed_query("rye")
     assert server.asked[-1]["input"] == [MXBAI_PROMPT + "rye"]
     assert embedder.query_prompt == MXBAI_PROMPT
+
+
+def test_mixedbread_gets_prompts_beside_the_texts_and_256_at_once(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Hosted, "is_mixedbread", True)
+    server = start(model="mixedbread-ai/mxbai-embed-large-v1")
+    embedder = hosted(server)
+    query = embedder.embed_query("rye")
+    np.testing.assert_allclose(query, expected([MXBAI_PROMPT + "rye"])[0], atol=1e-6)
+    assert (server.asked[-1]["prompt"], server.asked[-1]["input"]) == (MXBAI_PROMPT, ["rye"])
+    texts = [f"text {number}" for number in range(600)]
+    np.testing.assert_allclose(embedder.embed_documents(texts), expected(texts), atol=1e-6)
+    assert [len(body["input"]) for body in server.asked[-3:]] == [256, 256, 88]
+    assert all("prompt" not in body for body in server.asked[-3:])
+    assert {seen.path for seen in server.seen} == {"/v1/embeddings"}
 
 
 def test_batches_hold_so_many_texts_as_the_server_takes(start: Start) -> None:

@@ -418,7 +418,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_wrong_arguments_are_named() -> None:
-    wrong: Any = {"precision": "int8", "engine": "hosted", "on_truncate": "stop", "max_tokens": 0}
+    wrong: Any = {"precision": "int8", "engine": "tpu", "on_truncate": "stop", "max_tokens": 0}
     for name, value in wrong.items():
         with pytest.raises(ValueError, match=name):
             Reranker(**{name: value})
