@@ -658,8 +658,8 @@ def test_an_unknown_argument_is_refused() -> None:
 
 
 def test_an_engine_that_there_is_not_is_refused_at_once() -> None:
-    settings: dict[str, Any] = {"engine": "hosted"}
-    with pytest.raises(ValueError, match=r"engine='hosted' is not one of 'auto', 'sentence-tr"):
+    settings: dict[str, Any] = {"engine": "tpu"}
+    with pytest.raises(ValueError, match=r"engine='tpu' is not one of 'auto', 'sentence-tr"):
         Embedder("x/y", **settings)
 
 
