@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from toastrack.embedder import Embedder, EmbedderSettings
 from toastrack.errors import ToastrackError
+from toastrack.hosted.model import HostedModel
 from toastrack.models.known_models import KNOWN
 from toastrack.models.other_pooling import other_pooling, pooled
 from toastrack.stores.embedded_text import with_fields
@@ -102,8 +103,10 @@ def _behind_fields(one: Sampled) -> str:
 
 def _poolings(embedder: Embedder, stack: ExitStack) -> Iterator[Suspect]:
     """Yield the model with another pooling: its weights are loaded once more for that."""
-    folder = embedder._model.files.folder()
-    pooling = other_pooling(folder)
+    model = embedder._model
+    if isinstance(model, HostedModel):
+        return
+    pooling = other_pooling(folder := model.files.folder())
     if pooling is None:
         return
     other = str(stack.enter_context(pooled(folder, pooling)))
