@@ -247,7 +247,8 @@ class Embedder:
 
         Raises:
             TruncationError: It is over the limit and ``on_truncate="error"``.
-            ModelError: The model cannot be found, read or run.
+            ModelError: The model cannot be found, read or run, or its server does not answer.
+            RefusedError: Its server does not take a text.
             MissingExtraError: What runs the model is not installed.
         """
         check_text(text, "embed_query")
@@ -264,7 +265,8 @@ class Embedder:
 
         Raises:
             TruncationError: A query is over the limit and ``on_truncate="error"``; names it.
-            ModelError: The model cannot be found, read or run.
+            ModelError: The model cannot be found, read or run, or its server does not answer.
+            RefusedError: Its server does not take a text.
             MissingExtraError: What runs the model is not installed.
         """
         return self._embed(checked_texts(texts, "embed_queries"), "query")
@@ -280,7 +282,8 @@ class Embedder:
 
         Raises:
             TruncationError: A text is over the limit and ``on_truncate="error"``; names it.
-            ModelError: The model cannot be found, read or run.
+            ModelError: The model cannot be found, read or run, or its server does not answer.
+            RefusedError: Its server does not take a text.
             MissingExtraError: What runs the model is not installed.
         """
         return self._embed(checked_texts(texts, "embed_documents"), "document")
@@ -293,7 +296,8 @@ class Embedder:
         """Load the model now instead of at the first text, downloading it if it must be.
 
         Raises:
-            ModelError: The model cannot be found, read or run.
+            ModelError: The model cannot be found, read or run, or its server does not answer.
+            RefusedError: Its server does not take a text.
             MissingExtraError: What runs the model is not installed.
         """
         self._say_guesses()
@@ -305,7 +309,8 @@ class Embedder:
 
         Raises:
             TruncationError: It is over the limit and ``on_truncate="error"``.
-            ModelError: The model cannot be found, read or run.
+            ModelError: The model cannot be found, read or run, or its server does not answer.
+            RefusedError: Its server does not take a text.
             MissingExtraError: What runs the model is not installed.
         """
         check_text(text, "aembed_query")
@@ -317,7 +322,8 @@ class Embedder:
 
         Raises:
             TruncationError: A query is over the limit and ``on_truncate="error"``; names it.
-            ModelError: The model cannot be found, read or run.
+            ModelError: The model cannot be found, read or run, or its server does not answer.
+            RefusedError: Its server does not take a text.
             MissingExtraError: What runs the model is not installed.
         """
         return await self._aembed(checked_texts(texts, "aembed_queries"), "query")
@@ -327,7 +333,8 @@ class Embedder:
 
         Raises:
             TruncationError: A text is over the limit and ``on_truncate="error"``; names it.
-            ModelError: The model cannot be found, read or run.
+            ModelError: The model cannot be found, read or run, or its server does not answer.
+            RefusedError: Its server does not take a text.
             MissingExtraError: What runs the model is not installed.
         """
         return await self._aembed(checked_texts(texts, "aembed_documents"), "document")
@@ -445,7 +452,8 @@ class Embedder:
         """What runs the model, where and in which precision, for people; loads it.
 
         Raises:
-            ModelError: The model cannot be found, read or run.
+            ModelError: The model cannot be found, read or run, or its server does not answer.
+            RefusedError: Its server does not take a text.
             MissingExtraError: What runs the model is not installed.
         """
         if isinstance(self._model, HostedModel):

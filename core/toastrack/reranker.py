@@ -179,7 +179,9 @@ class Reranker:
         Raises:
             ValueError: The query is blank.
             TruncationError: One is over the limit and ``on_truncate="error"``; names the document.
-            ModelError: The model cannot be found, read or run, or is no reranker.
+            ModelError: The model cannot be found, read or run, is no reranker, or its server does not
+                answer.
+            RefusedError: Its server does not take the query or a document.
             MissingExtraError: What runs the model is not installed.
         """
         pairs = _Pairs(query, documents, "score")
@@ -206,7 +208,9 @@ class Reranker:
         Raises:
             ValueError: The query is blank, or ``k`` is no whole number of at least 1.
             TruncationError: One is over the limit and ``on_truncate="error"``; names the document.
-            ModelError: The model cannot be found, read or run, or is no reranker.
+            ModelError: The model cannot be found, read or run, is no reranker, or its server does not
+                answer.
+            RefusedError: Its server does not take the query or a document.
             MissingExtraError: What runs the model is not installed.
         """
         check_positive("k", k)
@@ -218,7 +222,9 @@ class Reranker:
         Raises:
             ValueError: The query is blank.
             TruncationError: One is over the limit and ``on_truncate="error"``; names the document.
-            ModelError: The model cannot be found, read or run, or is no reranker.
+            ModelError: The model cannot be found, read or run, is no reranker, or its server does not
+                answer.
+            RefusedError: Its server does not take the query or a document.
             MissingExtraError: What runs the model is not installed.
         """
         pairs = _Pairs(query, documents, "ascore")
@@ -239,7 +245,9 @@ class Reranker:
         Raises:
             ValueError: The query is blank, or ``k`` is no whole number of at least 1.
             TruncationError: One is over the limit and ``on_truncate="error"``; names the document.
-            ModelError: The model cannot be found, read or run, or is no reranker.
+            ModelError: The model cannot be found, read or run, is no reranker, or its server does not
+                answer.
+            RefusedError: Its server does not take the query or a document.
             MissingExtraError: What runs the model is not installed.
         """
         check_positive("k", k)
@@ -249,7 +257,9 @@ class Reranker:
         """Load the model now instead of at the first score, downloading it if it must be.
 
         Raises:
-            ModelError: The model cannot be found, read or run, or is no reranker.
+            ModelError: The model cannot be found, read or run, is no reranker, or its server does not
+                answer.
+            RefusedError: Its server does not take the query or a document.
             MissingExtraError: What runs the model is not installed.
         """
         self._ready()
@@ -284,7 +294,9 @@ class Reranker:
         """What runs the model, where and in which precision, for people; loads it.
 
         Raises:
-            ModelError: The model cannot be found, read or run, or is no reranker.
+            ModelError: The model cannot be found, read or run, is no reranker, or its server does not
+                answer.
+            RefusedError: Its server does not take the query or a document.
             MissingExtraError: What runs the model is not installed.
         """
         return str(self._worker().engine) if self._server is None else f"hosted: {self._server}"

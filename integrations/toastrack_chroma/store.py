@@ -134,7 +134,7 @@ class ChromaStore(BaseStore[RetryingSession, SearchOptions]):
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
-            ModelError: A model cannot be found, read or run.
+            ModelError: A model cannot be found, read or run, or its server does not answer.
             UnsupportedError: ``mode`` is "text" or "hybrid", which Chroma has not.
             ValueError: ``k``, ``min_score``, ``candidates`` or ``neighbours`` is none, or the query to
                 rerank for is a vector or blank.
@@ -248,7 +248,7 @@ class AsyncChromaStore(AsyncBaseStore[RetryingSession, SearchOptions]):
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
-            ModelError: A model cannot be found, read or run.
+            ModelError: A model cannot be found, read or run, or its server does not answer.
             UnsupportedError: ``mode`` is "text" or "hybrid", which Chroma has not.
             ValueError: ``k``, ``min_score``, ``candidates`` or ``neighbours`` is none, or the query to
                 rerank for is a vector or blank.

@@ -97,7 +97,7 @@ class ToastrackEmbeddings(BaseModel, Embeddings):
 
         Raises:
             TruncationError: A text is over the limit and ``on_truncate="error"``; names it.
-            ModelError: The model cannot be found, read or run.
+            ModelError: The model cannot be found, read or run, or its server does not answer.
         """
         with suggesting(_REMEDY):
             vectors: list[list[float]] = self.embedder.embed_documents(texts).tolist()
@@ -108,7 +108,7 @@ class ToastrackEmbeddings(BaseModel, Embeddings):
 
         Raises:
             TruncationError: It is over the limit and ``on_truncate="error"``.
-            ModelError: The model cannot be found, read or run.
+            ModelError: The model cannot be found, read or run, or its server does not answer.
         """
         with suggesting(_REMEDY):
             vector: list[float] = self.embedder.embed_query(text).tolist()
@@ -119,7 +119,7 @@ class ToastrackEmbeddings(BaseModel, Embeddings):
 
         Raises:
             TruncationError: A text is over the limit and ``on_truncate="error"``; names it.
-            ModelError: The model cannot be found, read or run.
+            ModelError: The model cannot be found, read or run, or its server does not answer.
         """
         with suggesting(_REMEDY):
             vectors: list[list[float]] = (await self.embedder.aembed_documents(texts)).tolist()
@@ -130,7 +130,7 @@ class ToastrackEmbeddings(BaseModel, Embeddings):
 
         Raises:
             TruncationError: It is over the limit and ``on_truncate="error"``.
-            ModelError: The model cannot be found, read or run.
+            ModelError: The model cannot be found, read or run, or its server does not answer.
         """
         with suggesting(_REMEDY):
             vector: list[float] = (await self.embedder.aembed_query(text)).tolist()

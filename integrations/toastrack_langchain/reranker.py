@@ -47,7 +47,8 @@ class ToastrackReranker(BaseDocumentCompressor, BaseCrossEncoder):
         """Return copies of the best ``top_n`` documents, best first; all of them if it is None.
 
         Raises:
-            ModelError: The model cannot be found, read or run, or is no reranker.
+            ModelError: The model cannot be found, read or run, is no reranker, or its server does not
+                answer.
             TruncationError: A document is over the limit and ``on_truncate="error"``.
             ValueError: The query is blank.
         """
@@ -60,7 +61,8 @@ class ToastrackReranker(BaseDocumentCompressor, BaseCrossEncoder):
         """``compress_documents``, awaited; the model never runs on the event loop.
 
         Raises:
-            ModelError: The model cannot be found, read or run, or is no reranker.
+            ModelError: The model cannot be found, read or run, is no reranker, or its server does not
+                answer.
             TruncationError: A document is over the limit and ``on_truncate="error"``.
             ValueError: The query is blank.
         """
@@ -71,7 +73,8 @@ class ToastrackReranker(BaseDocumentCompressor, BaseCrossEncoder):
         """Score pairs of a query and a document: one logit each, in the order given.
 
         Raises:
-            ModelError: The model cannot be found, read or run, or is no reranker.
+            ModelError: The model cannot be found, read or run, is no reranker, or its server does not
+                answer.
             TruncationError: A document is over the limit and ``on_truncate="error"``.
             ValueError: A query is blank.
         """

@@ -178,7 +178,7 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
             SpaceMismatchError: The table was built with another model, prompt or size.
             StoreError: The table is gone, cannot be used as it is, or has no such index.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
-            ModelError: A model cannot be found, read or run.
+            ModelError: A model cannot be found, read or run, or its server does not answer.
             UnsupportedError: There is no index of words, which "text" and "hybrid" search by.
             ValueError: ``k``, ``min_score``, ``candidates``, ``neighbours``, ``index``, ``ef_search``
                 or ``oversampling`` is none, or the query to rerank for is a vector or blank.
@@ -364,7 +364,7 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
             SpaceMismatchError: The table was built with another model, prompt or size.
             StoreError: The table is gone, cannot be used as it is, or has no such index.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
-            ModelError: A model cannot be found, read or run.
+            ModelError: A model cannot be found, read or run, or its server does not answer.
             UnsupportedError: There is no index of words, which "text" and "hybrid" search by.
             ValueError: ``k``, ``min_score``, ``candidates``, ``neighbours``, ``index``, ``ef_search``
                 or ``oversampling`` is none, or the query to rerank for is a vector or blank.

@@ -148,7 +148,7 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
-            ModelError: A model cannot be found, read or run.
+            ModelError: A model cannot be found, read or run, or its server does not answer.
             UnsupportedError: There is no index of words, which "text" and "hybrid" search by.
             ValueError: ``k``, ``min_score``, ``candidates`` or ``neighbours`` is none, or the query to
                 rerank for is a vector or blank.
@@ -271,7 +271,7 @@ class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
             TruncationError: The query is over the limit and ``on_truncate="error"``.
-            ModelError: A model cannot be found, read or run.
+            ModelError: A model cannot be found, read or run, or its server does not answer.
             UnsupportedError: There is no index of words, which "text" and "hybrid" search by.
             ValueError: ``k``, ``min_score``, ``candidates`` or ``neighbours`` is none, or the query to
                 rerank for is a vector or blank.

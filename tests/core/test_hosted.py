@@ -33,7 +33,7 @@ from model_server import (
 from models import MXBAI_PROMPT
 
 from toastrack import Embedder, EmbeddingSpace, Hosted
-from toastrack.errors import ModelError, RefusedError, ToastrackError
+from toastrack.errors import ModelError, RefusedError, TruncationError
 from toastrack.utils import arrays
 
 pytest.importorskip("httpx", reason="the extra 'hosted' is not installed")
@@ -702,7 +702,7 @@ def test_with_the_hubs_tokenizer_texts_are_counted_split_and_cut(
     sent = server.asked[-1]["input"][0]
     assert long.startswith(sent)
     assert local.count_tokens(sent) == local.max_tokens
-    with pytest.raises(ToastrackError, match="over the limit"):
+    with pytest.raises(TruncationError, match="over the limit"):
         hosted(server, on_truncate="error").embed_documents([long])
 
 

@@ -126,7 +126,7 @@ def ingest(
         RecordError: The store cannot hold a record, or has its id in another document; names it.
         SpaceMismatchError: The store was built in another embedding space.
         StoreError: The table or collection cannot be used as it is.
-        ModelError: The model cannot be found, read or run.
+        ModelError: The model cannot be found, read or run, or its server does not answer.
         TypeError: A source is neither a path nor a record, nor many of one of them.
         ValueError: ``prune`` and ``skip_bad`` are both given, or an argument cannot be.
     """

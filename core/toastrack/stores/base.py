@@ -167,6 +167,7 @@ class BaseStore(_Base[S, O]):
         embedded and written, the latter on a thread of its own. The last of equal ids wins.
 
         Raises:
+            ModelError: The model cannot be found, read or run, or its server does not answer.
             RecordError: A record cannot be stored; names it. Nothing of its window is written.
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
@@ -178,6 +179,7 @@ class BaseStore(_Base[S, O]):
         """Make these the only records of a document; its others are deleted.
 
         Raises:
+            ModelError: The model cannot be found, read or run, or its server does not answer.
             RecordError: A record cannot be stored; names it. Nothing of the document is changed.
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
@@ -200,6 +202,7 @@ class BaseStore(_Base[S, O]):
                 now complete.
 
         Raises:
+            ModelError: The model cannot be found, read or run, or its server does not answer.
             RecordError: A record cannot be stored; names it.
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
@@ -479,6 +482,7 @@ class AsyncBaseStore(_Base[S, O]):
         of equal ids wins.
 
         Raises:
+            ModelError: The model cannot be found, read or run, or its server does not answer.
             RecordError: A record cannot be stored; names it. Nothing of its window is written.
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
@@ -490,6 +494,7 @@ class AsyncBaseStore(_Base[S, O]):
         """Make these the only records of a document; its others are deleted.
 
         Raises:
+            ModelError: The model cannot be found, read or run, or its server does not answer.
             RecordError: A record cannot be stored; names it. Nothing of the document is changed.
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
@@ -514,6 +519,7 @@ class AsyncBaseStore(_Base[S, O]):
                 now complete; may be a coroutine function.
 
         Raises:
+            ModelError: The model cannot be found, read or run, or its server does not answer.
             RecordError: A record cannot be stored; names it.
             SpaceMismatchError: The collection was built with another model, prompt or size.
             StoreError: The collection is gone, or cannot be used as it is.
