@@ -181,6 +181,26 @@ def test_more_records_than_a_window_holds(store: Store) -> None:
     assert numbers(store.upsert(records)) == {"read": 1_100, "chunks": 1_100, "unchanged": 1_100}
 
 
+def test_windows_of_ready_vectors_mixed_with_those_to_embed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "WINDOW", 4)
+    vectors = np.random.default_rng(0).normal(size=(60, DIMENSIONS)).astype(np.float32)
+    ready = [Record(f"v{n}", f"rye {n}", {"n": n}, vector) for n, vector in enumerate(vectors)]
+    made = [Record(f"t{n}", f"bread {n}", {"n": n}) for n in range(12)]
+    mixed = [*ready[:40], *made[:9], *ready[40:45], *made[9:], *ready[45:]]
+    expected = {"read": len(mixed), "chunks": len(mixed)}
+
+    report = store.upsert(mixed)
+
+    assert numbers(report) == {**expected, "embedded": len(made), "written": len(mixed)}
+    assert store.get([record.id for record in mixed]) == mixed
+    assert store.search(vectors[7], k=1)[0].id == "v7"
+    (vector,) = store.embedder.embed_documents(["bread 10"])
+    assert store.search(vector, k=1)[0].score > 0.99
+    assert numbers(store.upsert(reversed(mixed))) == {**expected, "unchanged": len(mixed)}
+
+
 def test_any_iterable_will_do(store: Store) -> None:
     assert numbers(store.upsert(record for record in [A, B])) == {
         "read": 2,

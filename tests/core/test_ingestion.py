@@ -136,21 +136,25 @@ def test_records_are_split_but_ready_vectors_are_not(
     assert store.search(vector, k=1)[0].id == "a"
 
 
-def test_a_stream_of_records_is_read_window_by_window(store: PostgresStore) -> None:
+def test_a_stream_of_records_is_read_window_by_window(
+    store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After each write, one window can be waiting for it, one embedded and one be ready."""
+    monkeypatch.setattr("toastrack.stores.windows.WINDOW", 100)
+    window = 400  # of records that bring their vectors
     taken = 0
 
     def stream() -> Iterator[Record]:
         nonlocal taken
-        for number in range(9 * WINDOW):
+        for number in range(9 * window):
             taken += 1
             yield Record(str(number), f"bread {number % 7}", vector=[1.0] * 32)
 
     ahead = []
     ingest(stream(), store, on_progress=lambda p: ahead.append(taken - p.report.written))
     assert len(ahead) >= 9
-    assert max(ahead) <= 5 * WINDOW
-    assert store.count() == 9 * WINDOW
+    assert max(ahead) <= 5 * window
+    assert store.count() == 9 * window
 
 
 def test_a_part_of_a_document_is_refused(store: PostgresStore) -> None:

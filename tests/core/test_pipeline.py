@@ -30,6 +30,8 @@ from toastrack.stores import (
 )
 
 WINDOW = 4
+# Of records that bring their vectors.
+READY = 4 * WINDOW
 LONG = 30.0
 
 
@@ -154,7 +156,7 @@ def test_what_needs_no_model_is_written_while_the_source_is_waited_for(
     vector = [1.0] * rows.dimensions
 
     def source() -> Iterator[Record]:
-        for record in records(WINDOW):
+        for record in records(READY):
             yield replace(record, vector=vector)
         in_time.append(written.wait(LONG))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,16 @@ import pytest
 
 from toastrack import Record
 from toastrack.errors import RecordError
-from toastrack.stores.windows import Window, document_windows, record_windows
+from toastrack.stores.runtime import AsyncRuntime
+from toastrack.stores.windows import (
+    AsyncIterableReader,
+    Window,
+    document_windows,
+    record_windows,
+)
 
 SIZE = 4
+READY = 4 * SIZE
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +39,66 @@ def test_records_are_cut_where_a_window_is_full() -> None:
     assert ids(iter(windows)) == [["0", "1", "2", "3"], ["4", "5", "6", "7"], ["8"]]
     assert [window.read for window in windows] == [4, 4, 1]
     assert list(record_windows([], 3)) == []
+
+
+def ready(count: int, dimensions: int = 3, text: str = "x") -> Iterator[Record]:
+    vector = np.ones(dimensions, np.float32)
+    return (Record(str(number), text, vector=vector) for number in range(count))
+
+
+def sizes(windows: Iterable[Window]) -> list[int]:
+    return [len(window.records) for window in windows]
+
+
+def test_a_window_holds_more_that_bring_their_vectors() -> None:
+    assert sizes(record_windows(ready(2 * READY + 1), 3)) == [READY, READY, 1]
+    documents = [(record.id, [record]) for record in ready(READY + 1)]
+    assert sizes(document_windows(documents, 3)) == [READY, 1]
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "text", "size"),
+    [(1024, "x" * 500, READY), (2048, "x", READY // 2), (4096, "x", SIZE), (3, "x" * 9_000, 8)],
+)
+def test_large_ones_fill_a_window_sooner(dimensions: int, text: str, size: int) -> None:
+    windows = list(record_windows(ready(READY, dimensions, text), dimensions))
+    assert sizes(windows) == [size] * (READY // size)
+
+
+def test_a_window_of_both_kinds() -> None:
+    mixed = [
+        record
+        for number, record in enumerate(ready(2 * READY))
+        for record in ([record, Record(f"text {number}", "x")] if number % 4 == 0 else [record])
+    ]
+    windows = list(record_windows(mixed, 3))
+    to_embed = [sum(record.vector is None for record in one.records) for one in windows]
+    assert sum(sizes(windows)) == len(mixed)
+    assert max(to_embed) < SIZE < max(sizes(windows)) < READY
+
+
+@pytest.mark.parametrize(
+    ("records", "expected"),
+    [
+        (list(ready(READY + 1)), [READY, 1]),
+        ([Record(str(number), "x", vector=[1.0, 0, 0]) for number in range(SIZE + 1)], [SIZE, 1]),
+        ([Record(str(number), "x") for number in range(SIZE + 1)], [SIZE, 1]),
+    ],
+    ids=["arrays", "lists", "texts"],
+)
+def test_an_asynchronous_source_is_cut_alike(records: list[Record], expected: list[int]) -> None:
+    async def source() -> AsyncIterator[Record]:
+        for record in records:
+            yield record
+
+    async def cut() -> list[Window]:
+        reader: AsyncIterableReader[Record] = AsyncIterableReader(record_windows, source())
+        windows = []
+        while (window := await reader.read(AsyncRuntime(), 3)) is not None:
+            windows.append(window)
+        return windows
+
+    assert sizes(asyncio.run(cut())) == expected
 
 
 def test_the_last_record_of_an_id_stays() -> None:

@@ -41,8 +41,8 @@ class WriteBatch:
     """What goes to the host in one transaction, where it has any.
 
     Elsewhere in this order: rows, metadata_rows, and then what ``replaced`` leaves out goes. Each of
-    them may be empty, no id comes twice, and the rows are of one window: some hundred, or one long
-    document.
+    them may be empty, no id comes twice, and the rows are of one window: some hundred, some thousand
+    that brought their vectors, or one long document.
     """
 
     rows: list[Row] = field(default_factory=list)

@@ -30,6 +30,9 @@ Cut = Callable[[Iterable[Item], int], Iterator["Window"]]
 
 # Records looked up, sorted by length and embedded together.
 WINDOW = 512
+# One that brings its vector takes a part of such a place: a fourth, or more of it where it is large.
+_PARTS = 4
+_PART_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def record_windows(records: Iterable[Record], dimensions: int) -> Iterator[Windo
     with _first_error(lambda: window):
         for record in records:
             window.add(record)
-            if len(window) >= WINDOW:
+            if window.is_full:
                 yield Window(window.chosen(range(len(window))), read=len(window))
                 window = _Records(dimensions)
     if len(window):
@@ -80,7 +83,7 @@ def document_windows(documents: Iterable[Document], dimensions: int) -> Iterator
                 window.add(record, document_id)
             parts[document_id] = range(start, len(window))
             read += 1
-            if len(window) >= WINDOW or len(parts) >= WINDOW:
+            if window.is_full or len(parts) >= WINDOW * _PARTS:
                 yield _document_window(window, parts, read)
                 window, parts, read = _Records(dimensions), {}, 0
     if parts:
@@ -132,9 +135,15 @@ class _Records:
         self._records: list[Record] = []
         self._with_vector: list[Record] = []
         self._vectors = bytearray()
+        self._filled = 0
 
     def __len__(self) -> int:
         return len(self._records)
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether these are enough for a window."""
+        return self._filled >= WINDOW * _PARTS
 
     def add(self, record: Record, document_id: str | None = None) -> None:
         """Take one more, as a part of this document if one is given."""
@@ -148,6 +157,9 @@ class _Records:
             # The caller's own vector is let go, which can be a list of many objects.
             object.__setattr__(record, "vector", None)
             self._with_vector.append(record)
+            self._filled += _parts_of(record, self._dimensions)
+        else:
+            self._filled += _PARTS
         self._records.append(record)
 
     def chosen(self, positions: Iterable[int]) -> list[Record]:
@@ -166,6 +178,12 @@ class _Records:
         normalise(rows, lambda row: vector_of(self._with_vector[row]))
         for record, vector in zip(self._with_vector, rows, strict=True):
             object.__setattr__(record, "vector", vector)
+
+
+def _parts_of(record: Record, dimensions: int) -> int:
+    """Return how much of a place in a window a record takes that brings its vector."""
+    size = dimensions * 4 + len(record.text)
+    return min(max(1, size // _PART_BYTES), _PARTS)
 
 
 class WindowReader(Protocol):
@@ -209,14 +227,19 @@ class AsyncIterableReader(Generic[Item]):
                     return window
             if self._ended:
                 return None
-            self._batch = IterableReader(self._cut, await self._next_batch())
+            self._batch = IterableReader(self._cut, await self._next_batch(dimensions))
 
-    async def _next_batch(self) -> list[Item]:
+    async def _next_batch(self, dimensions: int) -> list[Item]:
         batch: list[Item] = []
-        while len(batch) < WINDOW:
+        filled = 0
+        while filled < WINDOW * _PARTS:
             try:
-                batch.append(await anext(self._items))
+                item = await anext(self._items)
             except StopAsyncIteration:
                 self._ended = True
                 break
+            batch.append(item)
+            # A list of numbers, which is copied later, takes many times the memory of an array.
+            ready = isinstance(item, Record) and hasattr(item.vector, "nbytes")
+            filled += _parts_of(item, dimensions) if ready else _PARTS
         return batch
