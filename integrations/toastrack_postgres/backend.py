@@ -134,7 +134,7 @@ class PostgresBackend(BackendBase):
         self._ef_search = ef_search
         self._seen = _Seen()
         self._asks_words = False
-        self._words: text_index.TextIndex | None = None
+        self._words = text_index.TextIndexes()
         self.given_label = f"{schema}.{table}" if schema else table
         """The table as the user wrote it."""
         self.label = self.given_label
@@ -561,7 +561,7 @@ class PostgresBackend(BackendBase):
                 compared=compared,
             )
 
-        if self._words is None:
+        if not self._words.usable:
             self._asks_words = True
             await self._look_at_indexes(session)
         rows: Rows = []
@@ -570,8 +570,7 @@ class PostgresBackend(BackendBase):
             near, compared = rows[0][8:] if rows else (0, 0)
             exact = vector is not None and self._seen.any and plan.is_short(near, compared, k)
         if exact:
-            search = both(self._statements.search(conditions, exact=True), False)
-            rows = await self._execute_found(session, search, values)
+            rows = await self._search_exactly(session, conditions, values, both)
         kind = "text" if vector is None else "rrf"
         matches = [text_search.match_of(row, kind=kind) for row in rows]
         matches.sort(key=lambda match: (-match.score, match.id))
@@ -582,9 +581,9 @@ class PostgresBackend(BackendBase):
 
     def _text_index(self) -> text_index.TextIndex:
         """Return the index of words as it was last looked at."""
-        if self._words is None:
-            raise text_index.no_index(self.label)
-        return self._words
+        if not self._words.usable:
+            raise text_index.no_index(self.label, self._words)
+        return self._words.usable[0]
 
     async def _search_index(
         self,
@@ -623,6 +622,25 @@ class PostgresBackend(BackendBase):
             )
             if told[0][2] == self._seen.mark:
                 return plan, rows
+            await self._look_at_indexes(session)
+
+    async def _search_exactly(
+        self,
+        session: Session,
+        conditions: Sequence[sql.Composable],
+        values: Mapping[str, Any],
+        wrap: Callable[[sql.Composed, bool], sql.Composed],
+    ) -> Rows:
+        """Compare with every row, beside the words of the index that is there now."""
+        while True:
+            statement = wrap(self._statements.search(conditions, exact=True), False)
+            told, rows = await session.execute_checked(
+                Asked(self._statements.found_indexes),
+                self._compare_found,
+                Asked(statement, values),
+            )
+            if told[0][2] == self._seen.mark:
+                return rows
             await self._look_at_indexes(session)
 
     def _planned(self, k: int, options: SearchOptions, *, filtered: bool) -> SearchPlan:

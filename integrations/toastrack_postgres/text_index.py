@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from psycopg import sql
@@ -60,28 +62,41 @@ class TextIndex(NamedTuple):
     """What the server calls that in its statistics."""
 
 
-async def find(session: Session, oid: int) -> TextIndex | None:
-    """Return the index that serves searches of a table."""
-    usable, _ = await _look(session, oid)
-    return usable[0] if usable else None
+class TextIndexes(NamedTuple):
+    """The indexes of the words of a table's texts."""
+
+    usable: Sequence[TextIndex] = ()
+    """What serves searches, the oldest first."""
+    in_progress: Sequence[str] = ()
+    """The names of those that other sessions build concurrently."""
+    broken: Sequence[tuple[str, str]] = ()
+    """Schema and name of what concurrent builds left behind that were interrupted."""
 
 
-def no_index(label: str) -> UnsupportedError:
+def no_index(label: str, there: TextIndexes) -> UnsupportedError:
     """Return the error for a search by words without an index of them."""
+    instead = ""
+    if there.in_progress:
+        instead = f" Index {there.in_progress[0]!r} is being built: wait for it."
+    elif there.broken:
+        instead = (
+            f" Index {there.broken[0][1]!r} is not whole, as its concurrent build was interrupted; "
+            "that call puts another in its place."
+        )
     return UnsupportedError(
         f"Table {label!r} has no index of the words in its texts, which mode='text' and "
         "mode='hybrid' search by. Build it once: store.build_text_index(language='english'), or on the "
-        "command line toastrack ingest --text-index english."
+        f"command line toastrack ingest --text-index english.{instead}"
     )
 
 
 async def check(
     session: Session, oid: int, *, label: str, language: str, rebuild: bool = False
-) -> tuple[str, list[TextIndex], list[tuple[str, str]]]:
-    """Return the language as an index names it, the indexes that serve, and those that broke.
+) -> tuple[str, TextIndexes]:
+    """Return the language as an index names it, and what is there.
 
     Raises:
-        StoreError: One of another language is there, or another session builds one.
+        StoreError: One of another language is there.
         ValueError: The server knows no such language.
     """
     found = await session.execute(_LANGUAGE, {"language": language})
@@ -91,14 +106,14 @@ async def check(
             f"language={language!r} is no text search configuration of this server. It has: {known}."
         )
     ((written,),) = found
-    usable, broken = await _look(session, oid)
-    if usable and not rebuild and usable[0].language != written:
+    there = await find(session, oid)
+    if there.usable and not rebuild and there.usable[0].language != written:
         raise StoreError(
-            f"Table {label!r}: its index {usable[0].name!r} is for "
-            f"language={usable[0].language!r}, and {language!r} was asked for. Nothing was "
+            f"Table {label!r}: its index {there.usable[0].name!r} is for "
+            f"language={there.usable[0].language!r}, and {language!r} was asked for. Nothing was "
             f"changed. Build it anew with build_text_index(language={language!r}, rebuild=True)."
         )
-    return written, usable, broken
+    return written, there
 
 
 async def plan(
@@ -118,41 +133,44 @@ async def plan(
         UnsupportedError: A partitioned table's cannot be built concurrently.
         ValueError: The server knows no such language.
     """
-    written, usable, broken = await check(
-        session, oid, label=label, language=language, rebuild=rebuild
-    )
-    if usable and not rebuild:
+    written, there = await check(session, oid, label=label, language=language, rebuild=rebuild)
+    if there.usable and not rebuild:
         return []
+    if there.in_progress:
+        raise StoreError(
+            f"Index {there.in_progress[0]!r} is being built by another session. Wait for it."
+        )
     if concurrently and await session.execute(statements.PARTITIONS, {"oid": oid}):
         raise UnsupportedError(
             f"Table {label!r} is partitioned, and Postgres cannot build an index of its texts "
             "concurrently. Build it without concurrently=."
         )
+    drop = partial(table.drop_index, concurrently=concurrently)
     return [
         # "create index if not exists" would take a broken index for a good one.
-        *(table.drop_index(name, schema) for schema, name in broken),
+        *(drop(name, schema) for schema, name in there.broken),
         table.create_text_index(written, MAX_TEXT, concurrently=concurrently),
-        *(table.drop_index(one.name, one.schema, concurrently=concurrently) for one in usable),
         # Which words are rare is known to nobody until the server has looked at them.
         table.analyze,
+        # Last, as in a transaction nobody can read the table from here on.
+        *(drop(one.name, one.schema) for one in there.usable),
     ]
 
 
-async def _look(session: Session, oid: int) -> tuple[list[TextIndex], list[tuple[str, str]]]:
-    """Return what serves searches, and what a concurrent build left behind."""
+async def find(session: Session, oid: int) -> TextIndexes:
+    """Look for the indexes of the words of a table's texts."""
     usable: list[TextIndex] = []
+    in_progress: list[str] = []
     broken: list[tuple[str, str]] = []
-    for schema, name, valid, in_progress, expression, column in await session.execute(
-        _INDEXES, [oid]
-    ):
+    for schema, name, valid, is_built, expression, column in await session.execute(_INDEXES, [oid]):
         read = _EXPRESSION.fullmatch(expression or "")
         if read is None:
             continue
         if valid:
             language = read[1].replace("''", "'")
             usable.append(TextIndex(schema, name, language, expression, column))
-        elif in_progress:
-            raise StoreError(f"Index {name!r} is being built by another session. Wait for it.")
+        elif is_built:
+            in_progress.append(name)
         else:
             broken.append((schema, name))
-    return usable, broken
+    return TextIndexes(usable, in_progress, broken)

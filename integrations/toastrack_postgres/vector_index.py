@@ -151,10 +151,12 @@ async def plan(
         ef_construction=chosen["ef_construction"],
     )
     # "create index if not exists" would take a broken index for a good one.
-    build = [table.drop_index(name) for name in broken]
+    build = [
+        table.drop_index(name, concurrently=concurrently and not partitions) for name in broken
+    ]
     for partition, schema, name in partitions:
         part_usable, part_broken = await find(partition)
-        build += [table.drop_index(left, schema) for left in part_broken]
+        build += [table.drop_index(left, schema, concurrently=True) for left in part_broken]
         if not any(one.on == on for one in part_usable):
             build.append(create(concurrently=True, partition=(schema, name)))
     # That of the whole table takes those of its parts for its own, and builds nothing.
