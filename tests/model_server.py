@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import socket
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,6 +51,8 @@ class ModelServer:
     faults: list[Fault] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     release: Event | None = None
+    over: Event = field(default_factory=Event)
+    """Ends what is silent or sends for ever."""
     port: int = 0
     lock: Any = field(default_factory=Lock)
 
@@ -190,6 +194,7 @@ def serving(server: ModelServer) -> Iterator[ModelServer]:
     try:
         yield server
     finally:
+        server.over.set()
         if server.release is not None:
             server.release.set()
         http.shutdown()
@@ -240,28 +245,106 @@ def hang_up(handler: Handler, answer: dict[str, Any]) -> None:
     handler.connection.shutdown(socket.SHUT_RDWR)
 
 
-def silent(until: Event) -> Fault:
-    """Say nothing until an event is set."""
+def reset(handler: Handler, answer: dict[str, Any]) -> None:
+    """Break the connection off, as a server does that dies."""
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.close_connection = True
+
+
+def closing(handler: Handler, answer: dict[str, Any]) -> None:
+    """Answer, and close the connection without a word of it."""
+    handler.send(answer)
+    handler.close_connection = True
+
+
+def bytewise(handler: Handler, answer: dict[str, Any]) -> None:
+    """Answer a byte at a time."""
+    handler.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sent = json.dumps(answer).encode()
+    handler.send_response(200)
+    handler.send_header("content-length", str(len(sent)))
+    handler.end_headers()
+    for number in sent:
+        handler.wfile.write(bytes([number]))
+
+
+def hinting(handler: Handler, answer: dict[str, Any]) -> None:
+    """Send something else before the answer."""
+    handler.wfile.write(b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>\r\n\r\n")
+    handler.send(answer)
+
+
+def no_http(handler: Handler, answer: dict[str, Any]) -> None:
+    """Speak another protocol."""
+    handler.wfile.write(b"+OK what do you want?\r\n")
+    handler.close_connection = True
+
+
+def packed(encoding: str, more: int = 0) -> Fault:
+    """Answer with gzip although nobody asked for it, and many blanks."""
 
     def fault(handler: Handler, answer: dict[str, Any]) -> None:
-        until.wait(60)
-        handler.close_connection = True
+        sent = gzip.compress(json.dumps(answer).encode() + b" " * more)
+        handler.send(sent, headers={"content-encoding": encoding})
 
     return fault
 
 
-def trickle(until: Event) -> Fault:
-    """Send a byte now and then, for ever."""
+def said_to_be(content_type: str) -> Fault:
+    """Answer rightly under a wrong name."""
 
     def fault(handler: Handler, answer: dict[str, Any]) -> None:
+        sent = json.dumps(answer).encode()
         handler.send_response(200)
-        handler.send_header("content-length", "1000000")
+        handler.send_header("content-type", content_type)
+        handler.send_header("content-length", str(len(sent)))
         handler.end_headers()
-        while not until.wait(0.05):
-            handler.wfile.write(b" ")
-            handler.wfile.flush()
+        handler.wfile.write(sent)
 
     return fault
+
+
+def too_large(most: int) -> Fault:
+    """Take so many texts at once, and refuse more."""
+
+    def fault(handler: Handler, answer: dict[str, Any]) -> dict[str, Any] | None:
+        if len(items(answer)) > most:
+            handler.send({"error": {"message": f"at most {most} at once"}}, 413)
+            return None
+        return answer
+
+    return fault
+
+
+def items(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what an answer says of each text."""
+    found: list[dict[str, Any]] = answer["data"] if "data" in answer else answer["results"]
+    return found
+
+
+def silent(handler: Handler, answer: dict[str, Any]) -> None:
+    """Say nothing until the end."""
+    handler.its.over.wait()
+    handler.close_connection = True
+
+
+def trickle(handler: Handler, answer: dict[str, Any]) -> None:
+    """Send a byte now and then, for ever."""
+    handler.send_response(200)
+    handler.send_header("content-length", "1000000")
+    handler.end_headers()
+    while not handler.its.over.wait(0.05):
+        handler.wfile.write(b" ")
+        handler.wfile.flush()
+    handler.close_connection = True
+
+
+def endless_head(handler: Handler, answer: dict[str, Any]) -> None:
+    """Send headers, for ever."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    while not handler.its.over.wait(0.05):
+        handler.wfile.write(b"x: y\r\n")
+    handler.close_connection = True
 
 
 def endless(handler: Handler, answer: dict[str, Any]) -> None:

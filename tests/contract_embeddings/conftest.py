@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 import pytest
+from server_troubles import Trouble
 from store_faces import StoreFace, axis_of
 
 from toastrack import Embedder
@@ -323,6 +324,17 @@ ADAPTERS = [
     Adapter("langchain", _langchain),
     Adapter("llama-index", _llama_index),
 ]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave to ``make test-rest`` what a server may do wrong, but for the core and what is usual."""
+    for item in items:
+        call = getattr(item, "callspec", None)
+        trouble = call.params.get("trouble") if call else None
+        is_rare = isinstance(trouble, Trouble) and not trouble.usual
+        if is_rare and call and call.params["adapter"].name != "core":
+            item.add_marker("rest")
 
 
 @pytest.fixture(params=ADAPTERS, ids=[adapter.name for adapter in ADAPTERS])

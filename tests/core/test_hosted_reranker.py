@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from model_server import Fault, ModelServer, Shape, changed, random_vectors, serving, status
+from model_server import ModelServer, Shape, random_vectors, serving, status
 
 from toastrack import Hosted, Reranker
-from toastrack.errors import ModelError, RefusedError
+from toastrack.errors import RefusedError
 
 pytest.importorskip("httpx", reason="the extra 'hosted' is not installed")
 
@@ -87,35 +87,6 @@ def test_many_documents_are_several_requests_and_queries_never_share_one(start: 
             scores, np.array(overlap(f"rye {number}", documents), np.float32)
         )
     assert max(len(body["documents"]) for body in server.asked) == 8
-
-
-ERRORS: dict[str, tuple[list[Fault], str]] = {
-    "always 500": ([status(500)] * 4, "4 tries: status 500"),
-    "too few": ([changed(lambda answer: answer["results"].pop())], "3 results where 4"),
-    "no score": (
-        [changed(lambda answer: answer["results"][0].pop("relevance_score"))],
-        "no number",
-    ),
-    "NaN": (
-        [changed(lambda answer: answer["results"][0].update(relevance_score=float("nan")))],
-        "not finite",
-    ),
-    "404": ([status(404, "no such route")], "no such route"),
-    "413": ([status(413)] * 9, "refuses 1 texts"),
-}
-
-
-@pytest.mark.parametrize(("faults", "message"), ERRORS.values(), ids=ERRORS)
-def test_what_goes_wrong_is_one_clear_error(
-    start: Start, faults: list[Fault], message: str
-) -> None:
-    server = start()
-    reranker = hosted(server)
-    server.faults = list(faults)
-    with pytest.raises(ModelError, match=message):
-        reranker.score("rye bread", DOCUMENTS)
-    server.faults = []
-    assert len(reranker.score("rye bread", DOCUMENTS)) == len(DOCUMENTS)
 
 
 def test_a_server_that_refuses_says_so(start: Start) -> None:

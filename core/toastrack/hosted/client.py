@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+import ssl
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from threading import Lock
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
 from time import monotonic, sleep, time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -111,8 +114,29 @@ class Client:
     def _try(
         self, method: str, path: str, content: bytes | None, seconds: float
     ) -> Answer | _Failed:
-        """Send a request once."""
-        http = self._client()
+        """Send a request once, and wait no longer than that for its answer."""
+        http, outcomes = self._client(), SimpleQueue[Answer | _Failed | BaseException]()
+
+        def send() -> None:
+            try:
+                outcomes.put(self._send(http, method, path, content, seconds))
+            except BaseException as error:
+                outcomes.put(error)
+
+        # A name that is looked up for ever, or a head that comes a byte at a time, keeps to no
+        # timeout of httpx. Such a thread is left to itself.
+        Thread(target=send, name="toastrack-request", daemon=True).start()
+        try:
+            outcome = outcomes.get(timeout=seconds)
+        except Empty:
+            return _Failed(f"it took longer than {seconds:.1f} s")
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def _send(
+        self, http: httpx.Client, method: str, path: str, content: bytes | None, seconds: float
+    ) -> Answer | _Failed:
         import httpx
 
         sent: list[str] = []
@@ -134,17 +158,24 @@ class Client:
                 auth=sign,
                 timeout=httpx.Timeout(seconds, connect=min(seconds, _SECONDS_TO_CONNECT)),
             ) as response:
-                for part in response.iter_bytes():
-                    data += part
+                packed = response.headers.get("content-encoding", "identity").lower()
+                unpack = _unpack(packed)
+                if unpack is None:
+                    return Answer(0, said=_hidden(f"it packs its answer as {packed!r}", sent))
+                for part in response.iter_raw():
+                    data += unpack(part, _MOST_BYTES + 1 - len(data))
                     if len(data) > _MOST_BYTES:
                         limit = _MOST_BYTES // 1024 // 1024
                         return Answer(0, said=f"an answer of more than {limit} MiB")
                     if monotonic() > end:
                         return _Failed(f"it took longer than {seconds:.1f} s")
+        except zlib.error:
+            return _Failed("what it sent cannot be unpacked")
         except httpx.TimeoutException:
             return _Failed(f"it took longer than {seconds:.1f} s")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return _Failed(_hidden(f"{type(error).__name__}: {error}", sent))
+            why = _hidden(f"{type(error).__name__}: {error}", sent)
+            return Answer(0, said=_distrusted(why)) if _is_of_certificate(error) else _Failed(why)
         return _read(response.status_code, response.headers, bytes(data), sent)
 
     def _client(self) -> httpx.Client:
@@ -154,12 +185,12 @@ class Client:
                     import httpx
                 self._http = httpx.Client(
                     follow_redirects=False,  # it would carry the key to wherever it says
-                    # A proxy is for other machines.
+                    # A proxy is for other machines, and SSL_CERT_FILE for all.
                     trust_env=not self._hosted.is_local,
+                    verify=httpx.create_ssl_context(),
                     headers={
                         "content-type": "application/json",
                         "accept": "application/json",
-                        # Else a few bytes could become any number.
                         "accept-encoding": "identity",
                         "user-agent": "toastrack",
                     },
@@ -174,17 +205,52 @@ def _read(
     """Tell an answer from what may go better the next time."""
     if status == 200:
         try:
-            return Answer(status, json.loads(data))
+            found = json.loads(data)
         except (ValueError, RecursionError):
             return _Failed("what it sent is no JSON")
+        if isinstance(found, Mapping) and found.get("error") and not {"data", "results"} & {*found}:
+            return Answer(0, said=_hidden(f"what it sent is an error: {_message(data)}", sent))
+        return Answer(status, found)
     if status in _PASSING:
         return _Failed(f"status {status}", _seconds_to_wait(headers.get("retry-after", "")))
     if 300 <= status < 400:
-        to = urlsplit(headers.get("location", "")).hostname or "another address"
+        to = _host_in(headers.get("location", ""))
         return Answer(
             status, said=_hidden(f"it sends elsewhere, to {to}; say so in base_url=", sent)
         )
     return Answer(status, said=_hidden(_message(data), sent))
+
+
+def _unpack(encoding: str) -> Callable[[bytes, int], bytes] | None:
+    """Return what unpacks a part of an answer into so many bytes at most; None for what it cannot.
+
+    Every server is asked not to pack, as a few bytes could become any number.
+    """
+    if encoding in ("identity", ""):
+        return lambda part, most: part
+    if encoding in ("gzip", "x-gzip", "deflate"):
+        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress
+    return None
+
+
+def _is_of_certificate(error: BaseException | None) -> bool:
+    """Tell whether a server was not trusted, which no other try would change."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _distrusted(why: str) -> str:
+    return f"its certificate is not trusted ({why}). The file that SSL_CERT_FILE names is read"
+
+
+def _host_in(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or "another address"
+    except ValueError:
+        return "another address"
 
 
 def _message(data: bytes) -> str:

@@ -160,12 +160,14 @@ class ModelServer:
                 parts.append(answer)
             elif answer.status == _TOO_LARGE and len(some) > 1:
                 half = len(some) // 2
-                self.most_texts = min(self.most_texts, len(some) - half)
                 waiting += [some[half:], some[:half]]
             else:
                 raise self._refusal(answer, some)
         if len({part.shape[1] for part in parts}) != 1:
             raise ModelError(f"{self} answers with vectors of another size each time.")
+        if len(parts) > 1:
+            # Of what was too much, none was one text alone that no server takes.
+            self.most_texts = min(self.most_texts, max(map(len, parts)))
         matrix: arrays.FloatMatrix = np.concatenate(parts) if len(parts) > 1 else parts[0]
         return matrix
 
