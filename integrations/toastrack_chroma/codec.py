@@ -47,6 +47,8 @@ def check_record(record: Record) -> None:
     """Raise ``RecordError`` for what Chroma cannot store, before anything is sent."""
     if record.chunk is not None and abs(record.chunk) > MAX_INT:
         raise RecordError(f"Record {record.id!r}: chunk is {record.chunk}; 64 bits must hold it.")
+    if len(record.metadata) <= MAX_FIELDS:
+        return
     fields = sum(is_flat(key, value) for key, value in record.metadata.items())
     if fields > MAX_FIELDS:
         raise RecordError(
@@ -61,7 +63,7 @@ def row_metadata(row: Row) -> dict[str, str | int | float | bool]:
     flat: dict[str, str | int | float | bool] = {
         key: value for key, value in record.metadata.items() if is_flat(key, value)
     }
-    flat[METADATA] = json.dumps(dict(record.metadata), ensure_ascii=False)
+    flat[METADATA] = _written(record.metadata)
     flat[DOCUMENT_ID] = record.document
     if record.chunk is not None:
         # None would be looked for in order to delete it, which takes as long as to write it.
@@ -123,9 +125,9 @@ def same_rest(stored: Metadata, row: Row) -> bool:
         row.source in (None, stored.get(SOURCE))
         and stored.get(DOCUMENT_ID) == record.document
         and stored.get(CHUNK) == record.chunk
-        and _canonical(to_metadata(stored)) == _canonical(record.metadata)
+        and _same_metadata(stored, record.metadata)
         # Chroma merges the fields of two writers, and a filter would find those of the other one.
-        and _canonical(_fields_of(stored)) == _canonical(_fields_of(record.metadata))
+        and _same_fields(stored, record.metadata)
         and bool(stored.get(LARGE)) == _has_large(record.metadata)
     )
 
@@ -134,18 +136,27 @@ def _has_large(metadata: Mapping[str, Any]) -> bool:
     return any(isinstance(value, int) and abs(value) > MAX_INT for value in metadata.values())
 
 
-def _fields_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        # Chroma takes the sign from -0.0, and adding 0.0 does.
-        key: value + 0.0 if isinstance(value, float) else value
-        for key, value in metadata.items()
-        if is_flat(key, value)
-    }
-
-
-def _canonical(metadata: Mapping[str, Any]) -> str:
+def _same_metadata(stored: Metadata, metadata: Mapping[str, Any]) -> bool:
     # As JSON, because 1 == 1.0 == True in Python.
-    return json.dumps(dict(metadata), sort_keys=True)
+    return stored.get(METADATA) == _written(metadata) or (
+        json.dumps(to_metadata(stored), sort_keys=True) == json.dumps(metadata, sort_keys=True)
+    )
+
+
+def _same_fields(stored: Metadata, metadata: Mapping[str, Any]) -> bool:
+    number = 0
+    for key, value in metadata.items():
+        if is_flat(key, value):
+            kept = stored.get(key)
+            # Chroma takes the sign from -0.0, which is equal to 0.0.
+            if kept != value or type(kept) is not type(value):
+                return False
+            number += 1
+    return number == sum(is_flat(key, value) for key, value in stored.items())
+
+
+_written = json.JSONEncoder(ensure_ascii=False).encode
+"""Writes metadata down as it is stored."""
 
 
 def vector_head(vector: NDArray[np.float32]) -> str:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toastrack import Match
+from toastrack import Match, Record
 from toastrack.stores import Condition, Filter, RetryingSession, TopK, matches, parsed, widened
-from toastrack_chroma.codec import to_metadata
+from toastrack_chroma.codec import to_record
 from toastrack_chroma.filters import Where, all_of, broad
 from toastrack_chroma.rows import Rows, batches
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # What float32 leaves of a length of 1, and more.
 _OF_LENGTH_1 = 1e-3
+# Rows and their nearness come in one answer, so that nobody is between them.
+_WHOLE = ("documents", "metadatas")
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,6 @@ class SearchOptions:
 
     where: Where | None = None
     where_document: Where | None = None
-
-
-@dataclass(frozen=True)
-class _Hit:
-    """A row that the index found."""
-
-    id: str
-    score: float
-    metadata: Mapping[str, Any]
 
 
 async def search(
@@ -55,51 +48,59 @@ async def search(
     conditions = [where for where in (broad(condition), options.where) if where]
     chosen = {"where": all_of(conditions), "where_document": options.where_document or None}
     if not filter:
-        scores = None if exact else await _query(rows, session, vector, k, chosen)
-        if scores is None or (
-            len(scores) < k and len(scores) < await _there(rows, session, k, chosen)
+        found = None if exact else await _query(rows, session, vector, k, chosen)
+        if found is None or (
+            len(found) < k and len(found) < await _there(rows, session, k, chosen)
         ):
             scores = await _read_all(rows, session, vector, k, chosen)
-        return await _matches(rows, session, scores, condition)
-    hits: list[_Hit] | None = None
+            found = await _read(rows, session, scores, condition)
+        return _sorted(found)
+    asked = k
+
+    async def ask(limit: int, _: bool) -> list[Match]:
+        nonlocal asked
+        asked = limit
+        # The texts of those that are only looked at would be many.
+        include = _WHOLE if limit == k else ("metadatas",)
+        return await _nearest(rows, session, vector, limit, chosen, include)
+
+    hits: list[Match] | None = None
     if not exact and rows.distance == "cosine":
         hits = await widened(
-            lambda limit, _: _hits(rows, session, vector, limit, chosen),
+            ask,
             lambda hit: matches(hit.metadata, condition),
             k,
             exact=False,
             has_exact=False,
             count=lambda: rows.count(session),
         )
-    if hits is not None:
-        scores = {hit.id: hit.score for hit in hits}
-    else:
+    if hits is None:
         ids = await rows.matching(session, condition, chosen)
         scores = await _compare_with(rows, session, vector, k, ids)
-    return await _matches(rows, session, scores, condition)
+        return _sorted(await _read(rows, session, scores, condition))
+    if asked > k:
+        hits = await _read(rows, session, {hit.id: hit.score for hit in hits}, condition)
+    return _sorted(hits)
 
 
-async def _hits(
+async def _nearest(
     rows: Rows,
     session: RetryingSession,
     vector: NDArray[np.float32],
     limit: int,
     chosen: Mapping[str, Any],
-) -> list[_Hit]:
-    """Ask the index for rows with their metadata."""
+    include: Sequence[str] = _WHOLE,
+) -> list[Match]:
+    """Ask the index of cosines; without "documents" the texts are empty."""
     answer = await session.call(
         rows.host.query,
         query_embeddings=[vector],
         n_results=limit,
-        include=["distances", "metadatas"],
+        include=["distances", *include],
         **chosen,
     )
-    return [
-        _Hit(id, 1.0 - float(distance), to_metadata(metadata or {}))
-        for id, distance, metadata in zip(
-            answer["ids"][0], answer["distances"][0], answer["metadatas"][0], strict=True
-        )
-    ]
+    scores = [1.0 - float(distance) for distance in answer["distances"][0]]
+    return _matches(answer, scores)
 
 
 async def _compare_with(
@@ -123,41 +124,27 @@ async def _query(
     vector: NDArray[np.float32],
     k: int,
     chosen: Mapping[str, Any],
-) -> dict[str, float] | None:
-    """Ask the index; None where its distance may have put others first than a cosine would."""
-    if rows.distance != "cosine":
-        return await _query_unit(rows, session, vector, k, chosen)
+) -> list[Match] | None:
+    """Ask the index; None where its distance may have put others first than a cosine would.
+
+    Among vectors of length 1 every distance gives one order.
+    """
+    if rows.distance == "cosine":
+        return await _nearest(rows, session, vector, k, chosen)
     answer = await session.call(
         rows.host.query,
         query_embeddings=[vector],
         n_results=k,
-        include=["distances"],
+        include=["embeddings", *_WHOLE],
         **chosen,
-    )
-    distances = zip(answer["ids"][0], answer["distances"][0], strict=True)
-    return {id: 1.0 - float(distance) for id, distance in distances}
-
-
-async def _query_unit(
-    rows: Rows,
-    session: RetryingSession,
-    vector: NDArray[np.float32],
-    k: int,
-    chosen: Mapping[str, Any],
-) -> dict[str, float] | None:
-    """Ask an index of another distance, and compute the cosines; None unless all have length 1.
-
-    Among vectors of one length every distance gives one order.
-    """
-    answer = await session.call(
-        rows.host.query, query_embeddings=[vector], n_results=k, include=["embeddings"], **chosen
     )
     found = np.asarray(answer["embeddings"][0], dtype=np.float64).reshape(-1, len(vector))
     if not (np.abs(np.linalg.norm(found, axis=1) - 1) < _OF_LENGTH_1).all():
         return None
     best = TopK(vector, k)
     best.add(answer["ids"][0], found)
-    return best.scores()
+    scores = best.scores()
+    return _matches(answer, [scores[id] for id in answer["ids"][0]])
 
 
 async def _there(rows: Rows, session: RetryingSession, k: int, chosen: Mapping[str, Any]) -> int:
@@ -188,21 +175,31 @@ async def _read_all(
         offset += rows.vectors_page
 
 
-async def _matches(
+async def _read(
     rows: Rows, session: RetryingSession, scores: Mapping[str, float], condition: Condition
 ) -> list[Match]:
     records = await rows.get(session, list(scores))
-    found = [
-        Match(
-            record.id,
-            record.text,
-            scores[record.id],
-            record.metadata,
-            record.document,
-            record.chunk,
-        )
+    return [
+        _match(record, scores[record.id])
         for record in records
         # Deleted or changed since it was found.
         if record is not None and matches(record.metadata, condition)
     ]
+
+
+def _matches(answer: Mapping[str, Any], scores: Sequence[float]) -> list[Match]:
+    """Read the answer to one query."""
+    ids, metadatas = answer["ids"][0], answer["metadatas"][0]
+    texts = answer["documents"][0] if answer["documents"] else [None] * len(ids)
+    return [
+        _match(to_record(id, text, metadata), score)
+        for id, text, metadata, score in zip(ids, texts, metadatas, scores, strict=True)
+    ]
+
+
+def _match(record: Record, score: float) -> Match:
+    return Match(record.id, record.text, score, record.metadata, record.document, record.chunk)
+
+
+def _sorted(found: Sequence[Match]) -> list[Match]:
     return sorted(found, key=lambda match: (-match.score, match.id))
