@@ -28,8 +28,7 @@ from measuring import Contestant, Table, main, needs, progress, take_turns
 from peers import has_bfloat16
 
 from toastrack import Reranker
-from toastrack.batching.engine_pool import Precision
-from toastrack.models.engine_choice import EngineName
+from toastrack.models.engine_choice import EngineName, RerankerPrecision
 from toastrack.models.openvino_files import run_file
 
 Score = Callable[[str, Sequence[str]], Any]
@@ -114,7 +113,7 @@ def tables(options: argparse.Namespace) -> Iterator[Table]:
     yield table
 
 
-def ours(folder: Path, engine: EngineName, precision: Precision) -> Score:
+def ours(folder: Path, engine: EngineName, precision: RerankerPrecision) -> Score:
     """One of our engines."""
     reranker = Reranker(folder, engine=engine, precision=precision, device="cpu").load()
     return reranker.score

@@ -22,6 +22,7 @@ ROOMS = [
     "__init__",
     "cli",
     "export",
+    "int8",
     "ingestion",
     "stores",
     "embedder",

@@ -5,7 +5,7 @@ from toastrack.batching.truncation import OnTruncate
 from toastrack.embedder import DEFAULT_MODEL, Embedder, EmbedderSettings
 from toastrack.hosted.settings import Hosted, Usage
 from toastrack.ingestion.ingest import Progress, ingest
-from toastrack.models.engine_choice import EngineName
+from toastrack.models.engine_choice import EngineName, RerankerPrecision
 from toastrack.records import Match, Record, Report, Skip
 from toastrack.reranker import DEFAULT_RERANKER, Reranker, RerankerSettings
 from toastrack.space import EmbeddingSpace
@@ -27,6 +27,7 @@ __all__ = [
     "Record",
     "Report",
     "Reranker",
+    "RerankerPrecision",
     "RerankerSettings",
     "Skip",
     "Usage",

@@ -11,7 +11,7 @@ from typing import Any, TypedDict, cast, get_args
 from weakref import WeakSet
 
 from toastrack.batching.encoder import Encoder, EncodingStream, HostedEncoder, RoleEncoder
-from toastrack.batching.engine_pool import Precision, shared_hosted_worker, shared_worker
+from toastrack.batching.engine_pool import Precision, place, shared_hosted_worker, shared_worker
 from toastrack.batching.truncation import OnTruncate, TruncationCounter
 from toastrack.batching.worker import EngineWorker
 from toastrack.engines.base import EmbeddingEngine
@@ -20,7 +20,7 @@ from toastrack.hosted.model import CHARACTERS_A_TOKEN, HostedModel
 from toastrack.hosted.settings import MIXEDBREAD_URL, Hosted, Usage, hosted_engine
 from toastrack.models.characters import split_by_characters
 from toastrack.models.config import ModelConfig
-from toastrack.models.engine_choice import EngineName
+from toastrack.models.engine_choice import EngineName, RunPrecision
 from toastrack.models.files import looks_like_path, model_name
 from toastrack.models.model import Model
 from toastrack.models.prompts import Prompts, Role, add_prompt
@@ -83,7 +83,8 @@ class Embedder:
             is mixedbread's API, and ``Hosted(base_url=)`` any server like OpenAI's.
         device: "cuda", "mps", "cpu", ...; None picks the first of these that is there.
         precision: "auto" is bfloat16 on CUDA, and with openvino where the processor has it; else
-            float32. Vectors are always float32.
+            float32. A folder that ``toastrack export --precision int8`` wrote runs in int8 alone.
+            Vectors are always float32.
         query_prompt: Replaces the prompt of queries; None takes the model's own.
         document_prompt: Replaces the prompt of documents; None takes the model's own.
         dimensions: Keep only the first n numbers (Matryoshka) and normalise again.
@@ -129,7 +130,7 @@ class Embedder:
         self.revision = revision
         self.engine: EngineName | Hosted = engine
         self.device = device
-        self.precision: Precision = precision
+        self._precision: Precision = precision
         self.on_truncate: OnTruncate = on_truncate
         self._query_prompt = query_prompt
         self._document_prompt = document_prompt
@@ -171,6 +172,7 @@ class Embedder:
             revision=self.revision,
             engine=cast("EngineName", self.engine),
             device=self.device,
+            precision=self._precision,
             query_prompt=self._query_prompt,
             document_prompt=self._document_prompt,
             dimensions=self._dimensions,
@@ -194,7 +196,7 @@ class Embedder:
             "revision": self.revision,
             "engine": self.engine,
             "device": self.device,
-            "precision": self.precision,
+            "precision": self._precision,
             "query_prompt": self._query_prompt,
             "document_prompt": self._document_prompt,
             "dimensions": self._dimensions,
@@ -448,6 +450,20 @@ class Embedder:
         return self._model.known_space
 
     @property
+    def precision(self) -> RunPrecision:
+        """What the model is computed in, "float32", "bfloat16" or "int8"; finds it, does not load it.
+
+        Raises:
+            ModelError: The model cannot be found or read, or cannot run in the precision asked for;
+                or it runs on a server, which does not say.
+            MissingExtraError: What runs the model is not installed.
+        """
+        if isinstance(self._model, HostedModel):
+            raise ModelError(f"{self._model.server} does not say in which precision it computes.")
+        files = self._model.files
+        return place(files.engine, self.device, files.precision)[1]
+
+    @property
     def running_on(self) -> str:
         """What runs the model, where and in which precision, for people; loads it.
 
@@ -664,7 +680,7 @@ class Embedder:
             ),
             engine=files.engine,
             device=self.device,
-            precision=self.precision,
+            precision=files.precision,
         )
         if worker.engine.dimensions != config.dimensions:
             raise ModelError(

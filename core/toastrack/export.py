@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from toastrack.embedder import Embedder
 from toastrack.engines.openvino import import_openvino
 from toastrack.errors import ModelError
 from toastrack.hosted.model import HostedModel
+from toastrack.int8.loss import Loss
+from toastrack.int8.quantise import import_nncf
+from toastrack.int8.texts import samples
+from toastrack.int8.writing import check_loss, write_int8
 from toastrack.models.config import PROMPTS_FILE
 from toastrack.models.files import find_task
 from toastrack.models.json_files import read_json
-from toastrack.models.openvino_files import NOTE_FILE, RUN_FILES, why_not, write_note
+from toastrack.models.openvino_files import (
+    NOTE_FILE,
+    RUN_FILES,
+    NotedPrecision,
+    why_not,
+    write_note,
+)
 from toastrack.models.prompts import saved_prompts
 from toastrack.reranker import Reranker
+from toastrack.utils.arguments import check_choice, check_positive
 
 # Beside the weights: configuration, vocabulary, and what the model's authors ask to be kept.
 _COPIED = ("*.json", "*.txt", "*.model", "*/config.json", "README.md", "LICENSE*", "NOTICE*")
@@ -38,12 +50,16 @@ _SENTENCE = "Why does rye bread keep fresh for a week, and what feeds a starter?
 
 @dataclass(frozen=True)
 class Exported:
-    """What became of an export, and the largest difference of a number to the original's."""
+    """What became of an export, and the largest difference of a number to the original's.
+
+    ``default`` is the precision in which the folder runs here; ``loss`` is there in int8 alone.
+    """
 
     folder: Path
     in_float32: float
     in_default: float
     default: str
+    loss: Loss | None = None
 
 
 def export(
@@ -51,15 +67,28 @@ def export(
     folder: Path,
     *,
     revision: str | None = None,
+    precision: NotedPrecision = "float32",
+    calibrate: str | None = None,
+    sample: int | None = None,
     force: bool = False,
     on_step: Callable[[str], None] = lambda step: None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> Exported:
     """Write an embedding model or a reranker as OpenVINO reads it, with its small files; check it.
 
     The folder names the weights that it was made of, so its vectors are of the original's space.
-    Raises ``ModelError`` if the folder is not empty and ``force`` is not given, or if what comes
-    out does not embed or score as the original does; the folder is as it was then.
+    ``calibrate`` names a file, a folder or a store with texts like those that a model in int8 will
+    read, ``sample`` how many of them are used.
+
+    Raises ``ModelError`` if the folder is not empty and ``force`` is not given, if what comes out
+    does not embed or score as the original does, or in int8 loses too much and ``force`` is not
+    given; the folder is as it was then. ``SourceError`` if there are too few texts.
     """
+    check_choice("precision", precision, get_args(NotedPrecision))
+    check_positive("sample", sample)
+    in_int8 = precision == "int8"
+    if not in_int8 and (calibrate is not None or sample is not None):
+        raise ValueError("calibrate= and sample= go with precision='int8'.")
     folder = folder.expanduser().absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not force:
         raise ModelError(
@@ -68,6 +97,14 @@ def export(
     import_openvino()
     on_step("reading the model")
     task = find_task(model, revision)
+    if in_int8:
+        if task != "embedding":
+            raise ModelError(
+                f"{model!r} is a reranker, and precision='int8' is for embedding models: small "
+                "differences of scores change the order, and of no trained reranker has anybody here "
+                "measured how much. Leave it out."
+            )
+        import_nncf()
     kind = Embedder if task == "embedding" else Reranker
     original = kind(
         model,
@@ -83,6 +120,13 @@ def export(
     reason = why_not(source, task)
     if reason is not None:
         raise ModelError(f"{model!r} cannot be exported: {reason}.")
+    drawn = None
+    if in_int8:
+        assert isinstance(original, Embedder)
+        on_step("reading texts")
+        drawn = samples(original, calibrate, sample)
+        for line in drawn.notes:
+            on_note(line)
     original.load()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as partial:
@@ -93,14 +137,42 @@ def export(
         _copy_files(source, made)
         if isinstance(original, Embedder):
             _keep_prompts(original, made)
-        write_note(made, weights=files.weights(), model=original.model, revision=files.commit())
+        weights, name, commit = files.weights(), original.model, files.commit()
+
+        def note(where: Path, precision: NotedPrecision) -> None:
+            write_note(where, weights=weights, model=name, revision=commit, precision=precision)
+
+        note(made, "float32")
         on_step("comparing both")
         if isinstance(original, Embedder):
             exported = _compare(original, made, folder)
         else:
             exported = _compare_scores(original, made, folder)
-        shutil.copytree(made, folder, dirs_exist_ok=True)
+        if drawn is not None:
+            del original  # what comes next takes several times its memory
+            exact, made = made, Path(partial) / "int8"
+            cost, difference = write_int8(exact, made, drawn, note=note, on_step=on_step)
+            check_loss(model, cost, force=force, on_note=on_note)
+            exported = replace(exported, in_default=difference, default="int8", loss=cost)
+        _put(made, folder)
     return exported
+
+
+def _put(made: Path, folder: Path) -> None:
+    """Move what was made into a folder, each file in one step.
+
+    A process that runs what lies there has the old file mapped into its memory: written into, it
+    would change or end that process.
+    """
+    for path in sorted(made.rglob("*"), key=lambda path: (path.name == NOTE_FILE, path)):
+        target = folder / path.relative_to(made)
+        if path.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{os.getpid()}")
+        shutil.copyfile(path, partial)
+        partial.replace(target)
 
 
 def _traced(original: Embedder | Reranker) -> tuple[Any, list[str], str]:

@@ -10,18 +10,14 @@ from typing import Any, TypedDict, get_args
 from weakref import WeakSet
 
 from toastrack.batching.encoder import Encoder, HostedPairEncoder, PairEncoder
-from toastrack.batching.engine_pool import (
-    Precision,
-    shared_hosted_reranking_worker,
-    shared_reranking_worker,
-)
+from toastrack.batching.engine_pool import shared_hosted_reranking_worker, shared_reranking_worker
 from toastrack.batching.truncation import OnTruncate, TruncationCounter
 from toastrack.batching.worker import EngineWorker
 from toastrack.engines.base import RerankingEngine
 from toastrack.errors import ModelError
 from toastrack.hosted.server import ModelServer, shared_server
 from toastrack.hosted.settings import Hosted, Usage, hosted_engine
-from toastrack.models.engine_choice import EngineName
+from toastrack.models.engine_choice import EngineName, RerankerPrecision
 from toastrack.models.files import looks_like_path, model_name
 from toastrack.models.reranker import RerankerModel
 from toastrack.utils import arrays
@@ -54,7 +50,7 @@ class RerankerSettings(TypedDict, total=False):
     revision: str | None
     engine: EngineName | Hosted
     device: str | None
-    precision: Precision
+    precision: RerankerPrecision
     max_tokens: int | None
     on_truncate: OnTruncate
 
@@ -98,13 +94,13 @@ class Reranker:
         revision: str | None = None,
         engine: EngineName | Hosted = "auto",
         device: str | None = None,
-        precision: Precision = "auto",
+        precision: RerankerPrecision = "auto",
         max_tokens: int | None = None,
         on_truncate: OnTruncate = "warn",
     ) -> None:
         if not isinstance(engine, Hosted):
             check_choice("engine", engine, get_args(EngineName))
-        check_choice("precision", precision, get_args(Precision))
+        check_choice("precision", precision, get_args(RerankerPrecision))
         check_choice("on_truncate", on_truncate, get_args(OnTruncate))
         check_setting("revision", revision, none="the newest", example="'main'")
         check_setting("device", device, none="the best one here", example="'cuda:0' or 'cpu'")
@@ -120,7 +116,7 @@ class Reranker:
         self.revision = revision
         self.engine: EngineName | Hosted = engine
         self.device = device
-        self.precision: Precision = precision
+        self.precision: RerankerPrecision = precision
         self.on_truncate: OnTruncate = on_truncate
         self._max_tokens = max_tokens
         if self._hosted is None and looks_like_path(self.model):

@@ -142,6 +142,81 @@ def test_half_precision_and_shards_are_exported_too(
     assert Embedder(tmp_path / "out", device="cpu").space == Embedder(folder).space
 
 
+# -- int8 -----------------------------------------------------------------------------------
+
+with_nncf = pytest.mark.skipif(
+    find_spec("nncf") is None, reason="the extra 'int8' is not installed"
+)
+
+
+@with_nncf
+def test_int8_says_what_it_costs_and_is_refused_where_that_is_much(
+    run: Run, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """Random weights lose more than trained ones."""
+    rows = [{"id": str(i), "text": f"rye bread {i} keeps fresh"} for i in range(210)]
+    own, out = tmp_path / "own.jsonl", tmp_path / "out"
+    own.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    words = ["export", tiny_folder, out, "--precision", "int8", "--calibrate", own]
+    code, _, err = run(*words)
+    assert code == 2
+    assert f"'{own}' holds 210 different texts, and 300 are needed" in err
+    assert "leave --calibrate out" in err
+    code, printed, err = run(*words, "--sample", "10")
+    assert (code, printed) == (2, "")
+    assert "on 200 texts held back the cosine to float32 is" in err
+    assert "A good one keeps 0.98 at worst, 0.995 on average and 90%" in err
+    assert err.rstrip().endswith("To write it nevertheless: --force.")
+    assert list(tmp_path.iterdir()) == [own], "nothing is left over"
+    code, printed, err = run(*words, "--sample", "10", "--force", "--json")
+    assert code == 0
+    assert "It was written nevertheless." in err
+    report = json.loads(printed)
+    assert report["default"] == "int8"
+    assert report["loss"]["texts"] == 200
+    assert report["loss"]["cosine_min"] <= report["loss"]["cosine_mean"] <= 1
+    assert 0 <= report["loss"]["overlap"] <= 1
+    assert Embedder(out).precision == "int8"
+
+
+@with_nncf
+def test_int8_without_texts_of_ones_own_says_so(
+    run: Run, tiny_folder: Path, tmp_path: Path
+) -> None:
+    words = ["export", tiny_folder, tmp_path / "out", "--precision", "int8", "--force"]
+    code, out, err = run(*words, "--sample", "5")
+    assert code == 0
+    assert "calibrated with 5 neutral texts that come with toastrack" in err
+    assert "Your own texts do better" in err
+    assert out.startswith(f"{tmp_path / 'out'}\nint8: on 200 texts held back")
+
+
+def test_int8_is_not_for_rerankers(run: Run, cross_encoder_folder: Path, tmp_path: Path) -> None:
+    code, _, err = run("export", cross_encoder_folder, tmp_path / "out", "--precision", "int8")
+    assert code == 2
+    assert "is a reranker, and --precision int8 is for embedding models" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_texts_to_calibrate_with_go_with_int8_alone(
+    run: Run, tiny_folder: Path, tmp_path: Path
+) -> None:
+    for words in (["--calibrate", "notes/"], ["--sample", "9"]):
+        code, _, err = run("export", tiny_folder, tmp_path / "out", *words)
+        assert code == 2
+        assert "--calibrate and --sample go with --precision int8." in err
+
+
+def test_without_nncf_the_error_is_the_command_that_installs_it(
+    run: Run, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    code, _, err = run("export", tiny_folder, tmp_path / "out", "--precision", "int8")
+    assert code == 2
+    assert "'nncf' is not installed. Run: pip install" in err
+    assert "[int8]" in err
+
+
 # -- rerankers ------------------------------------------------------------------------------
 
 QUERY = "why is my rye bread sour"

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from toastrack.batching.scores import Scores
@@ -15,12 +15,11 @@ from toastrack.engines.base import EmbeddingEngine, Engine, RerankingEngine
 from toastrack.engines.hosted import HostedEngine, HostedReranker
 from toastrack.hosted.server import ModelServer
 from toastrack.models.config import ModelConfig
-from toastrack.models.engine_choice import EngineKind
+from toastrack.models.engine_choice import EngineKind, RerankerPrecision, RunPrecision
 from toastrack.models.engine_choice import EngineName as EngineName
+from toastrack.models.engine_choice import Precision as Precision
 from toastrack.models.prompts import Role
 from toastrack.utils.forks import after_fork
-
-Precision = Literal["auto", "float32", "bfloat16"]
 
 E = TypeVar("E", bound=Engine)
 
@@ -43,7 +42,7 @@ def shared_worker(
     ``identity`` is the digest of the file that runs, tokenizer and pooling, so that two names of one model
     share an engine and one name with new weights does not.
     """
-    where, how = _place(engine, device, precision)
+    where, how = place(engine, device, precision)
 
     def load() -> EngineWorker[EmbeddingEngine]:
         if engine == "openvino":
@@ -64,10 +63,10 @@ def shared_reranking_worker(
     identity: str,
     engine: EngineKind,
     device: str | None,
-    precision: Precision,
+    precision: RerankerPrecision,
 ) -> EngineWorker[RerankingEngine]:
     """The same for a cross-encoder; "auto" is float32, as less changes the order of documents."""
-    where, how = _place(engine, device, "float32" if precision == "auto" else precision)
+    where, how = place(engine, device, "float32" if precision == "auto" else precision)
 
     def load() -> EngineWorker[RerankingEngine]:
         from toastrack.engines.cross_encoder import OpenVinoCrossEncoder, TorchCrossEncoder
@@ -97,10 +96,10 @@ def shared_hosted_reranking_worker(server: ModelServer) -> EngineWorker[HostedRe
     )
 
 
-def _place(
-    engine: EngineKind, device: str | None, precision: Precision
-) -> tuple[str, Literal["float32", "bfloat16"]]:
+def place(engine: EngineKind, device: str | None, precision: Precision) -> tuple[str, RunPrecision]:
     """Return the device and the precision in which an engine runs here."""
+    if precision == "int8":
+        return "cpu", precision  # the file's own, which only OpenVINO has
     if engine == "openvino":
         from toastrack.engines.openvino import pick_precision
 

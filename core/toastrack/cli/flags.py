@@ -9,6 +9,7 @@ _FLAGS = {
     "adopt": "toastrack ingest --adopt",  # the other commands only look
     "allow_http": "--allow-http",
     "base_url": "--base-url",
+    "calibrate": "--calibrate",
     "column_types": "--column-type",
     "delimiter": "--delimiter",
     "device": "--device",
@@ -19,8 +20,10 @@ _FLAGS = {
     "maintenance_work_mem": "--index-memory",
     "metadata_columns": "--metadata-column",
     "overlap": "--overlap",
+    "precision": "--precision",
     "prefix": "--prefix",
     "prune": "--prune",
+    "sample": "--sample",
     "skip_bad": "--skip-bad",
     "source": "--source",
     "text": "--text",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from toastrack.engines.padding import Padded, padded
 from toastrack.errors import ModelError, needs_extra
 from toastrack.models.config import ModelConfig
-from toastrack.models.openvino_files import run_file, why_not
+from toastrack.models.openvino_files import NOTE_FILE, run_file, why_not
 from toastrack.models.tokenizer import Tokenizer, Tokens, check_token_ids
 from toastrack.utils import arrays
 from toastrack.utils.forks import after_fork
@@ -32,7 +33,10 @@ _MOST_BATCH_TOKENS = 4_096
 _INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
 _HIDDEN = ("last_hidden_state", "token_embeddings")
 _RELEASE = (2025, 3)
-_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+# What a file in int8 leaves to other numbers is float32: in bfloat16 it was no faster (MiniLM), and so
+# the vectors are the same on every processor.
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
+_SMALL_NUMBERS = {"i8", "u8", "i4", "u4", "nf4", "f8e4m3", "f8e5m2"}
 
 
 class CompiledModel:
@@ -71,11 +75,18 @@ class CompiledModel:
         """Return the output, in memory that the next call will use again."""
         if self._tokens is not None:
             check_token_ids(int(batch.ids.max()), self._tokens, self._folder)
-        features = {name: value for name, value in batch.named().items() if name in self._inputs}
         outputs: Mapping[Any, Any] = self._request.infer(
-            features, share_inputs=True, share_outputs=True
+            self.features(batch), share_inputs=True, share_outputs=True
         )
         return outputs[self._output]
+
+    def features(self, batch: Padded) -> dict[str, Any]:
+        """Return what goes into the model, by the names that it asks for."""
+        return {name: value for name, value in batch.named().items() if name in self._inputs}
+
+    def pad(self, batch: Sequence[Tokens]) -> Padded:
+        """Return texts of one length, padded as this model wants it."""
+        return padded(batch, pad=self._pad)
 
 
 class OpenVinoEngine(CompiledModel):
@@ -95,7 +106,7 @@ class OpenVinoEngine(CompiledModel):
 
     def run(self, batch: Sequence[Tokens], *, prompt: str) -> arrays.FloatMatrix:
         """Return one raw vector a text."""
-        whole = padded(batch, pad=self._pad)
+        whole = self.pad(batch)
         hidden, mask = self.infer(whole), whole.mask
         if not self._pools_prompt and prompt:
             # The closing special token stands behind the text, not behind the prompt.
@@ -133,20 +144,26 @@ def import_openvino() -> Any:
 
     At import it would fork this process to tell its maker, and leave a folder in the user's home.
     """
+    with without_telemetry("openvino"), needs_extra("openvino", "openvino"):
+        import openvino
+    _check_release(openvino.__version__)
+    return openvino
+
+
+@contextmanager
+def without_telemetry(package: str) -> Iterator[None]:
+    """Keep what OpenVINO's packages report with out of the first import of one of them."""
     telemetry = "openvino_telemetry"
     before = sys.modules.get(telemetry)
-    if "openvino" not in sys.modules:
+    if package not in sys.modules:
         sys.modules[telemetry] = None  # type: ignore[assignment]
     try:
-        with needs_extra("openvino", "openvino"):
-            import openvino
+        yield
     finally:
         if before is not None:
             sys.modules[telemetry] = before
         elif sys.modules.get(telemetry, before) is None:
             sys.modules.pop(telemetry, None)
-    _check_release(openvino.__version__)
-    return openvino
 
 
 def _check_release(version: str) -> None:
@@ -189,6 +206,7 @@ def _compile(path: Path, precision: str) -> openvino.CompiledModel:
     core = _core()
     try:
         model = read_onnx(core, path) if path.suffix == ".onnx" else core.read_model(path)
+        _check_precision(model, path, precision)
         return core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": _HINTS[precision]})
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -196,6 +214,29 @@ def _compile(path: Path, precision: str) -> openvino.CompiledModel:
             f"{str(path)!r} is damaged or was not copied whole ({lines[-1]:.200}). Delete it and "
             "get the model anew."
         ) from None
+
+
+def _check_precision(model: openvino.Model, path: Path, precision: str) -> None:
+    """Refuse a file in int8 where other numbers are promised, and the other way round."""
+    is_small = any(
+        operation.get_type_name() == "FakeQuantize"
+        or (
+            operation.get_type_name() == "Constant"
+            and operation.get_element_type().get_type_name() in _SMALL_NUMBERS
+            and len(operation.shape) > 1
+        )
+        for operation in model.get_ops()
+    )
+    if is_small and precision != "int8":
+        raise ModelError(
+            f"{str(path)!r} holds numbers in 8 bits or less, so it cannot run in {precision}. Use "
+            "engine='sentence-transformers', or make a folder that says so: toastrack export MODEL "
+            "DIR --precision int8."
+        )
+    if precision == "int8" and not is_small:
+        raise ModelError(
+            f"{str(path)!r} is not in int8, as {NOTE_FILE} beside it says. Export the model anew."
+        )
 
 
 def _batch_tokens(threads: int) -> int:

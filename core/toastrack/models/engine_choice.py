@@ -11,6 +11,9 @@ from toastrack.errors import ModelError
 
 EngineName = Literal["auto", "sentence-transformers", "openvino", "hosted"]
 EngineKind = Literal["sentence-transformers", "openvino"]
+Precision = Literal["auto", "float32", "bfloat16", "int8"]
+RerankerPrecision = Literal["auto", "float32", "bfloat16"]
+RunPrecision = Literal["float32", "bfloat16", "int8"]
 
 # What the drivers of NVIDIA, of AMD and of Windows' own Linux put there.
 _GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")

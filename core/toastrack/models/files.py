@@ -18,6 +18,7 @@ from toastrack.models.digests import (
 from toastrack.models.engine_choice import (
     EngineKind,
     EngineName,
+    Precision,
     best_extra,
     engines_to_try,
     is_installed,
@@ -28,6 +29,8 @@ from toastrack.models.modules import LOGIT_SCORE, MODULES_FILE, Task, read_modul
 from toastrack.models.openvino_files import (
     LANGUAGE_MODEL,
     RUN_FILES,
+    noted_model,
+    noted_precision,
     noted_weights,
     parts,
     run_file,
@@ -102,6 +105,7 @@ class ModelFiles:
         *,
         engine: EngineName = "auto",
         device: str | None = None,
+        precision: Precision = "auto",
         task: Task = "embedding",
     ) -> None:
         self.model = model
@@ -109,6 +113,7 @@ class ModelFiles:
         self.task = task
         self.is_local = looks_like_path(model)
         self._asked = (engine, device)
+        self._precision = precision
         self._folder: Path | None = None
         self._engine: EngineKind | None = None
         self._hub_digest: str | None = None
@@ -127,6 +132,13 @@ class ModelFiles:
         self.folder()
         assert self._engine is not None
         return self._engine
+
+    @property
+    def precision(self) -> Precision:
+        """The precision to run in: that of a file in int8, else the one asked for."""
+        if self.engine == "openvino" and noted_precision(self.folder()) == "int8":
+            return "int8"
+        return self._precision
 
     def folder(self) -> Path:
         """Return a folder that holds the whole model, downloading it if it must be.
@@ -173,12 +185,34 @@ class ModelFiles:
 
     def _runner(self, folder: Path) -> EngineKind | None:
         """Return the first engine that can run what the folder holds."""
-        for engine in engines_to_try(*self._asked):
-            if engine == "sentence-transformers" and weight_files(folder, self.task):
-                return engine
-            if engine == "openvino" and run_file(folder) and not why_not(folder, self.task):
+        engines = engines_to_try(*self._asked)
+        if self.is_local and self._asked == ("auto", None) and is_installed("openvino"):
+            # An exported folder has nothing for the GPU that goes first.
+            engines = tuple(dict.fromkeys([*engines, "openvino"]))
+        for engine in engines:
+            if self._runs(engine, folder):
                 return engine
         return None
+
+    def _runs(self, engine: EngineKind, folder: Path) -> bool:
+        if engine == "sentence-transformers":
+            return self._precision != "int8" and bool(weight_files(folder, self.task))
+        return (
+            run_file(folder) is not None
+            and self._has_precision(folder)
+            and not why_not(folder, self.task)
+        )
+
+    def _has_precision(self, folder: Path) -> bool:
+        """Tell whether the folder's file for OpenVINO may run as asked.
+
+        One in int8 runs in nothing else, and beside the model's own weights only on request.
+        """
+        if noted_precision(folder) != "int8":
+            return self._precision != "int8"
+        if self._precision == "auto":
+            return self._asked[0] == "openvino" or not weight_files(folder, self.task)
+        return self._precision == "int8"
 
     def _has_small_files(self, snapshot: Path) -> bool:
         """Tell whether a cached snapshot has all we need: other libraries fetch less of a model.
@@ -290,6 +324,8 @@ class ModelFiles:
         return weights_digest([file for file in files if file.is_file()])
 
     def _download(self) -> Path:
+        if self._precision == "int8":
+            raise ModelError(self._no_int8(self.model))
         with needs_extra(self.extra, "huggingface_hub"):
             from huggingface_hub import hf_hub_download, snapshot_download
             from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -389,6 +425,14 @@ class ModelFiles:
         if self._runner(folder) is not None:
             return
         run_name = run_file(folder)
+        if run_name is not None and noted_precision(folder) == "int8":
+            if self._precision in ("float32", "bfloat16"):
+                raise ModelError(
+                    f"{str(folder)!r} holds a model in int8, and precision={self._precision!r} is asked "
+                    f"for. Leave it out, or take the model that it was made of, {noted_model(folder)!r}."
+                )
+        elif self._precision == "int8":
+            raise ModelError(self._no_int8(str(folder)))
         if self._asked[0] == "openvino":
             reason = (
                 why_not(folder, self.task)
@@ -406,6 +450,12 @@ class ModelFiles:
         raise ModelError(
             f"{str(folder)!r} has no .safetensors weights, and toastrack does not load "
             "pickles. Save the model again with safe_serialization=True."
+        )
+
+    def _no_int8(self, model: str) -> str:
+        return (
+            f"{model!r} holds no model in int8. Make a folder that does, and name that one: "
+            f"toastrack export {model} DIR --precision int8."
         )
 
     def _refusal(self, model: str, reason: str | None) -> str:

@@ -7,7 +7,7 @@ from threading import RLock
 
 from toastrack.errors import ModelError
 from toastrack.models.config import CONFIG_FILE, PROMPTS_FILE, ModelConfig
-from toastrack.models.engine_choice import EngineName
+from toastrack.models.engine_choice import EngineName, Precision
 from toastrack.models.files import ModelFiles
 from toastrack.models.json_files import read_json
 from toastrack.models.known_models import (
@@ -36,13 +36,14 @@ class Model:
         revision: str | None,
         engine: EngineName,
         device: str | None,
+        precision: Precision,
         query_prompt: str | None,
         document_prompt: str | None,
         dimensions: int | None,
         max_tokens: int | None,
     ) -> None:
         self.name = name
-        self.files = ModelFiles(name, revision, engine=engine, device=device)
+        self.files = ModelFiles(name, revision, engine=engine, device=device, precision=precision)
         self._query_prompt = query_prompt
         self._document_prompt = document_prompt
         self._dimensions = dimensions

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Container
 from pathlib import Path
+from typing import Literal, get_args
 
 from toastrack.errors import ModelError
 from toastrack.models.config import ModelConfig
@@ -22,6 +23,8 @@ RUN_FILES = (
 )
 
 NOTE_FILE = "toastrack.json"
+
+NotedPrecision = Literal["float32", "int8"]
 
 LANGUAGE_MODEL = "it is a language model that is asked for a score"
 
@@ -72,8 +75,29 @@ def noted_weights(folder: Path) -> str | None:
     return digest
 
 
-def write_note(folder: Path, *, weights: str, model: str, revision: str | None) -> None:
+def noted_precision(folder: Path) -> NotedPrecision:
+    """Return what the numbers of an exported file are; where nothing is said, float32."""
+    path = folder / NOTE_FILE
+    precision = read_json(path).get("precision", "float32")
+    if precision not in get_args(NotedPrecision):
+        raise ModelError(
+            f"{str(path)!r} names the precision {precision!r:.80}, which this version does not "
+            "know. Install a newer toastrack, or export anew."
+        )
+    found: NotedPrecision = precision
+    return found
+
+
+def noted_model(folder: Path) -> str:
+    """Return the name of the model that an exported one was made of, for people; "" if none."""
+    name = read_json(folder / NOTE_FILE).get("model")
+    return name if isinstance(name, str) else ""
+
+
+def write_note(
+    folder: Path, *, weights: str, model: str, revision: str | None, precision: NotedPrecision
+) -> None:
     """Write down which weights an exported model was made of; name and revision are for people."""
-    note = {"weights": weights, "model": model, "revision": revision}
+    note = {"weights": weights, "model": model, "revision": revision, "precision": precision}
     text = json.dumps(note, indent=2, ensure_ascii=False)
     (folder / NOTE_FILE).write_text(text + "\n", encoding="utf-8")

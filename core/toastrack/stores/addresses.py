@@ -124,6 +124,11 @@ def without_collection(url: str, is_folder: Callable[[str], bool]) -> tuple[str,
     return base, unquote(name)
 
 
+def is_address(text: str) -> bool:
+    """Tell an address of a store from the path of a file."""
+    return text.partition(":")[0] in _ADAPTERS and ":" in text
+
+
 def needed_for(address: str) -> tuple[str, tuple[str, ...]]:
     """Return the extra that an address needs, and the packages that it brings.
 
