@@ -224,7 +224,7 @@ def raw(sent: bytes) -> Fault:
     return fault
 
 
-def changed(change: Callable[[dict[str, Any]], None]) -> Fault:
+def changed(change: Callable[[dict[str, Any]], object]) -> Fault:
     """Answer with what was right until somebody changed it."""
 
     def fault(handler: Handler, answer: dict[str, Any]) -> dict[str, Any]:

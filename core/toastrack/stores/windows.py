@@ -240,6 +240,8 @@ class AsyncIterableReader(Generic[Item]):
                 break
             batch.append(item)
             # A list of numbers, which is copied later, takes many times the memory of an array.
-            ready = isinstance(item, Record) and hasattr(item.vector, "nbytes")
-            filled += _parts_of(item, dimensions) if ready else _PARTS
+            if isinstance(item, Record) and hasattr(item.vector, "nbytes"):
+                filled += _parts_of(item, dimensions)
+            else:
+                filled += _PARTS
         return batch
