@@ -91,7 +91,7 @@ $(LOWEST)/tools: pyproject.toml | $(VENV)/dev
 	@$(UV) venv -q --clear --python $(BIN)/python $(LOWEST)
 	@# Copied, as nltk refuses a file that is linked into a cache.
 	@$(UV) pip install -q --python $(LOWEST) --link-mode copy --resolution lowest-direct \
-	  -e '.[openvino,hosted,sqlalchemy,embedded,qdrant,fastembed,chroma,langchain,llama-index,parquet,files]'
+	  -e '.[openvino,hosted,serve,sqlalchemy,embedded,qdrant,fastembed,chroma,langchain,llama-index,parquet,files]'
 	@$(UV) pip freeze -q --python $(LOWEST) --exclude-editable > $(LOWEST)/lowest.txt
 	@$(UV) pip install -q --python $(LOWEST) --link-mode copy --override $(LOWEST)/lowest.txt \
 	  --group lowest

@@ -21,6 +21,7 @@ ADAPTERS = sorted(path for path in (ROOT / "integrations").glob("toastrack_*") i
 ROOMS = [
     "__init__",
     "cli",
+    "serve",
     "export",
     "int8",
     "ingestion",
@@ -196,6 +197,7 @@ def test_importing_toastrack_loads_no_numpy_torch_or_host() -> None:
         "llama_index",
         "typer",
         "rich",
+        "uvicorn",
     ]
     code = f"import sys, toastrack, toastrack.stores, toastrack.errors\nprint([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run(

@@ -586,14 +586,20 @@ class Embedder:
     async def _aembed(self, texts: Sequence[str], role: Role) -> arrays.FloatMatrix:
         if not texts:
             return await off_loop(self._nothing)
+        truncation = TruncationCounter(self.on_truncate)
+        vectors = await self._acounted(texts, role, truncation)
+        truncation.warn()
+        return vectors
+
+    async def _acounted(
+        self, texts: Sequence[str], role: Role, truncation: TruncationCounter
+    ) -> arrays.FloatMatrix:
+        """Embed texts whose tokens somebody else counts, and says what was cut."""
         encoder = self._encoders.get(role)
         if encoder is None:
             encoder = await off_loop(self._encoder, role)
             self._say_guesses()
-        truncation = TruncationCounter(self.on_truncate)
-        vectors = await encoder.aencode(texts, truncation)
-        truncation.warn()
-        return vectors
+        return await encoder.aencode(texts, truncation)
 
     def _say_guesses(self) -> None:
         for guess in self._model.guesses:

@@ -223,15 +223,10 @@ class Reranker:
             RefusedError: Its server does not take the query or a document.
             MissingExtraError: What runs the model is not installed.
         """
-        pairs = _Pairs(query, documents, "ascore")
-        if not pairs.different:
-            return pairs.nothing()
-        if self._loaded is None and self._server is None:
-            await off_loop(self._worker)
         truncation = self._truncation()
-        rows = await self._encoder(query).aencode(pairs.different, truncation, pairs.name)
+        scores = await self._acounted(query, documents, truncation)
         truncation.warn()
-        return pairs.in_order(rows)
+        return scores
 
     async def arank(
         self, query: str, documents: Iterable[str], k: int | None = None
@@ -298,6 +293,18 @@ class Reranker:
         return str(self._worker().engine) if self._server is None else f"hosted: {self._server}"
 
     # -- how it is done ---------------------------------------------------------------------
+
+    async def _acounted(
+        self, query: str, documents: Iterable[str], truncation: TruncationCounter
+    ) -> arrays.FloatVector:
+        """Score documents whose tokens somebody else counts, and says what was cut."""
+        pairs = _Pairs(query, documents, "ascore")
+        if not pairs.different:
+            return pairs.nothing()
+        if self._loaded is None and self._server is None:
+            await off_loop(self._worker)
+        rows = await self._encoder(query).aencode(pairs.different, truncation, pairs.name)
+        return pairs.in_order(rows)
 
     def _truncation(self) -> TruncationCounter:
         return TruncationCounter(

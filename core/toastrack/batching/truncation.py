@@ -19,7 +19,7 @@ def numbered(position: int) -> str:
 class TruncationCounter:
     """How many texts of one call were over the limit, and the longest of them.
 
-    ``loss`` says what the cut means; ``remedy`` splits a text.
+    ``loss`` says what the cut means; ``remedy`` splits a text. ``tokens`` are those that were read.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class TruncationCounter:
         self.longest = 0
         self.limit = 0
         self.seen = 0
+        self.tokens = 0
 
     def add(
         self, uncut: Sequence[int], limit: int, *, first: int, name: Callable[[int], str]
@@ -48,6 +49,7 @@ class TruncationCounter:
         self.limit = limit
         self.seen += len(uncut)
         for position, size in enumerate(uncut, start=first):
+            self.tokens += min(size, limit)
             if size <= limit:
                 continue
             if self.on_truncate == "error":

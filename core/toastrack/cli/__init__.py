@@ -18,6 +18,7 @@ from toastrack.cli.ingest import ingest_command
 from toastrack.cli.list import list_command
 from toastrack.cli.recall import recall_command
 from toastrack.cli.search import search_command
+from toastrack.cli.serve import serve_command
 from toastrack.errors import ConnectionLostError, ToastrackError
 
 app = typer.Typer(
@@ -72,6 +73,14 @@ _command(
     recall_command,
     "",
     "--in postgresql://me@localhost/db?table=notes --queries questions.txt",
+    help_alone=False,
+)
+_command(
+    "serve",
+    serve_command,
+    "",
+    "--model BAAI/bge-base-en-v1.5 --reranker mixedbread-ai/mxbai-rerank-base-v1",
+    "--host 0.0.0.0   # with a key in TOASTRACK_API_KEY",
     help_alone=False,
 )
 _command("export", export_command, "mixedbread-ai/mxbai-embed-large-v1 models/mxbai")

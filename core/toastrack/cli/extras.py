@@ -13,6 +13,7 @@ from toastrack.stores.addresses import needed_for
 # What runs a model, with what both engines need beside it.
 _BESIDE = ("huggingface_hub", "tokenizers", "semantic_text_splitter")
 _HOSTED = ("hosted", ("httpx", "semantic_text_splitter"))
+_SERVE = ("serve", ("uvicorn", "orjson"))
 _ENGINES = {"openvino": "openvino", "local": "sentence_transformers"}
 
 
@@ -21,6 +22,7 @@ def check_extras(
     *,
     engine: bool = True,
     hosted: bool = False,
+    serve: bool = False,
     files: Iterable[SourceFile | Skip] = (),
 ) -> None:
     """Raise ``MissingExtraError`` for all that a command on a store lacks, with one command for it.
@@ -29,6 +31,7 @@ def check_extras(
         url: The store's address; None for a command that needs none.
         engine: The command runs a model.
         hosted: A server runs it.
+        serve: The command is a server itself.
         files: What the command reads; not looked at where all of it could be read.
     """
     missing: list[str] = []
@@ -36,6 +39,8 @@ def check_extras(
     wanted = [] if url is None else [needed_for(url)]
     if engine:
         wanted.append(_HOSTED if hosted else engine_needed())
+    if serve:
+        wanted.append(_SERVE)
     for extra, packages in wanted:
         lacking = [package for package in packages if not is_installed(package)]
         if lacking:

@@ -1,0 +1,1 @@
+"""One model for every process that can send a request: ``toastrack serve``."""
