@@ -13,7 +13,7 @@ from qdrant_client import models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from toastrack import EmbeddingSpace, Match, Record
-from toastrack.errors import ConnectionLostError, StoreError
+from toastrack.errors import ConnectionLostError, StoreError, UnsupportedError
 from toastrack.stores import (
     CollectionChangedError,
     Description,
@@ -42,14 +42,9 @@ from toastrack.stores import (
 from toastrack_qdrant import indexes, text_index
 from toastrack_qdrant.changes import new_metadata, new_texts
 from toastrack_qdrant.codec import (
-    EXACT,
-    KEYS,
     SOURCE,
     batches,
     check_record,
-    metadata_of,
-    point_id,
-    record_of,
 )
 from toastrack_qdrant.filters import (
     broad,
@@ -71,6 +66,7 @@ from toastrack_qdrant.host_errors import (
     naming_too_large,
     no_answer,
 )
+from toastrack_qdrant.layouts import OURS, Fields, advice, layout_of
 from toastrack_qdrant.points import Points, cut, is_text
 from toastrack_qdrant.recorded import also_equal, dimensions_in, identity, recorded_in, to_metadata
 from toastrack_qdrant.search import SearchOptions, search
@@ -89,7 +85,6 @@ _SPANS = 250
 # How often what others change at this moment is looked at again.
 _ROUNDS = 5
 
-_BUT_TEXT = models.PayloadSelectorExclude(exclude=["text"])
 # An update of points that are none of these is made to new points only.
 _NO_POINT = models.Filter(must=[models.HasIdCondition(has_id=[])])
 
@@ -117,13 +112,15 @@ class QdrantBackend(RetryingBackend):
         collection: str,
         *,
         vector_name: str = "",
+        fields: Fields | None = None,
         create: bool = False,
         creation: Creation | None = None,
         text_index: str | None = None,
     ) -> None:
         self.host = Host(client)
         self.label = collection
-        self.points = Points(self.host, collection, vector_name)
+        self.layout = layout_of(fields)
+        self.points = Points(self.host, collection, vector_name, self.layout)
         self._vector_name = vector_name
         self._hashes = Hashes(hash_key(vector_name))
         self.writes_format = _FORMAT_OF_NAMED if vector_name else 1
@@ -140,8 +137,8 @@ class QdrantBackend(RetryingBackend):
             return False
         info = await self._read_info(session)
         self.dimensions = dimensions_in(info, self.label, self._vector_name)
-        if self._may_create and not self.host.local:
-            for key in ("document_id", SOURCE):
+        if self._may_create and not self.host.local and not self.layout.read_only:
+            for key in (self.layout.document_id, SOURCE):
                 if key not in info.payload_schema:
                     keyword = models.PayloadSchemaType.KEYWORD
                     await self.points.call(
@@ -151,6 +148,7 @@ class QdrantBackend(RetryingBackend):
 
     async def create(self, session: RetryingSession, space: EmbeddingSpace) -> None:
         """Create the collection with the space in its metadata, and an index of words if wanted."""
+        self._check_writable()
         if self._wanted_language is not None:
             await text_index.check_host(self.points, session)
         wanted: dict[str, Any] = dict(self._creation)
@@ -219,7 +217,8 @@ class QdrantBackend(RetryingBackend):
 
     async def check_adoptable(self, session: RetryingSession) -> None:
         """Raise ``StoreError`` if points are there that somebody else described."""
-        needed = [key for key in KEYS if key in ("id", "document_id", "text")]
+        is_ours = self.layout is OURS
+        needed = ("id", "document_id", "text") if is_ours else (self.layout.text,)
         foreign = models.Filter(
             should=[
                 models.IsEmptyCondition(is_empty=models.PayloadField(key=key)) for key in needed
@@ -228,11 +227,25 @@ class QdrantBackend(RetryingBackend):
         answer = await self.points.call(
             session, "count", self.label, count_filter=foreign, exact=True
         )
-        if answer.count:
-            raise StoreError(
-                f"Collection {self.label!r} holds {answer.count} points whose payload lacks "
-                f"{', '.join(needed)}, or one of them. Add them, or use another collection."
-            )
+        # In another's layout some may have no text, such as pictures.
+        if not answer.count or not (is_ours or answer.count == await self.points.count(session)):
+            return
+        page, _ = await self.points.call(
+            session,
+            "scroll",
+            self.label,
+            scroll_filter=foreign,
+            limit=1,
+            offset=None,
+            with_payload=True,
+            with_vectors=False,
+        )
+        keys = sorted((page[0].payload or {}) if page else ())
+        raise StoreError(
+            f"Collection {self.label!r} holds {answer.count} points whose payload lacks "
+            f"{', '.join(needed)}, or one of them; there is {', '.join(keys) or 'nothing'}. "
+            f"{advice(keys)}"
+        )
 
     async def _exists(self, session: RetryingSession) -> bool:
         try:
@@ -255,7 +268,7 @@ class QdrantBackend(RetryingBackend):
     def _learn(self, info: models.CollectionInfo) -> None:
         recorded = recorded_in(info, self.label, self._vector_name)
         self.space, self.format, self._hashes = recorded.space, recorded.format, recorded.hashes
-        self._language = text_index.language_of(info, local=self.host.local)
+        self._language = text_index.language_of(info, local=self.host.local, field=self.layout.text)
 
     async def _check_found(self, session: RetryingSession) -> None:
         """Raise ``CollectionChangedError`` unless name or alias stand for vectors of that space."""
@@ -266,18 +279,28 @@ class QdrantBackend(RetryingBackend):
 
     # -- writing --------------------------------------------------------------------------------
 
+    def _check_writable(self) -> None:
+        """Raise ``UnsupportedError`` for a layout that cannot hold what is written."""
+        if self.layout.read_only:
+            raise UnsupportedError(
+                f"Collection {self.label!r} is only read in the layout {self.layout.name!r}: "
+                f"{self.layout.read_only}. Fill one of ours from it, which embeds nothing anew: "
+                "other.upsert(store.records(vectors=True))."
+            )
+
     def check(self, record: Record) -> None:
         """Raise ``RecordError`` for what Qdrant cannot store."""
         check_record(record)
 
     async def compare(self, session: RetryingSession, rows: Sequence[Row]) -> dict[str, Status]:
         """Say how each row compares to what is stored under its id."""
+        self._check_writable()
         ids = [row.record.id for row in rows]
-        stored = await self.points.retrieve(session, ids, _BUT_TEXT)
+        stored = await self.points.retrieve(session, ids, self.layout.all_but_text)
         await self._check_found(session)
         result: dict[str, Status] = {}
         for row in rows:
-            point = stored.get(point_id(row.record.id))
+            point = stored.get(str(self.layout.point_of(row.record.id)))
             if point is None:
                 continue
             result[row.record.id] = self._status(point.payload or {}, row)
@@ -286,11 +309,30 @@ class QdrantBackend(RetryingBackend):
     def _status(self, values: Mapping[str, Any], row: Row) -> Status:
         if self._hashes.in_payload(values) != row.text_hash.hex():
             return "changed"
-        same = _same_rest(values, row.record) and row.source in (None, values.get(SOURCE))
+        same = self._same_rest(values, row.record) and row.source in (None, values.get(SOURCE))
         return "unchanged" if same else "metadata"
+
+    def _same_rest(self, values: Mapping[str, Any], record: Record) -> bool:
+        layout = self.layout
+        # As JSON, because 1 == 1.0 == True in Python.
+        stored, ours = (
+            json.dumps(metadata, sort_keys=True)
+            for metadata in (layout.metadata_of(values), dict(record.metadata))
+        )
+        return (
+            stored == ours
+            and values.get(layout.id) == record.id
+            and values.get(layout.document_id) == record.document
+            and values.get(layout.chunk) == record.chunk
+        )
+
+    def _texts_differ(self, stored: models.Record, point: models.PointStruct) -> bool:
+        text = self.layout.text
+        return bool((stored.payload or {}).get(text) != (point.payload or {})[text])
 
     async def write(self, session: RetryingSession, batch: WriteBatch) -> WriteResult:
         """Write new points, then the others' payloads; what is stale goes last."""
+        self._check_writable()
         await self._check_found(session)
         return await write_batch(self, session, batch)
 
@@ -299,11 +341,14 @@ class QdrantBackend(RetryingBackend):
     ) -> None:
         """Write whole points; of the others the payload, where the text is as it was."""
         hashes = self._hashes
-        by_id = {point_id(row.record.id): row for row in rows}
-        for points in batches(rows, self._vector_name, copies=3 if hashes.others else 1):
+        by_id = {self.layout.point_of(row.record.id): row for row in rows}
+        copies = 3 if hashes.others else 1
+        for points in batches(rows, self._vector_name, self.layout, copies):
             await self._put(session, points, by_id)
-        for points in batches(metadata_rows, self._vector_name):
-            changes = [change for point in points for change in new_metadata(point, hashes)]
+        for points in batches(metadata_rows, self._vector_name, self.layout):
+            changes = [
+                change for point in points for change in new_metadata(point, hashes, self.layout)
+            ]
             with naming_too_large(points):
                 await self.host.update(session, self.label, [], changes)
 
@@ -317,8 +362,9 @@ class QdrantBackend(RetryingBackend):
         hashes = self._hashes
         written = False
         for _ in range(_ROUNDS):
+            selected = True if written else self.layout.all_but_text
             stored = await self.points.retrieve_points(
-                session, [point.id for point in points], True if written else _BUT_TEXT
+                session, [point.id for point in points], selected
             )
             new: list[models.PointStruct] = []
             changed: list[models.PointStruct] = []
@@ -329,7 +375,7 @@ class QdrantBackend(RetryingBackend):
                     new.append(point)
                     continue
                 status = self._status(there.payload or {}, rows[point.id])
-                if status == "changed" and not (written and _texts_differ(there, point)):
+                if status == "changed" and not (written and self._texts_differ(there, point)):
                     changed.append(point)
                 elif status == "metadata":
                     described.append(point)
@@ -337,8 +383,10 @@ class QdrantBackend(RetryingBackend):
                 # What went or was changed since, or described, is of somebody who came later. But
                 # one who gave it the same text took our hash away and left it without.
                 new, described = [], []
-            operations, changes = new_texts(changed, hashes) if changed else ([], [])
-            changes += [change for point in described for change in new_metadata(point, hashes)]
+            operations, changes = new_texts(changed, hashes, self.layout) if changed else ([], [])
+            changes += [
+                change for point in described for change in new_metadata(point, hashes, self.layout)
+            ]
             with naming_too_large(points):
                 if new:
                     # One that somebody else wrote since is left as it is.
@@ -364,35 +412,39 @@ class QdrantBackend(RetryingBackend):
     ) -> Look:
         """Read the payloads of documents, and compare them with the rows they should have."""
         statuses: dict[str, Status] = {}
-        stale: list[str] = []
-        wanted = {point_id(id): row for id, row in rows.items()}
+        stale: list[Any] = []
+        wanted = {str(self.layout.point_of(id)): row for id, row in rows.items()}
 
         def compare(page: Sequence[models.Record]) -> None:
             for point in page:
                 row = wanted.get(str(point.id))
                 if row is None:
-                    stale.append(str(point.id))
+                    stale.append(point.id)
                 else:
                     statuses[row.record.id] = self._status(point.payload or {}, row)
 
         for some in cut([document for document in documents if is_text(document)]):
-            await self.points.scroll(session, of_documents(some), _BUT_TEXT, compare)
+            wanted_points = of_documents(some, self.layout)
+            await self.points.scroll(session, wanted_points, self.layout.all_but_text, compare)
         return Look(statuses, stale)
 
     async def remove(
-        self, session: RetryingSession, stale: Collection[str], documents: Sequence[str]
+        self, session: RetryingSession, stale: Collection[Any], documents: Sequence[str]
     ) -> None:
         """Delete points that are still of one of these documents."""
         for some in cut(list(stale)):
-            selector = models.FilterSelector(filter=of_documents(documents, among=some))
+            among = of_documents(documents, self.layout, among=some)
+            selector = models.FilterSelector(filter=among)
             await self.points.call(session, "delete", self.label, selector, wait=True)
 
     async def delete(
         self, session: RetryingSession, ids: Sequence[str], documents: Sequence[str]
     ) -> int:
         """Delete records by id and whole documents; return how many went."""
+        self._check_writable()
         await self._check_found(session)
-        doomed = set(await self.points.retrieve(session, ids, False))
+        stored = await self.points.retrieve(session, ids, False)
+        doomed = {point.id for point in stored.values()}
         for some in cut(list(doomed)):
             selector = models.PointIdsList(points=list(some))
             await self.points.call(session, "delete", self.label, selector, wait=True)
@@ -400,20 +452,23 @@ class QdrantBackend(RetryingBackend):
 
     async def delete_matching(self, session: RetryingSession, filter: Filter) -> int:
         """Delete the points that match when they are deleted; return how many went."""
+        self._check_writable()
         await self._check_found(session)
         condition = parsed(filter)
         deleted = 0
-        for some in cut(await self.points.matching(session, condition, broad(condition))):
+        matching = await self.points.matching(session, condition, broad(condition, self.layout))
+        for some in cut(matching):
             for _ in range(_ROUNDS):
-                there = await self.points.retrieve_points(session, some, ["metadata", EXACT])
+                there = await self.points.retrieve_points(session, some, self.layout.metadata_keys)
                 doomed = [
                     point
                     for point in there.values()
-                    if matches(metadata_of(point.payload or {}), condition)
+                    if matches(self.layout.metadata_of(point.payload or {}), condition)
                 ]
                 if not doomed:
                     break
-                selector = models.FilterSelector(filter=unchanged(doomed, fields_of(condition)))
+                still = unchanged(doomed, fields_of(condition), self.layout)
+                selector = models.FilterSelector(filter=still)
                 await self.points.call(session, "delete", self.label, selector, wait=True)
             else:
                 there = await self.points.retrieve_points(session, some, False)
@@ -439,22 +494,18 @@ class QdrantBackend(RetryingBackend):
 
     async def get(self, session: RetryingSession, ids: Sequence[str]) -> list[Record | None]:
         """Return records in the order asked."""
-        found = await self.points.retrieve(session, ids, True)
-        records = {
-            record.id: record
-            for record in (record_of(point.payload or {}) for point in found.values())
-        }
+        found = await self.points.of_records(session, ids)
+        records = {id: self.layout.record_of(point) for id, point in found.items()}
         return [records.get(id) for id in ids]
 
     async def read(
         self, session: RetryingSession, ids: Sequence[str], vectors: bool
     ) -> list[Row | None]:
         """Return records in the order asked, with their hashes and vectors."""
-        points = [point_id(id) for id in dict.fromkeys(ids) if is_text(id)]
-        found = await self.points.retrieve_points(session, points, True, vectors=vectors)
+        found = await self.points.of_records(session, ids, vectors=vectors)
         if vectors:
             await self._check_found(session)
-        rows = {row.record.id: row for row in map(self._row, found.values())}
+        rows = {id: self._row(point) for id, point in found.items()}
         return [rows.get(id) for id in ids]
 
     async def read_page(
@@ -466,7 +517,7 @@ class QdrantBackend(RetryingBackend):
             session,
             "scroll",
             self.label,
-            scroll_filter=broad(condition),
+            scroll_filter=broad(condition, self.layout),
             limit=self.points.vectors_page if vectors else self.points.page,
             offset=after,
             with_payload=True,
@@ -478,11 +529,12 @@ class QdrantBackend(RetryingBackend):
         return [row for row in rows if matches(row.record.metadata, condition)], following
 
     def _row(self, point: models.Record) -> Row:
-        values = {"id": str(point.id), **(point.payload or {})}
         vector = self.points.vector_of(point)
+        # What others call so in a layout of theirs is no hash of ours.
+        kept = "" if self.layout.read_only else self._hashes.in_payload(point.payload or {})
         return Row(
-            record_of(values),
-            bytes.fromhex(self._hashes.in_payload(values) or ""),
+            self.layout.record_of(point),
+            bytes.fromhex(kept or ""),
             None if vector is None else np.asarray(vector, dtype=np.float32),
         )
 
@@ -491,10 +543,10 @@ class QdrantBackend(RetryingBackend):
         found: dict[str, Record] = {}
 
         def take(page: Sequence[models.Record]) -> None:
-            found.update({str(point.id): record_of(point.payload or {}) for point in page})
+            found.update({str(point.id): self.layout.record_of(point) for point in page})
 
         for some in cut(list(dict.fromkeys(spans)), _SPANS):
-            await self.points.scroll(session, of_spans(some), True, take)
+            await self.points.scroll(session, of_spans(some, self.layout), True, take)
         return list(found.values())
 
     async def count(self, session: RetryingSession, documents: bool) -> int:
@@ -514,17 +566,17 @@ class QdrantBackend(RetryingBackend):
         def look(page: Sequence[models.Record]) -> None:
             nonlocal number
             passing = [
-                point for point in page if matches(metadata_of(point.payload or {}), condition)
+                point
+                for point in page
+                if matches(self.layout.metadata_of(point.payload or {}), condition)
             ]
             number += len(passing)
             if documents:
-                found.add(
-                    str((point.payload or {}).get("document_id", point.id)) for point in passing
-                )
+                found.add(self.layout.document_of(point) for point in passing)
 
-        await self.points.scroll(
-            session, broad(condition), ["document_id", "metadata", EXACT], look
-        )
+        keys = self.layout.metadata_keys
+        selected = keys if isinstance(keys, bool) else [*self.layout.document_keys, *keys]
+        await self.points.scroll(session, broad(condition, self.layout), selected, look)
         return len(found) if documents else number
 
     async def document_page(self, session: RetryingSession, after: Any) -> tuple[list[str], Any]:
@@ -542,13 +594,14 @@ class QdrantBackend(RetryingBackend):
 
         def look(page: Sequence[models.Record]) -> None:
             for point in page:
-                values = point.payload or {}
-                numbers[values["document_id"]] += 1
-                if isinstance(source := values.get(SOURCE), str):
-                    sources[values["document_id"]] = source
+                document = self.layout.document_of(point)
+                numbers[document] += 1
+                if isinstance(source := (point.payload or {}).get(SOURCE), str):
+                    sources[document] = source
 
         for some in cut([document for document in documents if is_text(document)]):
-            await self.points.scroll(session, of_documents(some), ["document_id", SOURCE], look)
+            keys = [*self.layout.document_keys, SOURCE]
+            await self.points.scroll(session, of_documents(some, self.layout), keys, look)
         return {id: StoredSource(source, numbers[id]) for id, source in sources.items()}
 
     async def has_other_source(self, session: RetryingSession, sources: Sequence[str]) -> bool:
@@ -617,6 +670,7 @@ class QdrantBackend(RetryingBackend):
                 "score_threshold= is a cosine similarity, and a search by words ranks by something "
                 "else. Leave one of both out."
             )
+        text_index.check_layout(self.points)
         if self._language is None:
             await self._read_info(session)  # somebody may have built it since
         language = self._language
@@ -678,7 +732,7 @@ class QdrantBackend(RetryingBackend):
         text_index.check_language(language)
         await text_index.check_host(self.points, session)
         info = await self._read_info(session)
-        text_index.check_other(info, self.label, language, local=self.host.local, rebuild=False)
+        text_index.check_other(info, self.points, language, rebuild=False)
 
     async def build_text_index(self, *, language: str, concurrently: bool, rebuild: bool) -> bool:
         """Build an index of the words of the texts; others may always write meanwhile."""
@@ -732,20 +786,3 @@ class QdrantBackend(RetryingBackend):
     def is_collection_gone(self, error: BaseException) -> bool:
         """Tell whether a host says that there is no such collection."""
         return is_collection_gone(error)
-
-
-def _texts_differ(stored: models.Record, point: models.PointStruct) -> bool:
-    return bool((stored.payload or {}).get("text") != (point.payload or {})["text"])
-
-
-def _same_rest(values: Mapping[str, Any], record: Record) -> bool:
-    # As JSON, because 1 == 1.0 == True in Python.
-    stored, ours = (
-        json.dumps(metadata, sort_keys=True)
-        for metadata in (metadata_of(values), dict(record.metadata))
-    )
-    return (
-        stored == ours
-        and values.get("document_id") == record.document
-        and values.get("chunk") == record.chunk
-    )

@@ -16,8 +16,9 @@ from uuid import uuid4
 
 from qdrant_client import models
 
-from toastrack_qdrant.codec import EXACT, SOURCE
+from toastrack_qdrant.codec import SOURCE
 from toastrack_qdrant.hashes import Hashes
+from toastrack_qdrant.layouts import EXACT, Layout
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Change:
 
 
 def new_texts(
-    points: Sequence[models.PointStruct], hashes: Hashes
+    points: Sequence[models.PointStruct], hashes: Hashes, layout: Layout
 ) -> tuple[list[models.UpdateOperation], list[Change]]:
     """Return what gives points that are there the vectors and payloads of these, in this order."""
     mark = uuid4().hex
@@ -76,30 +77,33 @@ def new_texts(
         if hashes.others:
             # The other vectors are of another text then.
             forgotten = {**dict.fromkeys(hashes.others), **values}
-            text = {"text": values["text"]}
+            text = {layout.text: values[layout.text]}
             changes.append(Change(point.id, forgotten, {hashes.own: mark}, unlike=text))
-        changes += _described(point, values, {hashes.own: mark})
+        changes += _described(point, values, {hashes.own: mark}, layout)
     return operations, changes
 
 
-def new_metadata(point: models.PointStruct, hashes: Hashes) -> list[Change]:
+def new_metadata(point: models.PointStruct, hashes: Hashes, layout: Layout) -> list[Change]:
     """Return what gives a point the payload of this one, while its text is the same."""
     values = _values(point, hashes)
     expected = values[hashes.own]
-    changes = _described(point, values, {hashes.own: expected})
+    changes = _described(point, values, {hashes.own: expected}, layout)
     if hashes.earlier is not None:
-        changes += _described(point, values, {hashes.own: None, hashes.earlier: expected})
+        changes += _described(point, values, {hashes.own: None, hashes.earlier: expected}, layout)
     return changes
 
 
 def _described(
-    point: models.PointStruct, values: Mapping[str, Any], holds: Mapping[str, str | None]
+    point: models.PointStruct,
+    values: Mapping[str, Any],
+    holds: Mapping[str, str | None],
+    layout: Layout,
 ) -> list[Change]:
     """Return what sets a payload; a source that it does not name stays with its document."""
     change = Change(point.id, values, holds)
     if SOURCE in values:
         return [change]
-    document = {"document_id": values["document_id"]}
+    document = {layout.document_id: values[layout.document_id]}
     return [Change(point.id, {SOURCE: None}, holds, unlike=document), change]
 
 

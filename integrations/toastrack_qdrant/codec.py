@@ -6,27 +6,18 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any, cast
-from uuid import UUID, uuid5
 
 from qdrant_client import models
 
-from toastrack import Match, Record
+from toastrack import Record
 from toastrack.errors import RecordError
 from toastrack.stores import Row
 from toastrack_qdrant.hashes import UNNAMED, hash_key
+from toastrack_qdrant.layouts import EXACT, OURS, Layout
 
-POINT_NAMESPACE = UUID("c856bbf2-91b4-5266-886b-cf08a97c7771")
-"""uuid5(NAMESPACE_DNS, "toastrack_qdrant"); written out because no point could be found with another."""
-
-KEYS = ("id", "document_id", "chunk", "text", "text_hash", "metadata")
-"""What the payload of a point holds."""
 SOURCE = "source"
 """Holds where its document came from, if that is known."""
-EXACT = "metadata_json"
-"""Holds the metadata as JSON text, only where Qdrant would give back other numbers."""
-
 # A request may have 32 MiB: `service.max_request_size_mb`,
 # https://github.com/qdrant/qdrant/blob/master/config/config.yaml
 # Half of it leaves room for what is estimated; more rows are no faster.
@@ -39,47 +30,41 @@ _NUMBER_BYTES = 22
 _MAX_DEPTH = 20
 
 
-@lru_cache(maxsize=2_048)  # a record's is asked for to compare it, and again to write it
-def point_id(record_id: str) -> str:
-    """Return the id of a record's point: Qdrant takes only UUIDs and numbers."""
-    return str(uuid5(POINT_NAMESPACE, record_id))
-
-
 def check_record(record: Record) -> None:
     """Raise ``RecordError`` for what Qdrant cannot store."""
     if record.chunk is not None and not -(2**63) <= record.chunk < 2**63:
         raise RecordError(f"Record {record.id!r}: chunk is {record.chunk}; it must fit 64 bits.")
 
 
-def payload(row: Row, own_hash: str = UNNAMED) -> dict[str, Any]:
+def payload(row: Row, layout: Layout = OURS, own_hash: str = UNNAMED) -> dict[str, Any]:
     """Return what is stored beside the vector."""
     record = row.record
     metadata = dict(record.metadata)
     values: dict[str, Any] = {
-        "id": record.id,
-        "document_id": record.document,
-        "chunk": record.chunk,
-        "text": record.text,
+        layout.id: record.id,
+        layout.document_id: record.document,
+        layout.chunk: record.chunk,
+        layout.text: record.text,
         own_hash: row.text_hash.hex(),
-        "metadata": metadata,
+        str(layout.metadata): metadata,
     }
     if row.source is not None:
         values[SOURCE] = row.source
     if not is_kept(metadata):
-        values["metadata"] = _nearest(metadata)
+        values[str(layout.metadata)] = _nearest(metadata)
         values[EXACT] = json.dumps(metadata, ensure_ascii=False)
     return values
 
 
 def batches(
-    rows: Iterable[Row], vector_name: str, copies: int = 1
+    rows: Iterable[Row], vector_name: str, layout: Layout, copies: int = 1
 ) -> Iterator[list[models.PointStruct]]:
     """Yield points in portions that fit into a request, which holds so many copies of payloads."""
     batch: list[models.PointStruct] = []
     size = 0
     for row in rows:
         vector = [] if row.vector is None else row.vector.tolist()
-        values = payload(row, hash_key(vector_name))
+        values = payload(row, layout, hash_key(vector_name))
         weight = _NUMBER_BYTES * len(vector) + copies * len(json.dumps(values))
         if batch and (len(batch) == _BATCH_ROWS or size + weight > _BATCH_BYTES):
             yield batch
@@ -87,7 +72,7 @@ def batches(
         batch.append(
             # Validating would look at each number again, as the client does itself.
             models.PointStruct.model_construct(
-                id=point_id(row.record.id),
+                id=layout.point_of(row.record.id),
                 vector={vector_name: vector} if vector_name else vector,
                 payload=values,
             )
@@ -95,41 +80,6 @@ def batches(
         size += weight
     if batch:
         yield batch
-
-
-def record_of(values: Mapping[str, Any]) -> Record:
-    """Return the record that a payload holds."""
-    return Record(
-        values["id"],
-        values.get("text") or "",
-        metadata_of(values),
-        document_id=values.get("document_id"),
-        chunk=values.get("chunk"),
-    )
-
-
-def match_of(
-    point: models.ScoredPoint | models.Record, score: float, kind: str = "cosine"
-) -> Match:
-    """Return what a search found; a point that somebody else put there keeps its own id."""
-    values = point.payload or {}
-    id = str(values.get("id", point.id))
-    return Match(
-        id,
-        values.get("text") or "",
-        score,
-        metadata_of(values),
-        values.get("document_id", id),
-        values.get("chunk"),
-        score_kind=kind,
-    )
-
-
-def metadata_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record's metadata to the letter."""
-    exact = values.get(EXACT)
-    found = json.loads(exact) if isinstance(exact, str) else values.get("metadata")
-    return found if isinstance(found, dict) else {}
 
 
 def is_kept(value: Any, depth: int = 0) -> bool:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from qdrant_client import models
 
-from toastrack.errors import UnsupportedError
 from toastrack.stores import Comparison, Condition, Group, Instant, Span
-from toastrack_qdrant.codec import EXACT, SOURCE, as_float, is_kept
+from toastrack_qdrant.codec import SOURCE, as_float, is_kept
+from toastrack_qdrant.layouts import EXACT, OURS, Layout
 
-# A name that a server gives back as it was told.
-_SIMPLE = re.compile(r"[A-Za-z0-9_-]+")
 # How far a number may have drifted that Qdrant does not keep to the letter.
 _SLACK = 1e-9
 # Of more numbers one range is asked that holds them all.
@@ -25,21 +22,11 @@ _MAX_CONDITIONS = 1_000
 _MAX_LETTERS = 2**20
 
 
-def broad(condition: Condition) -> models.Filter | None:
+def broad(condition: Condition, layout: Layout) -> models.Filter | None:
     """Return a filter that every matching point passes, and hardly another one; None for none."""
     if _count(condition) > _MAX_CONDITIONS or _letters(condition) > _MAX_LETTERS:
         return None
-    return _broad(condition, 0)
-
-
-def path_of(field: str) -> str:
-    """Return the path of a field of the metadata, as an index of it is named."""
-    if '"' in field or "\\" in field:
-        raise UnsupportedError(
-            f"Qdrant has no path for the field {field!r}, because of its quote or backslash. "
-            "Filters find it all the same, without an index."
-        )
-    return f"metadata.{field}" if _SIMPLE.fullmatch(field) else f'metadata."{field}"'
+    return _broad(condition, layout, 0)
 
 
 def both(one: models.Filter | None, other: models.Filter | None) -> models.Filter | None:
@@ -49,26 +36,34 @@ def both(one: models.Filter | None, other: models.Filter | None) -> models.Filte
     return models.Filter(must=[one, other])
 
 
-def of_documents(documents: Sequence[str], *, among: Sequence[str] | None = None) -> models.Filter:
+def of_documents(
+    documents: Sequence[str], layout: Layout, *, among: Sequence[Any] | None = None
+) -> models.Filter:
     """Return a filter for the points of documents, or for those of them with some ids."""
     any_of_them = models.MatchAny(any=list(documents))
-    must: list[models.Condition] = [models.FieldCondition(key="document_id", match=any_of_them)]
+    of_them: models.Condition = models.FieldCondition(key=layout.document_id, match=any_of_them)
+    if layout is not OURS:  # what others wrote is a document of its own
+        alone = [point for document in documents for point in layout.points_of(document)]
+        unsaid = models.IsEmptyCondition(is_empty=models.PayloadField(key=layout.document_id))
+        itself = models.Filter(must=[unsaid, models.HasIdCondition(has_id=alone)])
+        of_them = models.Filter(should=[of_them, itself])
+    must = [of_them]
     if among is not None:
         must.append(models.HasIdCondition(has_id=list(among)))
     return models.Filter(must=must)
 
 
-def of_spans(spans: Sequence[Span]) -> models.Filter:
+def of_spans(spans: Sequence[Span], layout: Layout) -> models.Filter:
     """Return a filter for the points of documents between two chunk numbers."""
     return models.Filter(
         should=[
             models.Filter(
                 must=[
                     models.FieldCondition(
-                        key="document_id", match=models.MatchValue(value=span.document)
+                        key=layout.document_id, match=models.MatchValue(value=span.document)
                     ),
                     models.FieldCondition(
-                        key="chunk", range=models.Range(gte=span.first, lte=span.last)
+                        key=layout.chunk, range=models.Range(gte=span.first, lte=span.last)
                     ),
                 ]
             )
@@ -100,11 +95,13 @@ def fields_of(condition: Condition) -> set[str]:
     return {key for part in condition.parts for key in fields_of(part)}
 
 
-def unchanged(points: Sequence[models.Record], fields: Collection[str]) -> models.Filter:
+def unchanged(
+    points: Sequence[models.Record], fields: Collection[str], layout: Layout
+) -> models.Filter:
     """Return a filter for points whose fields hold what was read of them, as far as can be said."""
     groups: dict[str, tuple[models.Filter, list[Any]]] = {}
     for point in points:
-        holds = _holds(point.payload or {}, fields)
+        holds = _holds(point.payload or {}, fields, layout)
         groups.setdefault(holds.model_dump_json(), (holds, []))[1].append(point.id)
     return models.Filter(
         should=[
@@ -114,17 +111,17 @@ def unchanged(points: Sequence[models.Record], fields: Collection[str]) -> model
     )
 
 
-def _holds(payload: Mapping[str, Any], fields: Collection[str]) -> models.Filter:
+def _holds(payload: Mapping[str, Any], fields: Collection[str], layout: Layout) -> models.Filter:
     exact = payload.get(EXACT)
     if isinstance(exact, str):  # all of the metadata, to the letter
         return models.Filter(must=[_match(EXACT, [exact])])
-    metadata = payload.get("metadata") or {}
+    metadata = layout.metadata_of(payload)
     must: list[models.Condition] = [_is_empty(EXACT)]
     must_not: list[models.Condition] = []
     for key in sorted(fields):
         if '"' in key or "\\" in key:
             continue
-        path = f'metadata."{key}"'
+        path = layout.field(key)
         value = metadata.get(key)
         if key not in metadata:
             must.append(_is_empty(path))
@@ -156,12 +153,12 @@ def _letters(condition: Condition) -> int:
     return len(condition.key) + texts + len(values)
 
 
-def _broad(condition: Condition, depth: int) -> models.Filter | None:
+def _broad(condition: Condition, layout: Layout, depth: int) -> models.Filter | None:
     if isinstance(condition, Comparison):
-        return _comparison(condition)
+        return _comparison(condition, layout)
     if depth == _MAX_DEPTH:
         return None
-    parts = [_broad(part, depth + 1) for part in condition.parts]
+    parts = [_broad(part, layout, depth + 1) for part in condition.parts]
     said = [part for part in parts if part is not None]
     if condition.word == "$and":
         return _all_of(said) if said else None
@@ -181,11 +178,11 @@ def _all_of(filters: Sequence[models.Filter]) -> models.Filter:
     return models.Filter(must=must or None, must_not=must_not or None)
 
 
-def _comparison(asked: Comparison) -> models.Filter | None:
+def _comparison(asked: Comparison, layout: Layout) -> models.Filter | None:
     key, word, value = asked.key, asked.operator, asked.value
     if '"' in key or "\\" in key:
         return None  # a JSON path of Qdrant's has no word for it
-    path = f'metadata."{key}"'
+    path = layout.field(key)
     if word == "$exists":
         # What is null or an empty list is empty as well: it exists, and Qdrant cannot tell.
         return None if value else models.Filter(must=[_is_empty(path)])

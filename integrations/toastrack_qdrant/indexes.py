@@ -12,8 +12,7 @@ from qdrant_client import models
 
 from toastrack.errors import StoreError
 from toastrack.stores import Description, RetryingSession
-from toastrack_qdrant.codec import EXACT, metadata_of
-from toastrack_qdrant.filters import path_of
+from toastrack_qdrant.layouts import Layout
 from toastrack_qdrant.points import Points
 
 
@@ -39,20 +38,21 @@ async def build(
             "it, and Qdrant builds the index anew in the background."
         )
     kinds = {field: await _kind_of(points, session, field) for field in fields}
-    stale, missing = _payload_indexes(info, kinds)
+    layout = points.layout
+    stale, missing = _payload_indexes(info, kinds, layout)
     if stale and not rebuild:
         field = stale[0]
         raise StoreError(
             f"Collection {points.label!r}: field {field!r} has an index for "
-            f"{_index_of(info, field)}, and its values want one for {kinds[field].value}. "
+            f"{_index_of(info, field, layout)}, and its values want one for {kinds[field].value}. "
             "Nothing was changed. build_index(filter_fields=[...], rebuild=True) makes it anew."
         )
     if differing:
         await points.call(session, "update_collection", points.label, **differing)
     for field in stale:
-        await points.call(session, "delete_payload_index", points.label, path_of(field))
+        await points.call(session, "delete_payload_index", points.label, layout.index_path(field))
     for field in (*stale, *missing):
-        args = (points.label, path_of(field), kinds[field])
+        args = (points.label, layout.index_path(field), kinds[field])
         await points.call(session, "create_payload_index", *args)
     return bool(differing or stale or missing)
 
@@ -85,10 +85,10 @@ async def describe(
 
 
 def _payload_indexes(
-    info: models.CollectionInfo, kinds: Mapping[str, models.PayloadSchemaType]
+    info: models.CollectionInfo, kinds: Mapping[str, models.PayloadSchemaType], layout: Layout
 ) -> tuple[list[str], list[str]]:
     """Return which fields have an index of another kind, and which have none."""
-    found = {field: _index_of(info, field) for field in kinds}
+    found = {field: _index_of(info, field, layout) for field in kinds}
     stale = [field for field, kind in kinds.items() if found[field] not in (None, kind.value)]
     return stale, [field for field, kind in found.items() if kind is None]
 
@@ -97,7 +97,8 @@ async def _kind_of(
     points: Points, session: RetryingSession, field: str
 ) -> models.PayloadSchemaType:
     """Return what most values of a field are; an index is of one kind."""
-    path = path_of(field)
+    layout = points.layout
+    path = layout.index_path(field)
     page, _ = await points.call(
         session,
         "scroll",
@@ -107,10 +108,10 @@ async def _kind_of(
         ),
         limit=points.page,
         offset=None,
-        with_payload=["metadata", EXACT],
+        with_payload=layout.metadata_keys,
         with_vectors=False,
     )
-    values = [metadata_of(point.payload or {}).get(field) for point in page]
+    values = [layout.metadata_of(point.payload or {}).get(field) for point in page]
     kinds = Counter(
         models.PayloadSchemaType.BOOL
         if isinstance(value, bool)
@@ -143,9 +144,9 @@ def _holds(there: Any, asked: Any) -> bool:
     return bool(there == asked)
 
 
-def _index_of(info: models.CollectionInfo, field: str) -> str | None:
-    """Return the kind of a field's index; a server may quote names otherwise than it was told."""
-    for path in (path_of(field), f"metadata.{field}", f'metadata."{field}"'):
+def _index_of(info: models.CollectionInfo, field: str, layout: Layout) -> str | None:
+    """Return the kind of a field's index."""
+    for path in layout.index_paths(field):
         if path in info.payload_schema:
             return str(info.payload_schema[path].data_type.value)
     return None

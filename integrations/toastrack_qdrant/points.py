@@ -8,8 +8,8 @@ from typing import Any
 from qdrant_client import models
 
 from toastrack.stores import Condition, IdSet, RetryingSession, matches
-from toastrack_qdrant.codec import EXACT, metadata_of, point_id
 from toastrack_qdrant.host import Host
+from toastrack_qdrant.layouts import Layout, named_by
 
 # Ids in one request.
 _IDS = 1_000
@@ -23,9 +23,10 @@ class Points:
     vectors_page = 256
     """The same, with their vectors."""
 
-    def __init__(self, host: Host, label: str, vector_name: str) -> None:
+    def __init__(self, host: Host, label: str, vector_name: str, layout: Layout) -> None:
         self.host = host
         self.label = label
+        self.layout = layout
         self.vector_name = vector_name
 
     async def call(self, session: RetryingSession, name: str, /, *args: Any, **options: Any) -> Any:
@@ -40,9 +41,43 @@ class Points:
     async def retrieve(
         self, session: RetryingSession, ids: Sequence[str], selected: Any
     ) -> dict[str, models.Record]:
-        """Return ``{point id: point}`` of the records that are there."""
-        points = [point_id(id) for id in dict.fromkeys(ids) if is_text(id)]
+        """Return ``{point id: point}`` of the records that are there, as ours are written."""
+        points = [self.layout.point_of(id) for id in dict.fromkeys(ids) if is_text(id)]
         return await self.retrieve_points(session, points, selected)
+
+    async def of_records(
+        self, session: RetryingSession, ids: Sequence[str], *, vectors: bool = False
+    ) -> dict[str, models.Record]:
+        """Return ``{id as it was asked: point}`` of the records that are there."""
+        layout = self.layout
+        asked = [id for id in dict.fromkeys(ids) if is_text(id)]
+        if layout.point_id is None:
+            return await self._with_ids(session, asked, vectors=vectors)
+        places = {id: layout.points_of(id) for id in asked}
+        wanted = dict.fromkeys(place for some in places.values() for place in some)
+        found = await self.retrieve_points(session, list(wanted), True, vectors=vectors)
+        return {
+            id: found[str(place)]
+            for id, some in places.items()
+            for place in reversed(some)
+            if str(place) in found
+        }
+
+    async def _with_ids(
+        self, session: RetryingSession, ids: Sequence[str], *, vectors: bool
+    ) -> dict[str, models.Record]:
+        """Find records by what their payload says, and those that say nothing by their points."""
+        found: dict[str, models.Record] = {}
+
+        def take(page: Sequence[models.Record]) -> None:
+            found.update({self.layout.id_of(point): point for point in page})
+
+        for some in cut(ids, self.vectors_page):
+            await self.scroll(session, self.layout.with_ids(some), True, take, vectors=vectors)
+        missing = [place for id in ids if id not in found for place in named_by(id)]
+        there = await self.retrieve_points(session, missing, True, vectors=vectors)
+        take([point for id, point in there.items() if self.layout.id_of(point) == id])
+        return {id: found[id] for id in ids if id in found}
 
     async def retrieve_points(
         self,
@@ -72,6 +107,8 @@ class Points:
         wanted: models.Filter | None,
         selected: Any,
         take: Callable[[Sequence[models.Record]], None],
+        *,
+        vectors: bool = False,
     ) -> None:
         """Hand on every point in pages, in the order of their ids."""
         offset = None
@@ -81,10 +118,10 @@ class Points:
                 "scroll",
                 self.label,
                 scroll_filter=wanted,
-                limit=self.page,
+                limit=self.vectors_page if vectors else self.page,
                 offset=offset,
                 with_payload=selected,
-                with_vectors=False,
+                with_vectors=self.with_vectors if vectors else False,
             )
             take(page)
             if offset is None:
@@ -98,10 +135,8 @@ class Points:
         await self.scroll(
             session,
             wanted,
-            ["document_id"],
-            lambda page: documents.add(
-                str((point.payload or {}).get("document_id", point.id)) for point in page
-            ),
+            self.layout.document_keys,
+            lambda page: documents.add(self.layout.document_of(point) for point in page),
         )
         return documents
 
@@ -113,10 +148,12 @@ class Points:
 
         def look(page: Sequence[models.Record]) -> None:
             found.extend(
-                point.id for point in page if matches(metadata_of(point.payload or {}), condition)
+                point.id
+                for point in page
+                if matches(self.layout.metadata_of(point.payload or {}), condition)
             )
 
-        await self.scroll(session, wanted, ["metadata", EXACT], look)
+        await self.scroll(session, wanted, self.layout.metadata_keys, look)
         return found
 
     @property

@@ -11,7 +11,6 @@ from qdrant_client import models
 
 from toastrack import Match
 from toastrack.stores import Condition, Filter, RetryingSession, TopK, matches, parsed, widened
-from toastrack_qdrant.codec import match_of, metadata_of
 from toastrack_qdrant.filters import both, broad
 from toastrack_qdrant.points import Points, cut
 
@@ -38,8 +37,9 @@ async def search(
     options: SearchOptions,
 ) -> list[Match]:
     """Return the best ``min(k, matching)``; asked again exactly if an index gave fewer than there are."""
+    layout = points.layout
     condition = parsed(filter)
-    wanted = both(broad(condition), options.where)
+    wanted = both(broad(condition, layout), options.where)
     threshold = options.score_threshold
     if k > points.page:  # a host may make room for so many
         k = min(k, await points.count(session))
@@ -67,7 +67,7 @@ async def search(
         return found
 
     def passes(point: models.ScoredPoint) -> bool:
-        return matches(metadata_of(point.payload or {}), condition)
+        return matches(layout.metadata_of(point.payload or {}), condition)
 
     # Behind a threshold what the index gives is taken as it is.
     as_it_is = threshold is not None
@@ -79,7 +79,7 @@ async def search(
         count=lambda: points.count(session),
     )
     if best is not None:
-        found = [match_of(point, float(point.score)) for point in best]
+        found = [layout.match_of(point, float(point.score)) for point in best]
     else:
         found = await _among_matching(points, session, vector, k, condition, wanted)
         if threshold is not None:
@@ -127,7 +127,7 @@ async def _compare_with(
             with_payload=True,
             score_threshold=None,
         )
-        return [match_of(point, float(point.score)) for point in answer.points]
+        return [points.layout.match_of(point, float(point.score)) for point in answer.points]
     # Its own search would look for each point that it has in the list of ids.
     stored = await points.retrieve_points(session, among, True, vectors=True)
     with_vector = {
@@ -136,7 +136,7 @@ async def _compare_with(
     best = TopK(vector, k)
     if with_vector:
         best.add(list(with_vector), np.array(list(with_vector.values()), dtype=np.float32))
-    return [match_of(stored[id], score) for id, score in best.scores().items()]
+    return [points.layout.match_of(stored[id], score) for id, score in best.scores().items()]
 
 
 def _exactly(parameters: models.SearchParams | None) -> models.SearchParams:

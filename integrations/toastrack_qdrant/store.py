@@ -26,6 +26,7 @@ from toastrack.stores import (
     run_sync,
 )
 from toastrack_qdrant.backend import Creation, QdrantBackend
+from toastrack_qdrant.layouts import Fields
 from toastrack_qdrant.search import SearchOptions
 from toastrack_qdrant.text_index import check_language
 
@@ -53,6 +54,10 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
             a function that picks one for the space that the collection recorded.
         vector_name: Which of the collection's named vectors is meant; None for the unnamed one. Stores
             of several names share their records, and each has its own ``text_hash/NAME``.
+        fields: Where others' points have what a record has: whose layout it is, "langchain",
+            "llama-index" or "haystack", or payload keys such as ``{"text": "body", "metadata": "meta"}``.
+            The parts are id, text, metadata (None: all of the payload), document_id and chunk. A point
+            without the id's key has its own. What cannot hold what is written is only read.
         create: Create the collection if it is missing.
         adopt: Take over a filled collection that does not say which model embedded it, once some of its
             texts were embedded again and gave the same vectors. "unchecked" believes that they do.
@@ -75,6 +80,7 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
         *,
         embedder: Embedder | ChooseEmbedder,
         vector_name: str | None = None,
+        fields: Fields | None = None,
         create: bool = True,
         adopt: Adopt = False,
         verify: bool = False,
@@ -90,6 +96,7 @@ class QdrantStore(BaseStore[RetryingSession, SearchOptions]):
             client,
             collection,
             vector_name=vector_name or "",
+            fields=fields,
             create=create,
             creation=creation,
             text_index=text_index,
@@ -221,6 +228,7 @@ class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
         *,
         embedder: Embedder | ChooseEmbedder,
         vector_name: str | None = None,
+        fields: Fields | None = None,
         create: bool = True,
         adopt: Adopt = False,
         verify: bool = False,
@@ -238,6 +246,7 @@ class AsyncQdrantStore(AsyncBaseStore[RetryingSession, SearchOptions]):
             client,
             collection,
             vector_name=vector_name or "",
+            fields=fields,
             create=create,
             creation=creation,
             text_index=text_index,

@@ -11,9 +11,6 @@ from toastrack.errors import StoreError, UnsupportedError
 from toastrack.stores import RetryingSession
 from toastrack_qdrant.points import Points
 
-FIELD = "text"
-"""What of a payload is in the index."""
-
 _SIMPLE = "simple"
 _KEY = "toastrack_text_language"
 """Where a local client's collection says it: such a client does not tell which indexes it has."""
@@ -22,12 +19,12 @@ _NEEDS = (1, 20)
 _NEEDED = "Searching by words needs Qdrant 1.20 or newer, whose text index ranks by BM25"
 
 
-def language_of(info: models.CollectionInfo, *, local: bool) -> str | None:
+def language_of(info: models.CollectionInfo, *, local: bool, field: str = "text") -> str | None:
     """Return the language of the index by which texts are ranked; None if there is none."""
     if local:
         kept = (info.config.metadata or {}).get(_KEY)
         return kept if isinstance(kept, str) else None
-    params = getattr(info.payload_schema.get(FIELD), "params", None)
+    params = getattr(info.payload_schema.get(field), "params", None)
     if not getattr(params, "scoring", None):
         return None
     language = getattr(getattr(params, "stemmer", None), "language", None)
@@ -53,8 +50,18 @@ def check_language(language: str) -> None:
         )
 
 
+def check_layout(points: Points) -> None:
+    """Raise ``UnsupportedError`` for texts that have no key of their own."""
+    if not points.layout.has_text_key:
+        raise UnsupportedError(
+            f"Collection {points.label!r} has no texts that an index of words could be of: in the "
+            f"layout {points.layout.name!r} they lie within JSON. mode='vector' finds them."
+        )
+
+
 async def check_host(points: Points, session: RetryingSession) -> None:
     """Raise ``UnsupportedError`` where the client or the server is too old to rank by words."""
+    check_layout(points)
     if not hasattr(models, "TextQuery"):
         raise UnsupportedError(
             f"Collection {points.label!r}: {_NEEDED}, and qdrant-client 1.20 or newer: pip install "
@@ -70,19 +77,20 @@ async def check_host(points: Points, session: RetryingSession) -> None:
 
 
 def check_other(
-    info: models.CollectionInfo, label: str, language: str, *, local: bool, rebuild: bool
+    info: models.CollectionInfo, points: Points, language: str, *, rebuild: bool
 ) -> bool:
     """Tell whether that index is there; raise ``StoreError`` for another one unless ``rebuild``."""
-    found = language_of(info, local=local)
+    label, field = points.label, points.layout.text
+    found = language_of(info, local=points.host.local, field=field)
     if found is not None and found != language and not rebuild:
         raise StoreError(
             f"Collection {label!r}: its index of words is for language={found!r}, and {language!r} "
             "was asked for. Nothing was changed. Build it anew with "
             f"build_text_index(language={language!r}, rebuild=True)."
         )
-    if found is None and FIELD in info.payload_schema and not rebuild:
+    if found is None and field in info.payload_schema and not rebuild:
         raise StoreError(
-            f"Collection {label!r}: its payload field {FIELD!r} has an index that does not rank. "
+            f"Collection {label!r}: its payload field {field!r} has an index that does not rank. "
             f"Nothing was changed. build_text_index(language={language!r}, rebuild=True) puts one "
             "that does in its place; filters on the field then go by its words."
         )
@@ -100,17 +108,17 @@ async def build(
     """Build the index unless it is there; True if one was built."""
     check_language(language)
     await check_host(points, session)
-    local = points.host.local
-    if check_other(info, points.label, language, local=local, rebuild=rebuild) and not rebuild:
+    local, field = points.host.local, points.layout.text
+    if check_other(info, points, language, rebuild=rebuild) and not rebuild:
         return False
-    if FIELD in info.payload_schema:
-        await points.call(session, "delete_payload_index", points.label, FIELD)
+    if field in info.payload_schema:
+        await points.call(session, "delete_payload_index", points.label, field)
     # A local client takes words as they are, and refuses to be told of endings or stop words.
     known: dict[str, Any] = {} if local else _knowledge(language)
     params = models.TextIndexParams(
         type=models.TextIndexType.TEXT, scoring=True, phrase_matching=True, **known
     )
-    await points.call(session, "create_payload_index", points.label, FIELD, params)
+    await points.call(session, "create_payload_index", points.label, field, params)
     if local:
         await points.call(session, "update_collection", points.label, metadata={_KEY: language})
     return True

@@ -9,10 +9,8 @@ from qdrant_client import models
 
 from toastrack import Match
 from toastrack.stores import Filter, RetryingSession, TextQuery, matches, parsed, widened
-from toastrack_qdrant.codec import match_of, metadata_of
 from toastrack_qdrant.filters import both, broad
 from toastrack_qdrant.points import Points, cut
-from toastrack_qdrant.text_index import FIELD
 
 # Texts of which the longest is taken, and words of it.
 _SAMPLE = 20
@@ -30,18 +28,19 @@ async def search_words(
     where: models.Filter | None,
 ) -> list[Match]:
     """Return the best k records by their words; each has the kind "text"."""
+    layout = points.layout
     condition = parsed(filter)
     text, needed = query.text, None
     if query.syntax == "web":
-        text, needed = read_web(query.text)
+        text, needed = read_web(query.text, layout.text)
     if not _has_words(text):
         return []
-    wanted = both(both(broad(condition), where), needed)
+    wanted = both(both(broad(condition, layout), where), needed)
     if k > points.page:  # a host may make room for so many
         k = min(k, await points.count(session))
 
     def passes(point: models.ScoredPoint) -> bool:
-        return matches(metadata_of(point.payload or {}), condition)
+        return matches(layout.metadata_of(point.payload or {}), condition)
 
     best = await widened(
         lambda limit, _: _ask(points, session, text, wanted, limit),
@@ -57,7 +56,7 @@ async def search_words(
             found = await _ask(points, session, text, among, k)
             # What was changed since it was read may not match any more.
             best += [point for point in found if passes(point)]
-    ranked = [match_of(point, float(point.score), kind="text") for point in best]
+    ranked = [layout.match_of(point, float(point.score), kind="text") for point in best]
     return sorted(ranked, key=lambda match: (-match.score, match.id))[:k]
 
 
@@ -69,7 +68,8 @@ async def is_wordless(points: Points, session: RetryingSession, query: TextQuery
     """
     if not _has_words(query.text):
         return True
-    text = read_web(query.text)[0] if query.syntax == "web" else query.text
+    field = points.layout.text
+    text = read_web(query.text, field)[0] if query.syntax == "web" else query.text
     if not _has_words(text):  # all that it says is what must not be there
         return False
     if await _ask(points, session, text, None, 1):  # it was the filter that left nothing
@@ -81,22 +81,22 @@ async def is_wordless(points: Points, session: RetryingSession, query: TextQuery
         scroll_filter=None,
         limit=_SAMPLE,
         offset=None,
-        with_payload=[FIELD],
+        with_payload=[field],
         with_vectors=False,
     )
-    own = {point.id: str((point.payload or {}).get(FIELD) or "").split() for point in page}
+    own = {point.id: str((point.payload or {}).get(field) or "").split() for point in page}
     id = max(own, key=lambda id: len(own[id]), default=None)
     if id is None:
         return False
     words = " ".join([*own[id][:_SAMPLE], text])
     both_words = models.Filter(
-        must=[models.HasIdCondition(has_id=[id]), _text(models.MatchText(text=words))]
+        must=[models.HasIdCondition(has_id=[id]), _text(field, models.MatchText(text=words))]
     )
     answer = await points.call(session, "count", points.label, count_filter=both_words, exact=True)
     return bool(answer.count)
 
 
-def read_web(text: str) -> tuple[str, models.Filter]:
+def read_web(text: str, field: str = "text") -> tuple[str, models.Filter]:
     """Read a query as web search does; return what ranks, and what a text must have and have not.
 
     Every word is needed, quotes make a phrase of theirs, ``-`` leaves out, and "or" stands between
@@ -111,7 +111,7 @@ def read_web(text: str) -> tuple[str, models.Filter]:
     def close() -> None:
         if words:
             # One condition: of each alone a server would find nothing for a stop word.
-            must.append(_text(models.MatchText(text=" ".join(words))))
+            must.append(_text(field, models.MatchText(text=" ".join(words))))
         if must or must_not:
             alternatives.append(models.Filter(must=[*must], must_not=[*must_not]))
         for kept in (words, must, must_not):
@@ -123,21 +123,21 @@ def read_web(text: str) -> tuple[str, models.Filter]:
             continue
         match = models.MatchPhrase(phrase=part) if phrase else models.MatchText(text=part)
         if minus or other_minus:
-            must_not.append(_text(match))
+            must_not.append(_text(field, match))
         elif word.lower() == "or":
             close()
         else:
             ranks.append(part)
             if phrase:
-                must.append(_text(match))
+                must.append(_text(field, match))
             else:
                 words.append(part)
     close()
     return " ".join(ranks), models.Filter(should=[*alternatives] or None)
 
 
-def _text(match: models.MatchText | models.MatchPhrase) -> models.FieldCondition:
-    return models.FieldCondition(key=FIELD, match=match)
+def _text(field: str, match: models.MatchText | models.MatchPhrase) -> models.FieldCondition:
+    return models.FieldCondition(key=field, match=match)
 
 
 def _has_words(text: str) -> bool:
@@ -156,7 +156,7 @@ async def _ask(
         "query_points",
         points.label,
         models.TextQuery(text=text),
-        using=FIELD,
+        using=points.layout.text,
         query_filter=wanted,
         search_params=None,
         limit=limit,

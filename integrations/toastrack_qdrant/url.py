@@ -17,10 +17,14 @@ from toastrack.errors import StoreError
 from toastrack.stores import Adopt, ChooseEmbedder, OwnClient, without_collection
 from toastrack_qdrant.host import Host
 from toastrack_qdrant.host_errors import is_away, is_silent, no_answer
+from toastrack_qdrant.layouts import Fields, layout_of
 from toastrack_qdrant.recorded import METADATA_KEY
 from toastrack_qdrant.store import QdrantStore
 
-_FORMS = "Write qdrant+http://host:6333/collection, or qdrant:DIR/collection for a folder."
+_FORMS = (
+    "Write qdrant+http://host:6333/collection, or qdrant:DIR/collection for a folder; behind what "
+    "something else filled ?fields=langchain, or ?fields=text:KEY,metadata:KEY."
+)
 _META = "meta.json"  # what qdrant-client writes into a folder first
 _API_KEY = "QDRANT_API_KEY"
 # The client's own 5 seconds are short for a server that is busy with what it was just given.
@@ -38,16 +42,18 @@ class Address:
     """Scheme, host and port."""
     prefix: str | None = None
     api_key: str | None = field(default=None, repr=False)
+    fields: Fields | None = None
 
 
 def parse_url(url: str) -> Address:
     """Take a URL apart; the last part of its path is the collection."""
+    url, fields = _without_fields(url)
     scheme, _, rest = url.partition(":")
     if scheme == "qdrant":
         folder, _, collection = unquote(rest).rpartition("/")
         if not folder or collection in ("", ".", ".."):
             raise StoreError(f"This URL names no folder and collection. {_FORMS}")
-        return Address(collection, folder=folder)
+        return Address(collection, folder=folder, fields=fields)
     try:
         parts = urlsplit(url)
         port = parts.port or 6333
@@ -65,7 +71,24 @@ def parse_url(url: str) -> Address:
         server=f"{scheme.removeprefix('qdrant+')}://{host}:{port}",
         prefix=prefix or None,
         api_key=password or os.environ.get(_API_KEY) or None,
+        fields=fields,
     )
+
+
+def _without_fields(url: str) -> tuple[str, Fields | None]:
+    """Return a URL without the layout at its end, and that."""
+    rest, mark, written = url.partition("?fields=")
+    if not mark:
+        return url, None
+    fields: Fields = unquote(written)
+    if ":" in fields:
+        pairs = (part.partition(":") for part in str(fields).split(","))
+        fields = {name: key or None for name, _, key in pairs}
+    try:
+        layout_of(fields)
+    except ValueError as error:
+        raise StoreError(f"{error} {_FORMS}") from None
+    return rest, fields
 
 
 @contextmanager
@@ -79,7 +102,12 @@ def open_url(
         raise StoreError(f"There is no Qdrant in the folder {address.folder!r}. Ingest first.")
     client: Any = _UrlClient(url, Path.cwd())
     with QdrantStore(
-        client, address.collection, embedder=embedder, create=create, adopt=adopt
+        client,
+        address.collection,
+        embedder=embedder,
+        fields=address.fields,
+        create=create,
+        adopt=adopt,
     ) as store:
         yield store
 
@@ -87,6 +115,7 @@ def open_url(
 @contextmanager
 def collections_at(url: str) -> Iterator[list[str]]:
     """Find the collections that recorded a space, all or the one that the URL names."""
+    url, mark, fields = url.partition("?fields=")
     base, named = without_collection(url, lambda folder: Path(folder, _META).is_file())
     address = parse_url(f"{base}/x")
     if address.folder is not None and not Path(address.folder, _META).is_file():
@@ -102,7 +131,7 @@ def collections_at(url: str) -> Iterator[list[str]]:
         raise no_answer(Host(client).address, error) from error
     finally:
         client.close()
-    yield [f"{base}/{quote(name, safe='')}" for name in found]
+    yield [f"{base}/{quote(name, safe='')}{mark}{fields}" for name in found]
 
 
 def _has_space(client: QdrantClient, name: str) -> bool:

@@ -15,6 +15,7 @@ from toastrack.stores.backend import (
 )
 from toastrack.stores.base import AsyncBaseStore, BaseStore
 from toastrack.stores.description import Description
+from toastrack.stores.embedded_text import node_text
 from toastrack.stores.flow import StoreFlow
 from toastrack.stores.formats import format_of, from_recorded, to_recorded
 from toastrack.stores.fusing import fused
@@ -115,6 +116,7 @@ __all__ = [
     "keep_for_ever",
     "matches",
     "measure_recall",
+    "node_text",
     "open_store",
     "parsed",
     "renewing_property_locks",

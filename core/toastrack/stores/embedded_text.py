@@ -35,8 +35,20 @@ def embedded_text(text: str, metadata: Mapping[str, Any]) -> EmbeddedText:
         return EmbeddedText(text, f"its metadata {_NODE!r} cannot be read ({error!s:.60})")
 
 
+def node_text(metadata: Mapping[str, Any]) -> str:
+    """Return the text of LlamaIndex' node itself; "" where there is none that can be read."""
+    try:
+        return _text_in(json.loads(metadata[_NODE]))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return ""
+
+
+def _text_in(node: Mapping[str, Any]) -> str:
+    return str(node.get("text") or (node.get("text_resource") or {}).get("text") or "")
+
+
 def _of_node(node: Mapping[str, Any], text: str) -> str:
-    text = text or node.get("text") or (node.get("text_resource") or {}).get("text") or ""
+    text = text or _text_in(node)
     left_out = set(node.get("excluded_embed_metadata_keys") or ())
     field = node.get("metadata_template") or _FIELD
     separator = node.get("metadata_seperator", node.get("metadata_separator", "\n"))
