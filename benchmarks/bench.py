@@ -31,6 +31,7 @@ from measuring import Watch, listed, machine, parser, progress
 # A part more is a line more: its file has ``arguments`` and ``tables``, see measuring.py.
 PARTS = {
     "embedding": "documents and tokens a second, against peers and against the processor's limit",
+    "int8": "what a model in 8-bit integers gains and loses, against other precisions",
     "reranking": "pairs of query and document a second, against sentence-transformers",
     "writing": "rows a second into each store, against its own client and other libraries",
     "ingest": "from a file into each store, against other libraries, and how its parts overlap",

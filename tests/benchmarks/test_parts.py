@@ -109,6 +109,20 @@ def test_reranking_compares_speed_and_order(cross_encoder_folder: Path, tmp_path
     assert rows["sentence-transformers predict, defaults"][2] == 1
 
 
+def test_int8_stands_beside_every_precision(tiny_folder: Path, tmp_path: Path) -> None:
+    for package, extra in (("openvino", "openvino"), ("nncf", "int8")):
+        pytest.importorskip(package, reason=f"the extra {extra!r} is not installed")
+    folder = shutil.copytree(tiny_folder, tmp_path / "tiny")
+    words = ["--models", str(folder), "--passages", "4", "--sample", "4", "--repeats", "1"]
+    [table] = tables("int8", *words)
+    rows = {row[0]: row for row in table.rows}
+    assert {row[-1] for row in table.rows if not row[1]} == set()
+    cosine = rows["toastrack, openvino, int8"][7]
+    assert isinstance(cosine, float)
+    assert 0.9 < cosine < 1
+    assert rows["toastrack, openvino, float32"][7] == pytest.approx(1, abs=1e-6)
+
+
 def test_latency_asks_every_engine_in_every_way(tiny_folder: Path) -> None:
     pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
     words = ["--models", str(tiny_folder), "--texts", "300", "--repeats", "1"]
