@@ -77,6 +77,7 @@ CALLS: dict[str, Body] = {
     "upsert text of a": upsert(record("a", "wheat", n=1)),
     "upsert metadata of a": upsert(record("a", m=5)),
     "upsert moves a": upsert(record("a", document="other", n=1)),
+    "upsert parts a": upsert(record("a", document="a", n=1)),
     "upsert new": upsert(record("f", "wheat")),
     "delete a": delete(["a"], []),
     "delete the document": delete([], ["d"]),

@@ -38,12 +38,13 @@ from toastrack.stores import (
 from toastrack_chroma.codec import (
     DOCUMENT_ID,
     METADATA,
+    ROW,
     SOURCE,
-    TEXT_HASH,
-    VECTOR_HEAD,
     Metadata,
     check_record,
+    described,
     document_of,
+    is_own,
     is_vector,
     row_metadata,
     same_rest,
@@ -91,6 +92,7 @@ class ChromaBackend(RetryingBackend):
         "cloud, refuse an index of words. where_document={'$contains': ...} keeps what holds a text, "
         "letter by letter."
     )
+    writes_format = 3
     host: Any
     """``chromadb.Collection``, or its asynchronous twin, once it is found."""
     rows: Rows
@@ -147,7 +149,7 @@ class ChromaBackend(RetryingBackend):
                 self.client.get_or_create_collection,
                 self.label,
                 configuration=configuration,
-                metadata={SPACE: self._recorded(space)},
+                metadata={SPACE: self.recorded(space)},
                 embedding_function=self._function(space),
             )
         except ChromaError as error:
@@ -156,7 +158,7 @@ class ChromaBackend(RetryingBackend):
 
     async def record_space(self, session: RetryingSession, space: EmbeddingSpace) -> None:
         """Put the space into the collection's metadata, beside what the user keeps there."""
-        metadata = {**self.own_metadata, SPACE: self._recorded(space)}
+        metadata = {**self.own_metadata, SPACE: self.recorded(space)}
         await session.call(self.host.modify, metadata=metadata)
         # Of two that write at once the last one's is there; both must see it.
         await self._learn(session, await self._get_collection(session, self.label))
@@ -167,7 +169,8 @@ class ChromaBackend(RetryingBackend):
         if self.space is not None and self.format < self.writes_format:
             await self.record_space(session, self.space)
 
-    def _recorded(self, space: EmbeddingSpace) -> str:
+    def recorded(self, space: EmbeddingSpace) -> str:
+        """Return what is kept of a space and the format, as JSON."""
         recorded = to_recorded(space, self.writes_format)
         return json.dumps(recorded, sort_keys=True, ensure_ascii=False)
 
@@ -339,12 +342,9 @@ class ChromaBackend(RetryingBackend):
         statuses: dict[str, Status] = {}
         stale: list[str] = []
         for page in batches(storable(documents, empty=True), Rows.page):
-            answer = await session.call(
-                self.host.get, where={DOCUMENT_ID: {"$in": page}}, include=["metadatas"]
-            )
-            for id, metadata in zip(answer["ids"], answer["metadatas"], strict=True):
+            for id, metadata in (await self.rows.of_documents(session, page)).items():
                 if id in rows:
-                    statuses[id] = _status_of(metadata or {}, rows[id])
+                    statuses[id] = _status_of(metadata, rows[id])
                 else:
                     stale.append(id)
         return Look(statuses, stale)
@@ -353,9 +353,15 @@ class ChromaBackend(RetryingBackend):
         self, session: RetryingSession, stale: Collection[str], documents: Sequence[str]
     ) -> None:
         """Delete rows that are still of one of these documents."""
+        wanted = set(documents)
+        of_them = {DOCUMENT_ID: {"$in": storable(documents, empty=True)}}
         for page in batches(stale, Rows.page):
-            of_them = {DOCUMENT_ID: {"$in": storable(documents, empty=True)}}
-            await session.call(self.host.delete, ids=page, where=of_them)
+            there = await self.rows.metadatas(session, page)
+            own = {id: row or {} for id, row in there.items() if is_own(row or {}) and id in wanted}
+            if own:
+                await self._delete_unchanged(session, own)
+            if named := [id for id in there if id not in own]:
+                await session.call(self.host.delete, ids=named, where=of_them)
 
     async def delete(
         self, session: RetryingSession, ids: Sequence[str], documents: Sequence[str]
@@ -372,7 +378,14 @@ class ChromaBackend(RetryingBackend):
         self, session: RetryingSession, host: Any, rows: Sequence[StoredRow]
     ) -> None:
         """Send whole rows to this collection, or to the copy of it."""
-        await upsert(session, host, rows, max_rows=self._max_rows, dimensions=self.dimensions or 0)
+        await upsert(
+            session,
+            host,
+            rows,
+            max_rows=self._max_rows,
+            dimensions=self.dimensions or 0,
+            by_http=bool(self.client.get_settings().chroma_server_host),
+        )
 
     async def delete_matching(self, session: RetryingSession, filter: Filter) -> int:
         """Delete the rows that match when they are deleted; return how many went."""
@@ -400,14 +413,16 @@ class ChromaBackend(RetryingBackend):
     async def _delete_unchanged(
         self, session: RetryingSession, rows: Mapping[str, Mapping[str, Any]]
     ) -> None:
-        """Delete rows whose metadata is still what that of one of them was."""
-        written = {id: str(row[METADATA]) for id, row in rows.items() if METADATA in row}
-        for some in cut(written.items(), _DELETED, lambda item: 6 * len("".join(item))):
-            texts = list({text for _, text in some})
-            ids = [id for id, _ in some]
-            await session.call(self.host.delete, ids=ids, where={METADATA: {"$in": texts}})
+        """Delete rows of which what we wrote beside them is still that of one of them."""
+        for key in (ROW, METADATA):
+            written = {id: row[key] for id, row in rows.items() if isinstance(row.get(key), str)}
+            rows = {id: row for id, row in rows.items() if id not in written}
+            for some in cut(written.items(), _DELETED, lambda item: 6 * len("".join(item))):
+                texts = list({text for _, text in some})
+                ids = [id for id, _ in some]
+                await session.call(self.host.delete, ids=ids, where={key: {"$in": texts}})
         # Of what others wrote nothing says all that it is.
-        for page in batches([id for id in rows if id not in written], _DELETED):
+        for page in batches(rows, _DELETED):
             await session.call(self.host.delete, ids=page)
 
     # -- reading --------------------------------------------------------------------------------
@@ -516,12 +531,11 @@ class ChromaBackend(RetryingBackend):
         numbers: Counter[str] = Counter()
         sources: dict[str, str] = {}
         for page in batches(storable(documents), Rows.page):
-            where = {DOCUMENT_ID: {"$in": page}}
-            answer = await session.call(self.host.get, where=where, include=["metadatas"])
-            for metadata in answer["metadatas"]:
-                numbers[metadata[DOCUMENT_ID]] += 1
+            for id, metadata in (await self.rows.of_documents(session, page)).items():
+                document = document_of(id, metadata)
+                numbers[document] += 1
                 if isinstance(source := metadata.get(SOURCE), str):
-                    sources[metadata[DOCUMENT_ID]] = source
+                    sources[document] = source
         return {id: StoredSource(source, numbers[id]) for id, source in sources.items()}
 
     async def has_other_source(self, session: RetryingSession, sources: Sequence[str]) -> bool:
@@ -632,7 +646,7 @@ async def _size(session: RetryingSession, host: Any) -> int | None:
 
 
 def _has_text(stored: Mapping[str, Any] | None, row: Row) -> bool:
-    return stored is not None and stored.get(TEXT_HASH) == row.text_hash.hex()
+    return stored is not None and described(stored).text_hash == row.text_hash
 
 
 def _status_of(stored: Metadata, row: Row) -> Status:
@@ -650,18 +664,15 @@ def _replacing(row: Row, before: Mapping[str, Mapping[str, Any] | None]) -> dict
     now = row_metadata(row)
     stored = before.get(row.record.id) or {}
     gone = {key: None for key in stored if key not in now}
-    if row.vector is None:  # the vector stays, and with it what is said of it
-        gone.pop(VECTOR_HEAD, None)
-    if stored.get(DOCUMENT_ID) == row.record.document:
+    if document_of(row.record.id, stored) == row.record.document:
         gone.pop(SOURCE, None)
     return {**gone, **now}
 
 
 def _row(id: str, text: str | None, metadata: Metadata, vector: Any) -> Row:
-    written = metadata.get(TEXT_HASH)
     is_good = vector is not None and is_vector(np.asarray(vector), metadata)
     return Row(
         to_record(id, text, metadata),
-        bytes.fromhex(written) if isinstance(written, str) else b"",
+        described(metadata).text_hash,
         np.asarray(vector, dtype=np.float32) if is_good else None,
     )

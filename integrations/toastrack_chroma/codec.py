@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,13 +20,18 @@ Metadata = Mapping[str, str | int | float | bool | None]
 
 # What is ours among a row's metadata. A user's own key that starts so is kept in the JSON alone.
 RESERVED = "toastrack_"
-METADATA = f"{RESERVED}metadata"
+ROW = f"{RESERVED}row"
+"""What we know of a row, in four words: the hash of its text and the head of its vector in base64,
+"own" or "part", and its metadata as JSON. Each field costs Chroma as much as a good part of a row."""
 DOCUMENT_ID = f"{RESERVED}document_id"
+"""The row's document; left out of "own" rows, whose id it is, without a chunk."""
 CHUNK = f"{RESERVED}chunk"
-TEXT_HASH = f"{RESERVED}text_hash"
 SOURCE = f"{RESERVED}source"
 """Where the row's document came from, if that is known."""
+METADATA = f"{RESERVED}metadata"
+TEXT_HASH = f"{RESERVED}text_hash"
 VECTOR_HEAD = f"{RESERVED}vector_head"
+"""Three of a row of formats 1 and 2, which has no ``ROW`` and always ``DOCUMENT_ID``."""
 LARGE = f"{RESERVED}large"
 """True where a field is a number that Chroma cannot hold, and ranges of its own do not find it."""
 
@@ -37,10 +42,39 @@ MAX_INT = 2**63 - 1
 # answers nothing any more. Ours, and those that a new version removes, are counted too.
 MAX_FIELDS = 2_500
 
+_OWN = "own"
+
 # So many of a vector's numbers are kept beside it, so that another one in its place is noticed.
 _HEAD = 8
 # float16 keeps 11 bits of a number.
 _TOLERANCE = 2**-10
+
+
+class Described(NamedTuple):
+    """What was written beside a row; of one that somebody else wrote nothing."""
+
+    text_hash: bytes = b""
+    vector_head: str = ""
+    """As ``vector_head`` gives it; empty where that is not known."""
+    is_own: bool | None = None
+    """It is its own document; None where ``DOCUMENT_ID`` alone tells."""
+    metadata: str | None = None
+    """As JSON."""
+
+
+def described(stored: Metadata) -> Described:
+    """Read what was written beside a row, in this format or an earlier one."""
+    written = stored.get(ROW)
+    if isinstance(written, str):
+        text_hash, head, word, metadata = written.split(" ", 3)
+        return Described(base64.b64decode(text_hash), head, word == _OWN, metadata)
+    text_hash, head, metadata = (stored.get(key) for key in (TEXT_HASH, VECTOR_HEAD, METADATA))
+    return Described(
+        bytes.fromhex(text_hash) if isinstance(text_hash, str) else b"",
+        head if isinstance(head, str) else "",
+        None,
+        metadata if isinstance(metadata, str) else None,
+    )
 
 
 def check_record(record: Record) -> None:
@@ -63,19 +97,29 @@ def row_metadata(row: Row) -> dict[str, str | int | float | bool]:
     flat: dict[str, str | int | float | bool] = {
         key: value for key, value in record.metadata.items() if is_flat(key, value)
     }
-    flat[METADATA] = _written(record.metadata)
-    flat[DOCUMENT_ID] = record.document
+    text_hash = base64.b64encode(row.text_hash).decode("ascii")
+    head = "" if row.vector is None else vector_head(row.vector)
+    word = _OWN if _is_own(record) else "part"
+    flat[ROW] = f"{text_hash} {head} {word} {_written(record.metadata)}"
+    if not _is_own(record):
+        flat[DOCUMENT_ID] = record.document
     if record.chunk is not None:
         # None would be looked for in order to delete it, which takes as long as to write it.
         flat[CHUNK] = record.chunk
-    flat[TEXT_HASH] = row.text_hash.hex()
     if row.source is not None:
         flat[SOURCE] = row.source
     if _has_large(record.metadata):
         flat[LARGE] = True
-    if row.vector is not None:
-        flat[VECTOR_HEAD] = vector_head(row.vector)
     return flat
+
+
+def _is_own(record: Record) -> bool:
+    return record.document == record.id and record.chunk is None
+
+
+def others(stored: Metadata) -> dict[str, Any]:
+    """Return what ``row_metadata`` does not say of a row: what others know of it, and its source."""
+    return {key: v for key, v in stored.items() if key == SOURCE or not key.startswith(RESERVED)}
 
 
 def is_flat(key: str, value: object) -> bool:
@@ -93,7 +137,8 @@ def is_field(key: str) -> bool:
 def to_record(id: str, text: str | None, metadata: Metadata | None) -> Record:
     """Read a row; one that somebody else wrote has its own metadata and is its own document."""
     stored = metadata or {}
-    chunk = stored.get(CHUNK)
+    # One that a writer left there who came between is none of its own.
+    chunk = None if described(stored).is_own else stored.get(CHUNK)
     return Record(
         id,
         text or "",
@@ -105,8 +150,8 @@ def to_record(id: str, text: str | None, metadata: Metadata | None) -> Record:
 
 def to_metadata(stored: Metadata) -> dict[str, Any]:
     """Return the user's own metadata of a row."""
-    written = stored.get(METADATA)
-    if isinstance(written, str):
+    written = described(stored).metadata
+    if written is not None:
         found: dict[str, Any] = json.loads(written)
         return found
     return {key: value for key, value in stored.items() if not key.startswith(RESERVED)}
@@ -114,16 +159,27 @@ def to_metadata(stored: Metadata) -> dict[str, Any]:
 
 def document_of(id: str, stored: Metadata | None) -> str:
     """Return the document that a row belongs to."""
-    document = (stored or {}).get(DOCUMENT_ID)
-    return document if isinstance(document, str) else id
+    if stored is None or is_own(stored):
+        return id
+    return str(stored[DOCUMENT_ID])
+
+
+def is_own(stored: Metadata) -> bool:
+    """Tell whether a row is its own document."""
+    # A writer that came between may have left its document's id there.
+    return bool(described(stored).is_own) or not isinstance(stored.get(DOCUMENT_ID), str)
 
 
 def same_rest(stored: Metadata, row: Row) -> bool:
     """Tell whether everything but text and vector is stored already, to the letter."""
     record = row.record
+    said = described(stored).is_own
+    # In an earlier format every row names its document.
+    document = None if said is not None and _is_own(record) else record.document
     return (
         row.source in (None, stored.get(SOURCE))
-        and stored.get(DOCUMENT_ID) == record.document
+        and stored.get(DOCUMENT_ID) == document
+        and said in (None, _is_own(record))
         and stored.get(CHUNK) == record.chunk
         and _same_metadata(stored, record.metadata)
         # Chroma merges the fields of two writers, and a filter would find those of the other one.
@@ -138,7 +194,7 @@ def _has_large(metadata: Mapping[str, Any]) -> bool:
 
 def _same_metadata(stored: Metadata, metadata: Mapping[str, Any]) -> bool:
     # As JSON, because 1 == 1.0 == True in Python.
-    return stored.get(METADATA) == _written(metadata) or (
+    return described(stored).metadata == _written(metadata) or (
         json.dumps(to_metadata(stored), sort_keys=True) == json.dumps(metadata, sort_keys=True)
     )
 
@@ -170,8 +226,8 @@ def is_vector(vector: NDArray[np.floating[Any]], stored: Metadata | None) -> boo
     length = float(np.linalg.norm(row)) if np.isfinite(row).all() else 0.0
     if not length:
         return False
-    head = (stored or {}).get(VECTOR_HEAD)
-    if not isinstance(head, str):
+    head = described(stored or {}).vector_head
+    if not head:
         return True
     expected = np.frombuffer(base64.b64decode(head), dtype="<f2").astype(np.float32)
     return bool(np.allclose(row[:_HEAD] / length, expected, rtol=_TOLERANCE, atol=1e-6))

@@ -14,8 +14,8 @@ from chromadb.errors import InternalError, NotFoundError
 from toastrack import Embedder
 from toastrack.errors import StoreError
 from toastrack.stores import RetryingSession, Row, text_hash
-from toastrack_chroma.backend import COMPLETE, COPY_OF, ChromaBackend
-from toastrack_chroma.codec import TEXT_HASH, is_vector, row_metadata, to_record
+from toastrack_chroma.backend import COMPLETE, COPY_OF, SPACE, ChromaBackend
+from toastrack_chroma.codec import described, is_vector, others, row_metadata, to_record
 from toastrack_chroma.embedding_function import ToastrackEmbeddingFunction
 from toastrack_chroma.sending import StoredRow
 
@@ -58,7 +58,9 @@ async def rebuild(
     space = backend.space
     if space is None:
         space = await offload(lambda: embedder.space)
-    begun = {**backend.own_metadata, COPY_OF: str(old.id)}
+    # What is mended is written in the newest format.
+    recorded = {SPACE: backend.recorded(space)} if backend.space else {}
+    begun = {**backend.own_metadata, **recorded, COPY_OF: str(old.id)}
     await session.call(
         client.get_or_create_collection,
         backend.copy_name,
@@ -155,9 +157,11 @@ def _mended(
         # The hash of an embedded text: a record that comes again with its own vector is changed.
         made = Row(record, text_hash(record, limit), vector)
         stored = row.metadata or {}
-        if stored.get(TEXT_HASH) != made.text_hash.hex():
+        if described(stored).text_hash != made.text_hash:
             lost.append(row.id)
-        rows[position] = replace(row, metadata={**stored, **row_metadata(made)}, vector=vector)
+        rows[position] = replace(
+            row, metadata={**others(stored), **row_metadata(made)}, vector=vector
+        )
     return rows, lost
 
 

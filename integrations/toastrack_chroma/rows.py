@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from toastrack import Record
 from toastrack.stores import Condition, IdSet, RetryingSession, matches
-from toastrack_chroma.codec import Metadata, document_of, to_metadata, to_record
+from toastrack_chroma.codec import DOCUMENT_ID, Metadata, document_of, to_metadata, to_record
 from toastrack_chroma.filters import Where
 
 Item = TypeVar("Item")
@@ -54,6 +54,18 @@ class Rows:
             answer = await session.call(self.host.get, ids=page, include=["metadatas"])
             found.update(zip(answer["ids"], answer["metadatas"], strict=True))
         return found
+
+    async def of_documents(
+        self, session: RetryingSession, documents: Sequence[str]
+    ) -> dict[str, Metadata]:
+        """Return the stored metadata of the rows of a page of documents, by their ids."""
+        where = {DOCUMENT_ID: {"$in": list(documents)}}
+        answer = await session.call(self.host.get, where=where, include=["metadatas"])
+        found = dict(zip(answer["ids"], answer["metadatas"], strict=True))
+        # Later than those: one that was its own document and got another's name is none of it.
+        found.update(await self.metadatas(session, documents))
+        wanted = set(documents)
+        return {id: row or {} for id, row in found.items() if document_of(id, row) in wanted}
 
     async def look_at(
         self,

@@ -41,9 +41,13 @@ async def upsert(
     *,
     max_rows: int,
     dimensions: int,
+    by_http: bool,
 ) -> None:
-    """Send whole rows in pages, and in smaller ones if the server says that they are too large."""
-    pages = deque(cut(rows, max_rows, partial(_bytes, dimensions)))
+    """Send whole rows in pages, and in smaller ones if the server says that they are too large.
+
+    Chroma in this process takes any size, and each call costs it as much as some hundred rows.
+    """
+    pages = deque(cut(rows, max_rows, partial(_bytes, dimensions) if by_http else lambda row: 0))
     while pages:
         page = pages.popleft()
         try:

@@ -4,6 +4,7 @@ The format is a number that is written from 2 on:
 
 1. What the first version wrote, and what most collections hold today.
 2. A hash for each named vector of a Qdrant collection, and who owned the one there was.
+3. One field of a Chroma row in place of four.
 
 What is only added, and harms no earlier version, has no number: where documents came from, in a
 column or key that is there or not, and where a chunk begins, in its metadata.
@@ -20,7 +21,7 @@ from typing import Any
 from toastrack.errors import StoreError
 from toastrack.space import EmbeddingSpace
 
-NEWEST = 2
+NEWEST = 3
 """The newest format that this version knows."""
 
 _FORMAT = "format"

@@ -93,7 +93,7 @@ def chroma(request: pytest.FixtureRequest, embedder: Embedder) -> Iterator[Host]
     from chroma_server import close_client
 
     from toastrack_chroma.backend import ChromaBackend
-    from toastrack_chroma.codec import RESERVED
+    from toastrack_chroma.codec import CHUNK, DOCUMENT_ID, RESERVED, described
 
     client = chromadb.EphemeralClient()
 
@@ -107,10 +107,15 @@ def chroma(request: pytest.FixtureRequest, embedder: Embedder) -> Iterator[Host]
     def state(flow: Any) -> Any:
         include = ["documents", "metadatas", "embeddings"]
         found = client.get_collection(flow.backend.label).get(include=include)
-        # Fields of the user's own are merged with another writer's until somebody writes again;
-        # what counts is the JSON beside them.
+        # Fields are merged with another writer's until somebody writes again: those of the user's
+        # own, where what counts is the JSON beside them, and what an own document has no use for.
         ours = [
-            {key: value for key, value in metadata.items() if key.startswith(RESERVED)}
+            {
+                key: value
+                for key, value in metadata.items()
+                if key.startswith(RESERVED)
+                and not (described(metadata).is_own and key in (DOCUMENT_ID, CHUNK))
+            }
             for metadata in found["metadatas"]
         ]
         rows = zip(found["ids"], found["documents"], ours, found["embeddings"], strict=True)

@@ -19,7 +19,7 @@ from toastrack import Embedder, Record
 from toastrack.errors import SpaceMismatchError, StoreError
 from toastrack_chroma import AsyncChromaStore, ChromaStore
 from toastrack_chroma.backend import COMPLETE, COPY_OF
-from toastrack_chroma.codec import VECTOR_HEAD
+from toastrack_chroma.codec import ROW, described
 
 WORDS = ["rye", "wheat", "salt", "yeast", "oven", "crust", "dough", "water"]
 RECORDS = [
@@ -55,8 +55,9 @@ def everything(client: Any, name: str = "docs") -> dict[str, Any]:
     collection = client.get_collection(name, embedding_function=None)
     rows = collection.get(include=INCLUDE)
     for metadata in rows["metadatas"]:
-        # It follows the vector, whose last bits depend on the batch it was embedded in.
-        (metadata or {}).pop(VECTOR_HEAD, None)
+        # Its head follows the vector, whose last bits depend on the batch it was embedded in.
+        if metadata and ROW in metadata:
+            metadata[ROW] = described(metadata)._replace(vector_head="")
     others = zip(rows["documents"], rows["metadatas"], rows["uris"], strict=True)
     return {
         "rows": dict(zip(rows["ids"], others, strict=True)),
