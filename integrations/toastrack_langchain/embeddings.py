@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_core.embeddings import Embeddings
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -18,13 +19,20 @@ from toastrack import (
     Precision,
 )
 from toastrack.errors import suggesting, unknown_argument
+from toastrack.stores import Adopt, guard_space
 
 if TYPE_CHECKING:
+    from langchain_core.vectorstores import VectorStore
     from typing_extensions import Self
 
     from toastrack_langchain.splitter import ToastrackTextSplitter
 
+V = TypeVar("V", bound="VectorStore")
+
 _SETTINGS = tuple(EmbedderSettings.__annotations__)
+# The methods of a vector store that write vectors, or compare them; all others call these.
+_WRITES = re.compile("a?(add_|update_document)")
+_SEARCHES = re.compile("a?(similarity_search|max_marginal_relevance_search|hybrid_search)")
 # What of this host splits a text that is over the limit.
 _REMEDY = "the text splitter that ToastrackEmbeddings.splitter() returns"
 
@@ -136,6 +144,38 @@ class ToastrackEmbeddings(BaseModel, Embeddings):
             vector: list[float] = (await self.embedder.aembed_query(text)).tolist()
         return vector
 
+    def guard(self, vector_store: V, *, adopt: Adopt = False) -> V:
+        """Let a vector store of LangChain's refuse what another model, prompt or size filled.
+
+            vectors = embeddings.guard(Chroma("bread", embeddings, persist_directory="data"))
+
+        It is the same object, of langchain-postgres (``PGVectorStore``), langchain-qdrant or
+        langchain-chroma. Whenever texts are added or searched for, it compares what stands beside the
+        collection; the first one, of whatever process, writes the space down where a store of
+        toastrack's would. Nothing is asked before that.
+
+        Args:
+            vector_store: It embeds with these embeddings, or with a cache over them.
+            adopt: Take over a filled collection that does not say which model embedded it, once some
+                of its texts were embedded again and gave the same vectors. "unchecked" believes that
+                they do.
+
+        Raises:
+            UnsupportedError: The vector store has no place for a space.
+            ValueError: It embeds with something else.
+            SpaceMismatchError: From its methods: the collection is of another space, or filled and
+                says nothing.
+        """
+        _check_embeds_with(self, vector_store)
+        kind = type(vector_store)
+        return guard_space(
+            vector_store,
+            self.embedder,
+            adopt=adopt,
+            writes=[name for name in dir(kind) if _WRITES.match(name)],
+            searches=[name for name in dir(kind) if _SEARCHES.match(name)],
+        )
+
     def splitter(
         self,
         chunk_size: int | None = None,
@@ -196,3 +236,22 @@ class ToastrackEmbeddings(BaseModel, Embeddings):
         if "embedder" in update:
             return type(self)(**update)
         return type(self)(**{**self.model_dump(), **update})
+
+
+def _check_embeds_with(ours: ToastrackEmbeddings, vector_store: VectorStore) -> None:
+    used: Any = vector_store.embeddings
+    while used is not None and not isinstance(used, ToastrackEmbeddings):
+        used = getattr(used, "underlying_embeddings", None)  # CacheBackedEmbeddings
+    kind = type(vector_store).__name__
+    if used is None:
+        raise ValueError(
+            f"This {kind} embeds with {type(vector_store.embeddings).__name__}. Make it with these "
+            "embeddings, and guard it then."
+        )
+    theirs, mine = used.embedder.settings(), ours.embedder.settings()
+    if theirs != mine:
+        names = ", ".join(name for name, value in mine.items() if theirs.get(name) != value)
+        raise ValueError(
+            f"This {kind} embeds with other embeddings than these: they differ in {names}. Guard it "
+            "with its own, or make it with these."
+        )

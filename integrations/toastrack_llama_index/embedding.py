@@ -25,12 +25,15 @@ from toastrack import (
     Precision,
 )
 from toastrack.errors import suggesting, unknown_argument
+from toastrack.stores import Adopt, guard_space
 
 if TYPE_CHECKING:
+    from llama_index.core.vector_stores.types import BasePydanticVectorStore
     from typing_extensions import Self
 
 
 T = TypeVar("T")
+V = TypeVar("V", bound="BasePydanticVectorStore")
 
 _SETTINGS = tuple(EmbedderSettings.__annotations__)
 # What of this host splits a text that is over the limit.
@@ -136,6 +139,36 @@ class ToastrackEmbedding(BaseEmbedding):
         """
         return ToastrackNodeParser(
             embedding=self, chunk_size=chunk_size, chunk_overlap=chunk_overlap, **options
+        )
+
+    def guard(self, vector_store: V, *, adopt: Adopt = False) -> V:
+        """Let a vector store of LlamaIndex' refuse what another model, prompt or size filled.
+
+            vector_store = embedding.guard(ChromaVectorStore(chroma_collection=collection))
+            index = VectorStoreIndex.from_vector_store(vector_store, embed_model=embedding)
+
+        It is the same object, of llama-index-vector-stores-postgres, -qdrant or -chroma. Whenever
+        nodes are added or searched for, it compares what stands beside the collection; the first one,
+        of whatever process, writes the space down where a store of toastrack's would. Nothing is
+        asked before that. A vector store sees vectors only: give the index this embedding, too.
+
+        Args:
+            vector_store: Holds the vectors of this embedding, and of no other.
+            adopt: Take over a filled collection that does not say which model embedded it, once some
+                of its nodes were embedded again and gave the same vectors. "unchecked" believes that
+                they do.
+
+        Raises:
+            UnsupportedError: The vector store has no place for a space.
+            SpaceMismatchError: From its methods: the collection is of another space, or filled and
+                says nothing.
+        """
+        return guard_space(
+            vector_store,
+            self._embedder,
+            adopt=adopt,
+            writes=("add", "async_add"),
+            searches=("query", "aquery"),
         )
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:

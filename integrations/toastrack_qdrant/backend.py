@@ -120,14 +120,17 @@ class QdrantBackend(RetryingBackend):
         self.host = Host(client)
         self.label = collection
         self.layout = layout_of(fields)
-        self.points = Points(self.host, collection, vector_name, self.layout)
-        self._vector_name = vector_name
-        self._hashes = Hashes(hash_key(vector_name))
-        self.writes_format = _FORMAT_OF_NAMED if vector_name else 1
+        self._use_vector(vector_name)
         self._may_create = create
         self._creation = creation or Creation()
         self._wanted_language = text_index
         self._language: str | None = None
+
+    def _use_vector(self, name: str) -> None:
+        self.points = Points(self.host, self.label, name, self.layout)
+        self._vector_name = name
+        self._hashes = Hashes(hash_key(name))
+        self.writes_format = _FORMAT_OF_NAMED if name else 1
 
     # -- the collection -------------------------------------------------------------------------
 

@@ -17,8 +17,11 @@ from toastrack.stores.base import AsyncBaseStore, BaseStore
 from toastrack.stores.description import Description
 from toastrack.stores.embedded_text import node_text
 from toastrack.stores.flow import StoreFlow
+from toastrack.stores.foreign import record_space, recorded_space
+from toastrack.stores.foreign_collection import ForeignCollection
 from toastrack.stores.formats import format_of, from_recorded, to_recorded
 from toastrack.stores.fusing import fused
+from toastrack.stores.guarding import guard_space
 from toastrack.stores.hashes import text_hash
 from toastrack.stores.id_set import IdSet
 from toastrack.stores.own_client import OwnClient
@@ -70,6 +73,7 @@ __all__ = [
     "Document",
     "Ended",
     "Filter",
+    "ForeignCollection",
     "Group",
     "IdSet",
     "IngestStore",
@@ -113,12 +117,15 @@ __all__ = [
     "format_of",
     "from_recorded",
     "fused",
+    "guard_space",
     "keep_for_ever",
     "matches",
     "measure_recall",
     "node_text",
     "open_store",
     "parsed",
+    "record_space",
+    "recorded_space",
     "renewing_property_locks",
     "run_sync",
     "text_hash",

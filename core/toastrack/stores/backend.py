@@ -77,6 +77,8 @@ class Backend(Protocol[S, O_contra]):
     """The format of what it keeps, which it recorded beside the space; 1 where it says nothing."""
     writes_format: int
     """The format that a new one is made in, and that an older one is brought up to."""
+    adopting: str
+    """How a filled one is taken over that says nothing of its space, for the error that says so."""
     uncommitted: bool
     """A transaction of the caller's could still undo what was found."""
     callers_connection: bool
@@ -340,6 +342,7 @@ class BackendBase:
     space: EmbeddingSpace | None = None
     format: int = 1
     writes_format: int = 1
+    adopting = "open it with adopt=True"
     uncommitted = False
     callers_connection = False
     no_words = "its adapter does not know how."

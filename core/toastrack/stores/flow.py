@@ -243,7 +243,7 @@ class StoreFlow(Generic[S, O]):
             # First, so that nobody is told to adopt what cannot be.
             await backend.check_adoptable(session)
             if not self._adopt:
-                raise missing_space(ours, where=self._where)
+                raise missing_space(ours, where=self._where, adopting=backend.adopting)
             return False
         self._check(ours)
         await backend.record_space(session, ours if to_record is None else to_record)

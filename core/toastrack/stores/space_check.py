@@ -32,12 +32,17 @@ def check_same_space(stored: EmbeddingSpace, ours: EmbeddingSpace, *, where: str
     raise SpaceMismatchError("\n".join(lines), stored=stored, ours=ours, differences=differences)
 
 
-def missing_space(ours: EmbeddingSpace, *, where: str) -> SpaceMismatchError:
-    """Return the error for a collection that holds rows and does not say who embedded them."""
+def missing_space(
+    ours: EmbeddingSpace, *, where: str, adopting: str = "open it with adopt=True"
+) -> SpaceMismatchError:
+    """Return the error for a collection that holds rows and does not say who embedded them.
+
+    ``adopting`` says how it is taken over.
+    """
     return SpaceMismatchError(
         f"{where} holds rows but does not say which model embedded them. If it was "
-        f"{ours.model!r} with the same prompts, open it with adopt=True: that embeds some of its "
-        "texts again, compares, and records this embedder's space. If not, use a new one.",
+        f"{ours.model!r} with the same prompts, {adopting}: that embeds some of its texts again, "
+        "compares, and records this embedder's space. If not, use a new one.",
         ours=ours,
     )
 

@@ -1,0 +1,118 @@
+"""Collections behind the vector stores of LangChain and LlamaIndex."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
+
+from toastrack import EmbeddingSpace, Record
+from toastrack.errors import StoreError, UnsupportedError
+from toastrack.stores import ForeignCollection, RetryingSession, Row
+from toastrack_qdrant.backend import QdrantBackend
+from toastrack_qdrant.recorded import dimensions_in, identity
+
+
+def foreign_collection(host_object: object, *, asynchronous: bool) -> ForeignCollection:
+    """Return the collection that an object is over, through the client of such methods.
+
+    Raises:
+        UnsupportedError: It is none of the objects that this knows.
+    """
+    found: Any = host_object
+    if hasattr(found, "content_payload_key"):  # LangChain's QdrantVectorStore
+        return ForeignCollection(
+            _ForeignBackend(
+                found.client,
+                found.collection_name,
+                vector_name=found.vector_name,
+                text_key=found.content_payload_key,
+                metadata_key=found.metadata_payload_key,
+            )
+        )
+    if not hasattr(found, "dense_vector_name"):
+        raise UnsupportedError(
+            f"{type(host_object).__name__} is over no collection of Qdrant's that toastrack can ask: "
+            "it takes LangChain's QdrantVectorStore and LlamaIndex' QdrantVectorStore."
+        )
+    client = found._aclient if asynchronous else found._client
+    if client is None:  # it was given the other one only
+        client = found._client or found._aclient
+    awaited = isinstance(client, AsyncQdrantClient)
+    backend = _ForeignBackend(
+        client,
+        found.collection_name,
+        vector_name=found.dense_vector_name,
+        text_key=found.text_key or "text",
+        create=found._acreate_collection if awaited else found._create_collection,
+    )
+    return ForeignCollection(backend, awaited)
+
+
+class _ForeignBackend(QdrantBackend):
+    """A collection of any distance, as the scores are the framework's own.
+
+    Args:
+        client: The framework's own.
+        collection: The collection's name.
+        vector_name: Of its vectors the one that holds the texts'; the unnamed one, where there is
+            none of that name, as LlamaIndex does.
+        text_key: Where a payload holds the text.
+        metadata_key: Where it holds the metadata; None where that is all of it.
+        create: Makes the collection as the framework does; None where it is there before.
+    """
+
+    def __init__(
+        self,
+        client: QdrantClient | AsyncQdrantClient,
+        collection: str,
+        *,
+        vector_name: str,
+        text_key: str,
+        metadata_key: str | None = None,
+        create: Callable[[str, int], Any] | None = None,
+    ) -> None:
+        super().__init__(client, collection, vector_name=vector_name)
+        self._text_key = text_key
+        self._metadata_key = metadata_key
+        self._create = create
+
+    async def find(self, session: RetryingSession) -> bool:
+        """Look for the collection, and read what it says of itself."""
+        if not await self._exists(session):
+            return False
+        info = await self._read_info(session)
+        size, _ = identity(info, self._vector_name)
+        if size is None and identity(info, "")[0] is not None:
+            self._use_vector("")
+            info = await self._read_info(session)
+            size, _ = identity(info, "")
+        self.dimensions = size or dimensions_in(info, self.label, self._vector_name)
+        return True
+
+    async def create(self, session: RetryingSession, space: EmbeddingSpace) -> None:
+        """Let the framework create it, and write the space down before anything is in it."""
+        if self._create is None:
+            raise StoreError(
+                f"Collection {self.label!r} was deleted while this vector store was open. Create it, "
+                "or make the vector store anew."
+            )
+        await session.call(self._create, self.label, space.dimensions)
+        await self.find(session)
+        if self.space is None and await self.is_empty(session):
+            await self.record_space(session, space)
+
+    async def check_adoptable(self, session: RetryingSession) -> None:
+        """Do nothing: its points are the framework's, and stay so."""
+
+    def _row(self, point: models.Record) -> Row:
+        values = point.payload or {}
+        metadata = values if self._metadata_key is None else values.get(self._metadata_key)
+        vector = self.points.vector_of(point)
+        return Row(
+            Record(str(point.id), str(values.get(self._text_key) or ""), metadata or {}),
+            b"",
+            None if vector is None else np.asarray(vector, dtype=np.float32),
+        )
