@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from psycopg import sql
@@ -14,6 +14,9 @@ from toastrack.errors import StoreError, UnsupportedError
 from toastrack.stores import BackendBase, ForeignCollection, Retry, Row, Runtime
 from toastrack_postgres.space_comment import recorded_in, with_recorded
 from toastrack_postgres.sql import CREATION_LOCK
+
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString
 
 T = TypeVar("T")
 
@@ -92,6 +95,7 @@ class _Statements:
         self._connection = connection
 
     async def run(self, statement: sql.Composable) -> Any:
+        """Run one statement."""
         return await self._runtime.call(
             self._connection.exec_driver_sql,
             statement.as_string(None),
@@ -99,6 +103,7 @@ class _Statements:
         )
 
     async def fetch(self, statement: sql.Composable) -> Sequence[Any]:
+        """Run one that returns rows."""
         rows: Sequence[Any] = (await self.run(statement)).fetchall()
         return rows
 
@@ -130,7 +135,7 @@ class _ForeignTable(BackendBase):
         self.label = f"{schema}.{table}"
         self._engine = engine
         self._schema, self._table, self._embedding = schema, table, embedding
-        self._names = {
+        self._names: dict[str, sql.Composable] = {
             "table": sql.Identifier(schema, table),
             "text": sql.Identifier(text),
             "metadata": sql.SQL("null") if metadata is None else sql.Identifier(metadata),
@@ -196,17 +201,20 @@ class _ForeignTable(BackendBase):
         ]
 
     def _sample(self, size: int, share: float | None) -> sql.Composed:
+        chosen: sql.Composable = sql.SQL("")
+        if share is not None:
+            chosen = sql.SQL("tablesample system ({})").format(sql.Literal(share))
         return self._sql(
             """
             select {text}::text, {metadata}::text, {embedding}::text from {table} {chosen}
             where {embedding} is not null order by random() limit {size}
             """,
-            chosen=sql.SQL("" if share is None else f"tablesample system ({share})"),
+            chosen=chosen,
             size=sql.Literal(size),
         )
 
-    def _sql(self, statement: str, **parts: sql.Composable) -> sql.Composed:
-        return sql.SQL(statement).format(**self._names, **parts)  # type: ignore[arg-type]
+    def _sql(self, statement: LiteralString, **parts: sql.Composable) -> sql.Composed:
+        return sql.SQL(statement).format(**self._names, **parts)
 
     async def in_session(
         self, operation: Callable[[_Statements], Awaitable[T]], *, reads: bool, retry: Retry

@@ -104,8 +104,9 @@ class SpaceCheck:
         ours = await backend.runtime.offload(lambda: embedder.space)
         if is_there and backend.space is not None and not backend.space.differences(ours):
             return
+        opened: Any = backend  # which is all that is asked of it
         await StoreFlow[Any, Any](
-            backend, collection.where, embedder=embedder, create=writes, adopt=self._adopt
+            opened, collection.where, embedder=embedder, create=writes, adopt=self._adopt
         ).ready()
 
 

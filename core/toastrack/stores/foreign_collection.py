@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from toastrack.stores.backend import BackendBase
-from toastrack.stores.runtime import AsyncRuntime, SyncRuntime, run_sync
+from toastrack.space import EmbeddingSpace
+from toastrack.stores.backend import Retry
+from toastrack.stores.plan import Row
+from toastrack.stores.runtime import AsyncRuntime, Runtime, SyncRuntime, run_sync
 from toastrack.utils.threads import off_loop
 
 T = TypeVar("T")
@@ -15,19 +17,60 @@ T = TypeVar("T")
 Body = Callable[[], Coroutine[Any, Any, T]]
 
 
+class ForeignBackend(Protocol):
+    """The part of a ``Backend`` that a collection needs which is not ours: no record is written."""
+
+    kind: str
+    label: str
+    runtime: Runtime
+    dimensions: int | None
+    space: EmbeddingSpace | None
+    adopting: str
+
+    async def find(self, session: Any) -> bool:
+        """Look for the collection; if it is there, learn its ``dimensions`` and ``space``."""
+        ...
+
+    async def create(self, session: Any, space: EmbeddingSpace) -> None:
+        """Create it as the framework does, and record the space; or raise ``StoreError``."""
+        ...
+
+    async def record_space(self, session: Any, space: EmbeddingSpace) -> None:
+        """Write the space down where none is, or an equal one; then read it back."""
+        ...
+
+    async def is_empty(self, session: Any) -> bool:
+        """Tell whether it holds no vector."""
+        ...
+
+    async def check_adoptable(self, session: Any) -> None:
+        """Raise ``StoreError`` if its texts cannot be read."""
+        ...
+
+    async def read_sample(self, session: Any, size: int) -> list[Row]:
+        """Return so many rows, or all, with their vectors, from all over the collection."""
+        ...
+
+    async def in_session(
+        self, operation: Callable[[Any], Awaitable[T]], *, reads: bool, retry: Retry
+    ) -> T:
+        """Run one operation; ``reads`` says that it changes nothing."""
+        ...
+
+
 @dataclass(frozen=True)
 class ForeignCollection:
     """What a framework's vector store is over, and how its client's calls are made.
 
     Args:
-        backend: The collection. It is found, asked for a sample and told a space, and nothing else.
+        backend: The collection itself.
         awaited: Its client's calls are awaited.
         run: Runs a coroutine on the event loop that the client belongs to, from another thread; None
             where that is the caller's own.
         run_async: The same, awaited.
     """
 
-    backend: BackendBase
+    backend: ForeignBackend
     awaited: bool = False
     run: Callable[[Coroutine[Any, Any, Any]], Any] | None = None
     run_async: Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]] | None = None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from programs import run_script
 from urls import sqlalchemy_url
 
 from toastrack import Embedder
@@ -340,3 +341,104 @@ def test_a_store_of_ours_opens_what_was_guarded(tmp_path: Path, ours: ToastrackE
     raw = ToastrackEmbeddings(model=ours.embedder.model, device="cpu", query_prompt="")
     with pytest.raises(SpaceMismatchError, match="the query prompt"):
         raw.guard(package.Chroma("ours", raw, client=client)).similarity_search("rye")
+
+
+def test_a_collection_of_qdrants_says_the_same_to_a_store_of_ours(
+    qdrant: Host, ours: ToastrackEmbeddings, raw: ToastrackEmbeddings
+) -> None:
+    from toastrack_qdrant import QdrantStore
+
+    vectors = ours.guard(qdrant.open(ours))
+    vectors.add_texts(TEXTS)
+    with QdrantStore(vectors.client, "bread", embedder=ours.embedder, create=False) as store:
+        assert store.space == ours.embedder.space
+    with pytest.raises(SpaceMismatchError, match="the query prompt"):
+        QdrantStore(vectors.client, "bread", embedder=raw.embedder, create=False).open()
+
+
+def test_a_column_of_postgres_says_the_same_to_ours(
+    postgres: Host, postgres_dsn: str, schema: str, ours: ToastrackEmbeddings
+) -> None:
+    import psycopg
+
+    from toastrack_postgres import check_column_space, record_column_space
+
+    with psycopg.connect(postgres_dsn) as connection:
+        connection.execute(f"comment on column {schema}.bread.embedding is 'baked daily'")
+    ours.guard(postgres.open(ours)).add_texts(TEXTS)
+    with psycopg.connect(postgres_dsn) as connection:
+        check_column_space(connection, "bread", "embedding", ours.embedder, schema=schema)
+        query = (
+            "select col_description(%s::regclass, ordinal_position) from information_schema.columns"
+        )
+        query += " where table_schema = %s and table_name = 'bread' and column_name = 'embedding'"
+        ((comment,),) = connection.execute(query, [f"{schema}.bread", schema]).fetchall()
+        assert comment.startswith("baked daily\ntoastrack {")
+    postgres.replace()
+    with psycopg.connect(postgres_dsn) as connection:
+        record_column_space(connection, "bread", "embedding", ours.embedder, schema=schema)
+    assert recorded_space(postgres.open(ours)) == ours.embedder.space
+
+
+async def test_postgres_on_the_loop_of_the_caller(
+    ours: ToastrackEmbeddings, raw: ToastrackEmbeddings, postgres_dsn: str, schema: str
+) -> None:
+    package = pytest.importorskip(
+        "langchain_postgres", reason="langchain-postgres is not installed"
+    )
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    own = create_async_engine(sqlalchemy_url(postgres_dsn, "asyncpg"))
+    engine = package.PGEngine.from_engine(own)
+    size = ours.embedder.dimensions
+    await engine.ainit_vectorstore_table("bread", size, schema_name=schema)
+
+    async def open(embeddings: ToastrackEmbeddings) -> Any:
+        create = package.PGVectorStore.create
+        return embeddings.guard(await create(engine, embeddings, "bread", schema_name=schema))
+
+    store = await open(ours)
+    await store.aadd_texts(TEXTS)
+    assert len(await store.asimilarity_search("rye", k=100)) == len(TEXTS)
+    with pytest.raises(SpaceMismatchError, match="the query prompt"):
+        await (await open(raw)).asimilarity_search("rye")
+    with pytest.raises(TypeError, match="Await the methods that begin with an a"):
+        store.similarity_search("rye")
+    await engine.close()
+
+
+def test_the_older_one_of_langchain_postgres(ours: ToastrackEmbeddings) -> None:
+    package = pytest.importorskip(
+        "langchain_postgres", reason="langchain-postgres is not installed"
+    )
+    store = object.__new__(package.PGVector)  # its constructor would ask the server
+    store.embedding_function = ours
+    with pytest.raises(UnsupportedError, match="PGVector is over no table that toastrack can ask"):
+        ours.guard(store)
+
+
+_ANOTHER_PROCESS = """
+import sys
+
+from langchain_chroma import Chroma
+
+from toastrack.errors import SpaceMismatchError
+from toastrack_langchain import ToastrackEmbeddings
+
+raw = ToastrackEmbeddings(model=sys.argv[1], device="cpu", query_prompt="")
+store = raw.guard(Chroma("bread", raw, persist_directory=sys.argv[2]))
+for call in (store.add_texts, store.similarity_search):
+    try:
+        call(["rye"] if call == store.add_texts else "rye")
+    except SpaceMismatchError as error:
+        print(error)
+"""
+
+
+@pytest.mark.rest
+def test_another_process(chroma: Host, tmp_path: Path, ours: ToastrackEmbeddings) -> None:
+    ours.guard(chroma.open(ours)).add_texts(TEXTS)
+    script = tmp_path / "another.py"
+    script.write_text(_ANOTHER_PROCESS)
+    printed = run_script(script, str(ours.model_name), str(tmp_path))
+    assert printed.count("Collection 'bread' was built in another embedding space:") == 2
