@@ -92,9 +92,10 @@ class ToastrackEmbedding(BaseEmbedding):
         for name in _DERIVED:
             fields.pop(name, None)
         given = {name: fields.pop(name) for name in _SETTINGS if name in fields}
-        base_url = fields.pop("base_url", None)
-        if base_url is not None and embedder is None:
-            given["engine"] = Hosted(base_url=base_url)
+        if fields.get("base_url") is not None:  # as ``to_dict`` writes it
+            hosted = Hosted(base_url=fields.pop("base_url"))
+            if embedder is None:
+                given["engine"] = hosted
         if model_name is not None:
             given["model"] = model_name
         unknown = [name for name in fields if name not in type(self).model_fields]

@@ -64,8 +64,8 @@ async def check_host(points: Points, session: RetryingSession) -> None:
     check_layout(points)
     if not hasattr(models, "TextQuery"):
         raise UnsupportedError(
-            f"Collection {points.label!r}: {_NEEDED}, and qdrant-client 1.20 or newer: pip install "
-            "-U qdrant-client."
+            f"Collection {points.label!r}: {_NEEDED}, and qdrant-client 1.20 or newer: "
+            "pip install -U qdrant-client."
         )
     if points.host.local:
         return

@@ -208,7 +208,7 @@ def test_doctor_tries_what_is_installed(run: Run, monkeypatch: pytest.MonkeyPatc
 
 
 def test_doctor_says_that_nothing_can_embed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    engines = ("openvino", "sentence_transformers", "tokenizers")
+    engines = ("openvino", "sentence_transformers", "tokenizers", "httpx")
     for module in (doctor, extras):
         monkeypatch.setattr(module, "is_installed", lambda package: package not in engines)
     code, found = findings(run)
@@ -222,7 +222,7 @@ def test_doctor_says_that_nothing_can_embed(run: Run, monkeypatch: pytest.Monkey
 def test_all_that_is_missing_is_said_at_once(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: str
 ) -> None:
-    lacking = ("psycopg", "openvino", "sentence_transformers", "tokenizers")
+    lacking = ("psycopg", "openvino", "sentence_transformers", "tokenizers", "httpx")
     monkeypatch.setattr(extras, "is_installed", lambda package: package not in lacking)
     code, _, err = run(*words.split(), "postgresql://nowhere/db")
     assert code == 2
