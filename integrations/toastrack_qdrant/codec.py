@@ -23,6 +23,9 @@ SOURCE = "source"
 # Half of it leaves room for what is estimated; more rows are no faster.
 _BATCH_ROWS = 128
 _BATCH_BYTES = 16 * 2**20
+# What a letter takes at most, and all that is no text of a payload.
+_LETTER_BYTES = 6
+_REST_BYTES = 512
 # A float32 is written as the shortest float64: 21.7 KB of JSON for 1,024 of them.
 _NUMBER_BYTES = 22
 
@@ -65,7 +68,7 @@ def batches(
     for row in rows:
         vector = [] if row.vector is None else row.vector.tolist()
         values = payload(row, layout, hash_key(vector_name))
-        weight = _NUMBER_BYTES * len(vector) + copies * len(json.dumps(values))
+        weight = _NUMBER_BYTES * len(vector) + copies * _weight(row, values, layout)
         if batch and (len(batch) == _BATCH_ROWS or size + weight > _BATCH_BYTES):
             yield batch
             batch, size = [], 0
@@ -80,6 +83,15 @@ def batches(
         size += weight
     if batch:
         yield batch
+
+
+def _weight(row: Row, values: Mapping[str, Any], layout: Layout) -> int:
+    """Return how many bytes of JSON a payload takes at most."""
+    record = row.record
+    letters = len(record.id) + len(record.document) + len(record.text) + len(row.source or "")
+    # Python writes no number or word shorter than JSON does.
+    letters += len(repr(values[str(layout.metadata)])) + len(values.get(EXACT, ""))
+    return _LETTER_BYTES * letters + _REST_BYTES
 
 
 def is_kept(value: Any, depth: int = 0) -> bool:

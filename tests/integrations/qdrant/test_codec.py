@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from uuid import uuid5
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from toastrack import Embedder, Record
 from toastrack.errors import RecordError
 from toastrack.stores.plan import Row
 from toastrack_qdrant import QdrantStore, codec, point_id
+from toastrack_qdrant.layouts import POINT_NAMESPACE
 
 if TYPE_CHECKING:
     from edge_client import EdgeClient
@@ -29,7 +30,8 @@ def row(record: Record, size: int = 4) -> Row:
 def test_a_point_id_is_for_ever() -> None:
     # Another one, and what people stored is lost to them.
     assert point_id("a") == "838cca23-3e7a-5dd1-9660-c48a699d45cc"
-    assert UUID(point_id("ключ")).version == 5
+    for id in ("ключ", "", "🍞\n", "a" * 5_000):
+        assert point_id(id) == str(uuid5(POINT_NAMESPACE, id))
 
 
 def test_the_payload_is_this_and_nothing_else(client: QdrantClient, embedder: Embedder) -> None:
