@@ -51,7 +51,7 @@ from toastrack_chroma.codec import (
     to_metadata,
     to_record,
 )
-from toastrack_chroma.filters import broad, of_spans
+from toastrack_chroma.filters import Where, all_of, broad, of_spans
 from toastrack_chroma.host_errors import is_away, is_collection_gone, no_answer
 from toastrack_chroma.rows import Rows, batches, cut, storable
 from toastrack_chroma.search import SearchOptions, search
@@ -356,12 +356,12 @@ class ChromaBackend(RetryingBackend):
         wanted = set(documents)
         of_them = {DOCUMENT_ID: {"$in": storable(documents, empty=True)}}
         for page in batches(stale, Rows.page):
-            there = await self.rows.metadatas(session, page)
-            own = {id: row or {} for id, row in there.items() if is_own(row or {}) and id in wanted}
-            if own:
-                await self._delete_unchanged(session, own)
-            if named := [id for id in there if id not in own]:
-                await session.call(self.host.delete, ids=named, where=of_them)
+            there = (await self.rows.metadatas(session, page)).items()
+            doomed = {id: row or {} for id, row in there if document_of(id, row) in wanted}
+            own = {id: row for id, row in doomed.items() if is_own(row)}
+            named = {id: row for id, row in doomed.items() if id not in own}
+            await self._delete_unchanged(session, own)
+            await self._delete_unchanged(session, named, of_them)
 
     async def delete(
         self, session: RetryingSession, ids: Sequence[str], documents: Sequence[str]
@@ -411,19 +411,23 @@ class ChromaBackend(RetryingBackend):
         return deleted
 
     async def _delete_unchanged(
-        self, session: RetryingSession, rows: Mapping[str, Mapping[str, Any]]
+        self,
+        session: RetryingSession,
+        rows: Mapping[str, Mapping[str, Any]],
+        where: Where | None = None,
     ) -> None:
-        """Delete rows of which what we wrote beside them is still that of one of them."""
+        """Delete rows that meet a condition, if what we wrote beside them is what one of them had."""
+        conditions = [where] if where else []
         for key in (ROW, METADATA):
             written = {id: row[key] for id, row in rows.items() if isinstance(row.get(key), str)}
             rows = {id: row for id, row in rows.items() if id not in written}
             for some in cut(written.items(), _DELETED, lambda item: 6 * len("".join(item))):
                 texts = list({text for _, text in some})
-                ids = [id for id, _ in some]
-                await session.call(self.host.delete, ids=ids, where={key: {"$in": texts}})
+                as_it_was = all_of([{key: {"$in": texts}}, *conditions])
+                await session.call(self.host.delete, ids=[id for id, _ in some], where=as_it_was)
         # Of what others wrote nothing says all that it is.
         for page in batches(rows, _DELETED):
-            await session.call(self.host.delete, ids=page)
+            await session.call(self.host.delete, ids=page, where=where)
 
     # -- reading --------------------------------------------------------------------------------
 

@@ -11,9 +11,6 @@ import pytest
 
 pytest.importorskip("chromadb", reason="the extra 'chroma' is not installed")
 
-import chromadb
-from chroma_server import close_client
-
 from toastrack import Embedder, Record
 from toastrack_chroma import ChromaStore
 from toastrack_chroma.codec import (
@@ -36,12 +33,8 @@ RECORDS = [OWN, PART, FIRST]
 
 
 @pytest.fixture
-def client() -> Iterator[Any]:
-    client = chromadb.EphemeralClient()
-    yield client
-    for collection in client.list_collections():
-        client.delete_collection(collection.name)
-    close_client(client)
+def client(ephemeral: Any) -> Any:
+    return ephemeral
 
 
 @pytest.fixture
