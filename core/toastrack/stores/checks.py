@@ -59,20 +59,29 @@ def checked_fields(record: Record) -> Record:
 
 
 def _with(record: Record, metadata: dict[str, Any], chunk: int | None) -> Record:
-    made = Record(record.id, record.text, metadata, record.vector, record.document_id, chunk)
-    if record.vector_from_text is False and record.vector is None:
+    # Not by its own constructor, which takes a call for each field of a frozen class.
+    made = object.__new__(Record)
+    fields = made.__dict__
+    fields.update(record.__dict__)
+    fields["metadata"] = metadata
+    fields["chunk"] = chunk
+    if record.document_id is None:
+        fields["document_id"] = record.id
+    from_text, reading, vector = record.vector_from_text, record.reading, record.vector
+    if from_text is None and reading is None:
+        return made
+    fields["vector_from_text"] = fields["reading"] = None
+    if from_text is False and vector is None:
         raise RecordError(
             f"Record {record.id!r} was read without the vector that was given for it, and would be "
             "embedded in its place. Read it by get(ids, vectors=True) or records(vectors=True)."
         )
-    reading = record.reading
-    if record.vector_from_text and reading is None:
-        object.__setattr__(made, "vector", None)  # nothing tells of which text it is
-    vector = record.vector
+    if from_text and reading is None:
+        fields["vector"] = None  # nothing tells of which text it is
     # What is done with the vector from here on is no change.
     if reading and vector is not None and reading.vector in (None, vector_digest(vector)):
-        object.__setattr__(made, "reading", replace(reading, vector=None))
-        object.__setattr__(made, "vector_from_text", record.vector_from_text)
+        fields["reading"] = replace(reading, vector=None)
+        fields["vector_from_text"] = from_text
     return made
 
 

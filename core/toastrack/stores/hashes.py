@@ -5,9 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING
 
 from toastrack.records import Reading, Record
 from toastrack.utils import arrays
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def text_hash(record: Record, max_tokens: int) -> bytes:
@@ -16,23 +21,31 @@ def text_hash(record: Record, max_tokens: int) -> bytes:
     sha256 over the text's sha256, the effective limit, and either "embedded" or the bytes of a
     ready vector.
     """
-    text = text_digest(record.text)
-    source = b"embedded"
-    if record.vector is not None:
-        import numpy as np
-
-        source = np.asarray(record.vector, dtype="<f4").tobytes()
-    return hashlib.sha256(b"".join((text, b"%d" % max_tokens, source))).digest()
+    made = hashlib.sha256(text_digest(record.text) + b"%d" % max_tokens)
+    made.update(b"embedded" if record.vector is None else _bytes_of(record.vector))
+    return made.digest()
 
 
 def vector_digest(vector: arrays.Vector) -> bytes | None:
     """Return the sha256 of a vector as float32, None for what is none."""
-    import numpy as np
-
     try:
-        return hashlib.sha256(np.asarray(vector, dtype="<f4").tobytes()).digest()
+        return hashlib.sha256(_bytes_of(vector)).digest()
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+def _bytes_of(vector: arrays.Vector) -> memoryview:
+    """Return a vector's numbers as float32, in the same bytes on every machine."""
+    import numpy as np
+
+    return np.ascontiguousarray(vector, dtype=_float32()).reshape(-1).data
+
+
+@cache
+def _float32() -> np.dtype[np.float32]:
+    import numpy as np
+
+    return np.dtype("<f4")
 
 
 def text_digest(text: str) -> bytes:

@@ -53,6 +53,8 @@ class WriteBatch:
     """Of documents that are replaced: stored already to the letter, when they were compared."""
     replaced: dict[str, list[str]] = field(default_factory=dict)
     """Document id -> the record ids it consists of now; its other records are deleted."""
+    new: set[str] = field(default_factory=set)
+    """Ids of rows under which nothing was stored when they were compared."""
     documents: list[str] = field(default_factory=list)
     """The documents that are complete once this is written."""
 
@@ -90,7 +92,7 @@ def rows_of(window: Window, max_tokens: int, space: str = "") -> list[Row]:
 
 
 def _row(record: Record, max_tokens: int, space: str, source: str | None) -> Row:
-    stored = stored_hash(record, max_tokens, space)
+    stored = None if record.reading is None else stored_hash(record, max_tokens, space)
     if stored is None and record.vector_from_text:
         record = replace(record, vector=None)
     made = text_hash(record, max_tokens) if stored is None else stored
@@ -134,6 +136,12 @@ class WindowPlan:
         All of a document's rows come in one write, so that a reader sees its old text or its new
         one. An empty batch says that a long document is still being embedded.
         """
+        report.read += self.window.read
+        report.chunks += len(self._rows)
+        if not self.window.exact and not self._to_embed:
+            if self._rows:
+                yield self._ready_batch(report)
+            return
         exact = dict.fromkeys(self.window.exact, 0)
         rows = Counter(exact)
         rows.update([row.record.document for row in self._rows])
@@ -144,8 +152,6 @@ class WindowPlan:
             if row.record.document in exact:
                 held[row.record.document].replaced[row.record.document].append(row.record.id)
 
-        report.read += self.window.read
-        report.chunks += len(self._rows)
         pending = WriteBatch()
         last_flush = monotonic()
 
@@ -154,6 +160,8 @@ class WindowPlan:
             part = held.get(document, pending)
             if into == "changed":
                 part.rows.append(row)
+                if row.record.id not in self._statuses:
+                    part.new.add(row.record.id)
             elif into == "metadata":
                 part.metadata_rows.append(row)
             elif document in exact:
@@ -166,6 +174,7 @@ class WindowPlan:
             if document in held:
                 done = held.pop(document)
                 pending.rows.extend(done.rows)
+                pending.new |= done.new
                 pending.metadata_rows.extend(done.metadata_rows)
                 pending.unchanged_rows.extend(done.unchanged_rows)
                 pending.replaced.update(done.replaced)
@@ -179,7 +188,7 @@ class WindowPlan:
             status = self._statuses.get(row.record.id, "changed")
             if status != "changed":
                 report.unchanged += status == "unchanged"
-                settle(row._replace(vector=None), status)
+                settle(Row(row.record, row.text_hash, None, row.source), status)
             elif row.vector is not None:
                 settle(row, status)
 
@@ -194,6 +203,23 @@ class WindowPlan:
                 pending, last_flush = WriteBatch(), monotonic()
         if pending.documents:
             yield pending
+
+    def _ready_batch(self, report: Report) -> WriteBatch:
+        """Return what there is to write where nothing has to wait, and no document to be kept whole."""
+        batch = WriteBatch(documents=list({row.record.document: None for row in self._rows}))
+        statuses = self._statuses
+        for row in self._rows:
+            status = statuses.get(row.record.id)
+            if status is None:
+                batch.rows.append(row)
+                batch.new.add(row.record.id)
+            elif status == "changed":
+                batch.rows.append(row)
+            elif status == "metadata":
+                batch.metadata_rows.append(row._replace(vector=None))
+            else:
+                report.unchanged += 1
+        return batch
 
 
 def with_vectors(batch: WriteBatch, made: Sequence[Row]) -> WriteBatch:

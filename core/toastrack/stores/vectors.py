@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from toastrack.errors import RecordError
 from toastrack.records import Record
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 # What rounding to float32 leaves of length 1: half of 2**-23 in each number, squared twice that.
 _ONE = 2**-23
+_AT_A_TIME = 64
 
 
 def vector_of(record: Record) -> str:
@@ -72,25 +74,38 @@ def _numbers(vector: arrays.Vector, what: str) -> NDArray[np.float64]:
     return values
 
 
-def float32_vector(vector: arrays.Vector, what: str, dimensions: int) -> arrays.FloatVector:
-    """Return a vector as float32 for ``normalise``, which is left to do if it was float32 before.
+def float32_vector(record: Record, dimensions: int) -> arrays.FloatVector:
+    """Return a record's vector as float32 for ``normalise``, which is left to do if it was that before.
 
     Raises ``RecordError`` as ``unit_vector`` does.
     """
     import numpy as np
 
-    if not isinstance(vector, np.ndarray) or vector.dtype != np.float32:
-        return unit_vector(vector, what, dimensions)
+    vector: Any = record.vector
+    if not isinstance(vector, np.ndarray) or vector.dtype != _float32():
+        return unit_vector(vector, vector_of(record), dimensions)
     if vector.shape != (dimensions,):
-        raise RecordError(f"{what} has shape {vector.shape}, not ({dimensions},).")
-    return np.asarray(vector, dtype=np.float32)
+        raise RecordError(f"{vector_of(record)} has shape {vector.shape}, not ({dimensions},).")
+    return vector
+
+
+@cache
+def _float32() -> np.dtype[np.float32]:
+    """Return the type itself: another spelling of it is looked up at each comparison."""
+    import numpy as np
+
+    return np.dtype(np.float32)
 
 
 def normalise(vectors: arrays.FloatMatrix, what: Callable[[int], str]) -> None:
     """Bring each row of float32 ``(rows, dimensions)`` to length 1, as ``unit_vector`` does."""
     import numpy as np
 
-    squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
-    # Written so that NaN is among them.
-    for row in np.flatnonzero(~(np.abs(squares - 1) < _ONE)).tolist():
-        vectors[row] = unit_vector(vectors[row], what(row), None)
+    # Few enough at a time that their float64 stays in the processor's cache.
+    for start in range(0, len(vectors), _AT_A_TIME):
+        some = vectors[start : start + _AT_A_TIME].astype(np.float64)
+        squares = np.einsum("ij,ij->i", some, some)
+        # Written so that NaN is among them.
+        for row in np.flatnonzero(~(np.abs(squares - 1) < _ONE)).tolist():
+            one = start + row
+            vectors[one] = unit_vector(vectors[one], what(one), None)

@@ -150,12 +150,12 @@ class _Records:
         record = checked_fields(record)
         if document_id is not None:
             # Nobody else has this record yet.
-            object.__setattr__(record, "document_id", document_id)
+            record.__dict__["document_id"] = document_id
         if record.vector is not None:
-            vector = float32_vector(record.vector, vector_of(record), self._dimensions)
-            self._vectors += vector.tobytes()
+            vector = float32_vector(record, self._dimensions)
+            self._vectors += vector.data if vector.flags.c_contiguous else vector.tobytes()
             # The caller's own vector is let go, which can be a list of many objects.
-            object.__setattr__(record, "vector", None)
+            record.__dict__["vector"] = None
             self._with_vector.append(record)
             self._filled += _parts_of(record, self._dimensions)
         else:
@@ -165,8 +165,9 @@ class _Records:
     def chosen(self, positions: Iterable[int]) -> list[Record]:
         """Return the records in these positions, of equal ids the last."""
         self.normalise()
-        chosen = map(self._records.__getitem__, positions)
-        return list({record.id: record for record in chosen}.values())
+        records = self._records
+        chosen = {records[position].id: position for position in positions}
+        return [records[position] for position in chosen.values()]
 
     def normalise(self) -> None:
         """Give each record its vector; raises ``RecordError`` for one that has no direction."""
@@ -177,7 +178,7 @@ class _Records:
         rows = np.frombuffer(self._vectors, np.float32).reshape(-1, self._dimensions)
         normalise(rows, lambda row: vector_of(self._with_vector[row]))
         for record, vector in zip(self._with_vector, rows, strict=True):
-            object.__setattr__(record, "vector", vector)
+            record.__dict__["vector"] = vector
 
 
 def _parts_of(record: Record, dimensions: int) -> int:
