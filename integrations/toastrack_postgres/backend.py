@@ -40,11 +40,9 @@ from toastrack.stores import (
 from toastrack_postgres import index, text_index, text_search, vector_index
 from toastrack_postgres import sql as statements
 from toastrack_postgres.codec import (
-    VectorArrayParameter,
     VectorParameter,
     VectorType,
     check_record,
-    dump_json,
     vector_of,
 )
 from toastrack_postgres.connections import Connections, Use
@@ -52,6 +50,7 @@ from toastrack_postgres.filters import Where
 from toastrack_postgres.index_kinds import Indexed, Kind, read_indexes
 from toastrack_postgres.index_memory import FullMemory
 from toastrack_postgres.one_trip import OneTripSession
+from toastrack_postgres.packing import Packer, parts
 from toastrack_postgres.progress import reporting
 from toastrack_postgres.reconnecting import Outage
 from toastrack_postgres.search_plan import (
@@ -93,8 +92,8 @@ _PAGE = 10_000
 _VECTOR_PAGE = 1_000
 # Of a table, for a sample of it.
 _SAMPLED_PAGES = 1_000
-# Rows in one statement: enough to make it cheap, few enough that the server soon has work.
-_PART = 64
+# Fewer rows are not worth a COPY.
+_COPIED = 64
 # Advisory locks that all documents of a table share.
 _BUCKETS = 256
 
@@ -339,6 +338,10 @@ class PostgresBackend(BackendBase):
         self._comment = comment
         self._storage: VectorType = storage
         self._has_source, self._may_add_source = has_source, bool(may_add_source)
+        # COPY casts nothing.
+        self._has_own_types = all(
+            columns[name][2] == kind for name, kind in statements.CREATED_TYPES.items()
+        )
         self.dimensions = dimensions
         self.label = label
         self.space, self.format = recorded_in(comment, label)
@@ -366,7 +369,8 @@ class PostgresBackend(BackendBase):
 
     async def compare(self, session: Session, rows: Sequence[Row]) -> dict[str, Status]:
         """Say how each row compares to what is stored under its id."""
-        ids = [row.record.id for row in rows]
+        packer = self._packer(session)
+        ids = packer.texts([row.record.id for row in rows])
         answer = await session.execute(self._statements.stored_hashes, {"ids": ids})
         self._compare_found([row[2:] for row in answer if row[0] == -1])
         stored = [row[:2] for row in answer if row[0] != -1]
@@ -378,20 +382,33 @@ class PostgresBackend(BackendBase):
         ]
         if same_text:
             # Asked apart, as a first load would pay for what no row is compared with.
-            ids = [row.record.id for row in same_text]
-            result.update(dict.fromkeys(ids, "metadata"))
-            values = {"ids": ids, **_rest(same_text)}
-            if not (self._has_source or self._may_add_source):
-                values["sources"] = [None] * len(ids)  # there is no place for them
+            names = [row.record.id for row in same_text]
+            result.update(dict.fromkeys(names, "metadata"))
+            # Where there is no place for sources they are not compared.
+            sources = self._has_source or self._may_add_source
+            values = {"ids": packer.texts(names), **packer.rest(same_text, sources=sources)}
             same_rest = self._statements.same_rest(sources=self._has_source)
             answer = await session.execute(same_rest, values)
             self._compare_found([row[1:] for row in answer if row[0] == -1])
-            result.update((ids[row[0]], "unchanged") for row in answer if row[0] != -1)
+            result.update((names[row[0]], "unchanged") for row in answer if row[0] != -1)
         return result
 
     async def write(self, session: Session, batch: WriteBatch) -> WriteResult:
         """Write one batch, unless rows that it counts on are not as they were."""
-        await self._check_found(session)
+        # Where all is new, which a load is.
+        copies = (
+            self._has_own_types
+            and len(batch.rows) >= _COPIED
+            and len(batch.new) == len(batch.rows)
+            and session.may_copy
+        )
+        if copies:
+            ((*found, copies),) = await session.execute(self._statements.found_to_fill) or [
+                (None,) * 3
+            ]
+            self._compare_found([tuple(found)])
+        else:
+            await self._check_found(session)
         deleted = 0
         metadata_rows = list(batch.metadata_rows)
         if batch.replaced or metadata_rows:
@@ -423,24 +440,46 @@ class PostgresBackend(BackendBase):
                 },
             )
             deleted = _affected(rows)
+        packer = self._packer(session)
         if metadata_rows:
             await session.execute(
                 self._statements.update_metadata(sources=self._has_source),
                 {
-                    "ids": [row.record.id for row in metadata_rows],
-                    "hashes": [row.text_hash for row in metadata_rows],
-                    **_rest(metadata_rows),
+                    "ids": packer.texts([row.record.id for row in metadata_rows]),
+                    "hashes": packer.hashes(metadata_rows),
+                    **packer.rest(metadata_rows),
                 },
             )
         if batch.rows:
             # Sorted as the statement does, or the parts of two writers could deadlock.
-            sorted_rows = sorted(batch.rows, key=lambda row: row.record.id)
-            parts = (
-                sorted_rows[start : start + _PART] for start in range(0, len(sorted_rows), _PART)
-            )
-            upsert = self._statements.upsert(sources=self._has_source)
-            await session.execute_many(upsert, map(self._upsert_parameters, parts))
+            rows = sorted(batch.rows, key=lambda row: row.record.id)
+            if not (copies and await self._copied(session, packer, rows)):
+                upsert = self._statements.upsert(sources=self._has_source)
+                await session.execute_many(upsert, map(packer.arrays, parts(rows)))
         return WriteResult(len(batch.rows) + len(batch.metadata_rows), deleted)
+
+    async def _copied(self, session: Session, packer: Packer, rows: Sequence[Row]) -> bool:
+        """Copy rows that are new; False if that cannot be, and nothing is written of it."""
+        sources = self._has_source
+        try:
+            async with session.savepoint():
+                statement = self._statements.copy(sources=sources)
+                await session.copy(statement, packer.copied(rows, sources=sources))
+        except psycopg.OperationalError:
+            raise
+        except psycopg.DatabaseError:
+            # Another writer was quicker with one of the ids; and what else the server has against
+            # them it says of the statement that is known.
+            return False
+        return True
+
+    def _packer(self, session: Session) -> Packer:
+        return Packer(
+            self._storage,
+            vector_oid=self._vector_oid,
+            array_oid=self._vector_array_oid,
+            encoding=session.encoding,
+        )
 
     async def _lock_documents(self, session: Session, documents: Iterable[str]) -> None:
         """Let nobody else replace or delete one of these documents before the transaction ends.
@@ -465,19 +504,6 @@ class PostgresBackend(BackendBase):
         passing = Where(parsed(filter))
         delete = self._statements.delete_matching(passing.sql)
         return _affected(await session.execute(delete, passing.values))
-
-    def _upsert_parameters(self, rows: Sequence[Row]) -> dict[str, Any]:
-        records = [row.record for row in rows]
-        vectors = [row.vector for row in rows if row.vector is not None]
-        return {
-            "ids": [record.id for record in records],
-            "texts": [record.text for record in records],
-            "hashes": [row.text_hash for row in rows],
-            "vectors": VectorArrayParameter(
-                vectors, self._storage, oid=self._vector_oid, array_oid=self._vector_array_oid
-            ),
-            **_rest(rows),
-        }
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -1008,15 +1034,6 @@ class PostgresBackend(BackendBase):
 def _record(row: Sequence[Any]) -> Record:
     id, text, metadata, document, chunk, *_ = row
     return Record(id, text, json.loads(metadata or "{}"), document_id=document, chunk=chunk)
-
-
-def _rest(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    return {
-        "documents": [row.record.document for row in rows],
-        "chunks": [row.record.chunk for row in rows],
-        "metadata": [dump_json(row.record.metadata) for row in rows],
-        "sources": [row.source for row in rows],
-    }
 
 
 def _storable(ids: Iterable[str]) -> list[str]:

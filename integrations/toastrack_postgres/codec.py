@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,13 +30,27 @@ VectorType = Literal["vector", "halfvec"]
 
 _FLOAT = {"vector": ">f4", "halfvec": ">f2"}
 
-# json.dumps would build an encoder for each row.
-as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+def _json_writer() -> Callable[[Any], str]:
+    """Return what writes JSON; json.dumps and JSONEncoder would build an encoder for each row."""
+    slow = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return slow.encode
+    encode = make(
+        None, slow.default, json.encoder.encode_basestring, None, ":", ",", False, False, True
+    )
+    return lambda value: "".join(encode(value, 0))
+
+
+as_json = _json_writer()
 _ODD_NUMBER = re.compile(r"\de[+-]?\d|-0\.0")
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9.]+(?:e[+-]?[0-9]+)?')
 
 # jsonb knows no -0.0. This is nearer to it than to any other float, so it is what is read again.
 MINUS_ZERO = f"-0.{'0' * 399}1"
+
+_SCALARS = frozenset((int, float, bool, type(None)))
 
 # btree refuses keys over a third of a page: 2,704 bytes, before compression.
 # https://www.postgresql.org/docs/current/btree.html
@@ -60,35 +74,56 @@ class VectorArrayParameter:
     """Many vectors as one array parameter.
 
     Packed as one numpy structure: a list of pgvector's objects costs several times the rest of
-    the insert. Layout: https://github.com/postgres/postgres/blob/master/src/backend/utils/adt/arrayfuncs.c
-    (array_send), each element as pgvector's halfvec_send or vector_send writes it.
+    the insert.
     """
 
     def __init__(
         self, vectors: Sequence[FloatVector], kind: VectorType, *, oid: int, array_oid: int
     ) -> None:
         self.oid = array_oid
-        size = len(vectors[0])
-        rows = np.empty(
-            len(vectors),
-            [
-                ("bytes", ">i4"),
-                ("size", ">i2"),
-                ("unused", ">i2"),
-                ("values", _FLOAT[kind], (size,)),
-            ],
-        )
-        rows["bytes"] = rows.dtype.itemsize - 4
-        rows["size"] = size
-        rows["unused"] = 0
-        rows["values"] = vectors
-        header = struct.pack(">iiIii", 1, 0, oid, len(vectors), 1)
-        self.data = header + rows.tobytes()
+        self.data = _array_head(oid, len(vectors)) + vector_elements(vectors, kind).tobytes()
         self._vectors = vectors
 
     def as_text(self) -> str:
         """Write it as Postgres reads an array."""
         return "{" + ",".join(f'"{_written(vector)}"' for vector in self._vectors) + "}"
+
+
+class ArrayParameter:
+    """Elements that are packed already, each with its length before it, as one array parameter."""
+
+    def __init__(
+        self, oid: int, array_oid: int, size: int, elements: bytes, *, has_null: bool = False
+    ) -> None:
+        self.oid = array_oid
+        self.data = _array_head(oid, size, has_null=has_null) + elements
+
+
+def _array_head(oid: int, size: int, *, has_null: bool = False) -> bytes:
+    """Begin an array of one dimension.
+
+    Layout: https://github.com/postgres/postgres/blob/master/src/backend/utils/adt/arrayfuncs.c (array_send)
+    """
+    return struct.pack(">iiIii", 1, has_null, oid, size, 1)
+
+
+def vector_elements(vectors: Sequence[FloatVector], kind: VectorType) -> NDArray[np.void]:
+    """Return vectors as pgvector's halfvec_send or vector_send writes them, with their lengths."""
+    size = len(vectors[0])
+    rows = np.empty(
+        len(vectors),
+        [
+            ("bytes", ">i4"),
+            ("size", ">i2"),
+            ("unused", ">i2"),
+            ("values", _FLOAT[kind], (size,)),
+        ],
+    )
+    rows["bytes"] = rows.dtype.itemsize - 4
+    rows["size"] = size
+    rows["unused"] = 0
+    rows["values"] = vectors
+    return rows
 
 
 def vector_of(sent: bytes, kind: VectorType) -> FloatVector:
@@ -122,13 +157,16 @@ class ParameterDumper(adapt.Dumper):
 
 
 def register_parameters(adapters: adapt.AdaptersMap) -> None:
-    """Teach one cursor our two parameters; the connection stays as its owner made it."""
+    """Teach one cursor our parameters; the connection stays as its owner made it."""
     adapters.register_dumper(VectorParameter, ParameterDumper)
     adapters.register_dumper(VectorArrayParameter, ParameterDumper)
+    adapters.register_dumper(ArrayParameter, ParameterDumper)
 
 
 def check_record(record: Record) -> None:
     """Raise ``RecordError`` for what Postgres cannot store, before anything is sent."""
+    if _is_plain(record):
+        return
     name = f"Record {record.id!r}"
     for what, text in (("id", record.id), ("text", record.text), ("document_id", record.document)):
         if "\0" in text:
@@ -145,6 +183,27 @@ def check_record(record: Record) -> None:
         raise RecordError(
             f"{name}: its metadata holds NUL (\\x00), which Postgres jsonb cannot store. Remove it."
         )
+
+
+def _is_plain(record: Record) -> bool:
+    """Tell at a glance that nothing is wrong with a usual record: short ids, and flat metadata."""
+    id, document, chunk = record.id, record.document, record.chunk
+    if len(id) > _MAX_ID_BYTES // 4 or len(document) > _MAX_ID_BYTES // 4:
+        return False
+    if "\0" in id or "\0" in document or "\0" in record.text:
+        return False
+    if chunk is not None and not 0 <= chunk < 2**31:
+        return False
+    for key, value in record.metadata.items():
+        if "\0" in key:
+            return False
+        kind = type(value)
+        if kind is str:
+            if "\0" in value:
+                return False
+        elif kind not in _SCALARS:
+            return False
+    return True
 
 
 def dump_json(value: Mapping[str, Any]) -> str:

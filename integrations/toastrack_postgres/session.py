@@ -85,10 +85,32 @@ class Session:
         # A libpq before 14 waits for each answer.
         is_supported = psycopg.Pipeline.is_supported()
         pipeline = self._connection.pipeline() if is_supported else nullcontext()
-        async with self._runtime.enter(pipeline):
+        written = statement.as_bytes(self._connection)
+        async with self._runtime.enter(pipeline), self._cursor() as cursor:
             for values in parameters:
-                async with self._cursor() as cursor:
-                    await self._runtime.call(cursor.execute, statement, values, prepare=False)
+                # Behind a pooler the next transaction may have another of its connections.
+                await self._runtime.call(cursor.execute, written, values, prepare=False)
+
+    @property
+    def may_copy(self) -> bool:
+        """Tell whether the connection is in no pipeline of the caller's, where nothing is copied."""
+        return self._connection.pgconn.pipeline_status == psycopg.pq.PipelineStatus.OFF
+
+    async def copy(self, statement: sql.Composed, data: Iterable[bytes]) -> None:
+        """Send what a COPY takes, each part made while the server works on those before."""
+        async with (
+            self._cursor() as cursor,
+            self._runtime.enter(cursor.copy(statement)) as copy,
+        ):
+            for part in data:
+                await self._runtime.call(copy.write, part)
+
+    @property
+    def encoding(self) -> str:
+        """What texts are sent in, as Python calls it."""
+        encoding = self._connection.info.encoding
+        # What psycopg calls so is a connection that says nothing of it.
+        return "utf-8" if encoding == "ascii" else encoding
 
     def savepoint(self) -> AbstractAsyncContextManager[Any]:
         """Return a block whose failure leaves the surrounding transaction usable."""

@@ -31,6 +31,16 @@ COLUMNS = {
     "embedding": ("halfvec", "vector"),
 }
 
+# By the names that the catalogue has, but for the vectors'.
+CREATED_TYPES = {
+    "id": "text",
+    "document_id": "text",
+    "chunk": "int4",
+    "text": "text",
+    "metadata": "jsonb",
+    "text_hash": "bytea",
+}
+
 EXTENSION = """
     select e.extversion, n.nspname
     from pg_extension e join pg_namespace n on n.oid = e.extnamespace
@@ -340,6 +350,38 @@ class Statements:
     def found_indexes(self) -> sql.Composed:
         """As ``search_settings``, without settings."""
         return self._once("select found.oid, found.comment, {indexes} from {found} found")
+
+    @cached_property
+    def found_to_fill(self) -> sql.Composed:
+        """As ``found``, and whether new rows may be copied into it: (oid, comment, may copy).
+
+        COPY does not know rules and is refused under row-level security. Into the parts of a
+        partitioned table it writes in an order of its own, so that two writers could wait for each
+        other. And with an index of the vectors a row takes long, and one statement for many could
+        run into a timeout.
+        """
+        return self._once(
+            """
+            select found.oid, found.comment, (
+                select c.relkind = 'r' and not c.relhasrules and not row_security_active(c.oid)
+                   and not exists (
+                       select from pg_index i join pg_class x on x.oid = i.indexrelid
+                       join pg_am m on m.oid = x.relam
+                       where i.indrelid = c.oid and m.amname in ('hnsw', 'ivfflat'))
+                from pg_class c where c.oid = found.oid)
+            from {found} found
+            """
+        )
+
+    def copy(self, *, sources: bool) -> sql.Composed:
+        """Copy rows that are new; ``sources`` says that there is a column for them."""
+        return self._sql(
+            """
+            copy {table} (id, document_id, chunk, text, metadata, text_hash, embedding {source})
+            from stdin (format binary)
+            """,
+            source=sql.SQL(", source" if sources else ""),
+        )
 
     @property
     def stored_hashes(self) -> sql.Composed:

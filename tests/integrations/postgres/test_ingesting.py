@@ -214,7 +214,9 @@ def test_more_rows_in_one_call_than_a_statement_has_parameters(
     assert found == (70_000, 70_000, "000000", "069999")
 
 
-def test_memory_does_not_grow_with_the_rows(make: Make) -> None:
+def test_memory_does_not_grow_with_the_rows(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toastrack.stores.windows.WINDOW", 128)  # four times as many that are ready
+
     def peak(number: int) -> int:
         store = make(f"docs_{number}").open()
         tracemalloc.start()
