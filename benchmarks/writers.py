@@ -33,7 +33,7 @@ BATCH = 1_000
 
 @dataclass(frozen=True)
 class Rows:
-    """What is written: ids are UUIDs, as some take no other; vectors are float32 ``(n, SIZE)``."""
+    """What is written: ids are UUIDs, as some take no other; vectors are float32 ``(n, size)``."""
 
     ids: list[str]
     texts: list[str]
@@ -44,10 +44,10 @@ class Rows:
         return len(self.ids)
 
 
-def rows(number: int, seed: int) -> Rows:
+def rows(number: int, seed: int, size: int = SIZE) -> Rows:
     """Random unit vectors, texts of some 500 characters, a few fields of metadata."""
     pick = random.Random(seed)
-    vectors = np.random.default_rng(seed).standard_normal((number, SIZE), dtype=np.float32)
+    vectors = np.random.default_rng(seed).standard_normal((number, size), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     metadatas = [
         {"lang": pick.choice(["en", "de"]), "page": page, "title": prose(pick, 4)}
@@ -62,7 +62,8 @@ def rows(number: int, seed: int) -> Rows:
 
 def changed(before: Rows, seed: int) -> Rows:
     """The same ids and metadata with other texts and vectors."""
-    return replace(rows(len(before), seed), ids=before.ids, metadatas=before.metadatas)
+    then = rows(len(before), seed, before.vectors.shape[1])
+    return replace(then, ids=before.ids, metadatas=before.metadatas)
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,14 @@ class Writer:
     ours: bool = False
 
 
-def embedder(folder: Path) -> Embedder:
+def embedder(folder: Path, size: int = SIZE) -> Embedder:
     """Return an embedder of the right size, which only says who it is and never runs."""
     shutil.copytree(packaged_minilm(), folder)
     pooling = folder / "1_Pooling" / "config.json"
     config = json.loads(pooling.read_text(encoding="utf-8"))
-    pooling.write_text(json.dumps(config | {"word_embedding_dimension": SIZE}), encoding="utf-8")
+    pooling.write_text(json.dumps(config | {"word_embedding_dimension": size}), encoding="utf-8")
     made = Embedder(folder)
-    assert made.space.dimensions == SIZE
+    assert made.space.dimensions == size
     return made
 
 
@@ -171,10 +172,10 @@ def postgres(conninfo: str, model: Embedder) -> dict[str, Writer]:
     kinds: tuple[Literal["halfvec", "vector"], ...] = ("halfvec", "vector")
     for kind in kinds:
         found[f"toastrack upsert, {kind}"] = Writer(
-            records, partial(_postgres_store, conninfo, model, kind), kind, ours=True
+            records, partial(postgres_store, conninfo, model, kind), kind, ours=True
         )
         found[f"psycopg executemany, {kind}"] = Writer(
-            lambda some: some, partial(_executemany, conninfo, kind), kind
+            lambda some: some, partial(executemany, conninfo, kind), kind
         )
         found[f"psycopg binary COPY, {kind}"] = Writer(
             lambda some: some, partial(_copy, conninfo, kind), kind, again=False
@@ -192,22 +193,23 @@ def postgres(conninfo: str, model: Embedder) -> dict[str, Writer]:
     return found
 
 
-def _postgres_store(
+def postgres_store(
     conninfo: str, model: Embedder, kind: Literal["halfvec", "vector"]
 ) -> Callable[[Any], object]:
+    """Make an empty table of a store's."""
     from toastrack_postgres import PostgresStore
 
     return PostgresStore(conninfo, _name(), embedder=model, storage=kind).open().upsert
 
 
-def _plain_table(conninfo: str, kind: str) -> tuple[Any, str]:
+def _plain_table(conninfo: str, kind: str, size: int = SIZE) -> tuple[Any, str]:
     import psycopg
     from pgvector.psycopg import register_vector
 
     connection: Any = psycopg.connect(conninfo)
     register_vector(connection)
     name = _name()
-    connection.execute(_TABLE.format(name=name, kind=kind, size=SIZE))
+    connection.execute(_TABLE.format(name=name, kind=kind, size=size))
     connection.execute(f"create index on {name} (document_id)")
     connection.commit()
     return connection, name
@@ -230,8 +232,9 @@ def _plain_rows(some: Rows, kind: str) -> Iterator[tuple[Any, ...]]:
         )
 
 
-def _executemany(conninfo: str, kind: str) -> Callable[[Any], object]:
-    connection, name = _plain_table(conninfo, kind)
+def executemany(conninfo: str, kind: str, size: int = SIZE) -> Callable[[Any], object]:
+    """Make an empty table of psycopg's."""
+    connection, name = _plain_table(conninfo, kind, size)
 
     def write(some: Rows) -> None:
         with connection.transaction(), connection.cursor() as cursor:
