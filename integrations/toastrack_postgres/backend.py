@@ -395,22 +395,9 @@ class PostgresBackend(BackendBase):
 
     async def write(self, session: Session, batch: WriteBatch) -> WriteResult:
         """Write one batch, unless rows that it counts on are not as they were."""
-        # Where all is new, which a load is.
-        copies = (
-            self._has_own_types
-            and len(batch.rows) >= _COPIED
-            and len(batch.new) == len(batch.rows)
-            and session.may_copy
-        )
-        if copies:
-            ((*found, copies),) = await session.execute(self._statements.found_to_fill) or [
-                (None,) * 3
-            ]
-            self._compare_found([tuple(found)])
-        else:
-            await self._check_found(session)
-        deleted = 0
         metadata_rows = list(batch.metadata_rows)
+        copies = await self._found_to_fill(session, batch)
+        deleted = 0
         if batch.replaced or metadata_rows:
             stored = [*metadata_rows, *batch.unchanged_rows]
             await self._lock_documents(session, batch.replaced)
@@ -432,14 +419,14 @@ class PostgresBackend(BackendBase):
                 return WriteResult(0, 0, missed)
             metadata_rows = [row for row in stored if statuses[row.record.id] == "metadata"]
         if batch.replaced:
-            rows = await session.execute(
+            gone = await session.execute(
                 self._statements.delete_stale,
                 {
                     "documents": _storable(batch.replaced),
                     "keep": [id for ids in batch.replaced.values() for id in ids],
                 },
             )
-            deleted = _affected(rows)
+            deleted = _affected(gone)
         packer = self._packer(session)
         if metadata_rows:
             await session.execute(
@@ -453,23 +440,48 @@ class PostgresBackend(BackendBase):
         if batch.rows:
             # Sorted as the statement does, or the parts of two writers could deadlock.
             rows = sorted(batch.rows, key=lambda row: row.record.id)
+            if copies and (batch.replaced or batch.metadata_rows):
+                # What was done for the others stays.
+                await session.execute(statements.COPY_SAVEPOINT)
             if not (copies and await self._copied(session, packer, rows)):
                 upsert = self._statements.upsert(sources=self._has_source)
                 await session.execute_many(upsert, map(packer.arrays, parts(rows)))
         return WriteResult(len(batch.rows) + len(batch.metadata_rows), deleted)
 
+    async def _found_to_fill(self, session: Session, batch: WriteBatch) -> bool:
+        """Check that it is the table that was found; tell whether its new rows may be copied.
+
+        That is where all are new, as in a load. Where nothing else is done before, the savepoint of
+        the COPY is made in the same round trip.
+        """
+        if not (
+            self._has_own_types
+            and len(batch.rows) >= _COPIED
+            and len(batch.new) == len(batch.rows)
+            and session.may_copy
+        ):
+            await self._check_found(session)
+            return False
+        found = self._statements.found_to_fill
+        if batch.replaced or batch.metadata_rows:
+            told = await session.execute(found)
+        else:
+            told = await session.execute_before(found, statements.COPY_SAVEPOINT)
+        self._compare_found(told)
+        return bool(told[0][2])
+
     async def _copied(self, session: Session, packer: Packer, rows: Sequence[Row]) -> bool:
         """Copy rows that are new; False if that cannot be, and nothing is written of it."""
         sources = self._has_source
         try:
-            async with session.savepoint():
-                statement = self._statements.copy(sources=sources)
-                await session.copy(statement, packer.copied(rows, sources=sources))
+            statement = self._statements.copy(sources=sources)
+            await session.copy(statement, packer.copied(rows, sources=sources))
         except psycopg.OperationalError:
             raise
         except psycopg.DatabaseError:
             # Another writer was quicker with one of the ids; and what else the server has against
             # them it says of the statement that is known.
+            await session.execute(statements.COPY_ROLLBACK)
             return False
         return True
 

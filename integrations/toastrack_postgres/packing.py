@@ -114,7 +114,8 @@ class Packer:
                 vectors[number * size : (number + 1) * size],
             )
             if sources:
-                pieces += (_NULL,) if row.source is None else _sized(row.source.encode(encoding))
+                source = None if row.source is None else row.source.encode(encoding)
+                pieces += (_NULL,) if source is None else (_length(len(source)), source)
         return b"".join(pieces)
 
     def _vectors(self, rows: Sequence[Row]) -> NDArray[np.void]:
@@ -127,20 +128,13 @@ def parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
 
 
 def _integers(values: Sequence[int | None]) -> ArrayParameter:
-    return ArrayParameter(
-        *_INT4,
-        len(values),
-        b"".join([_NULL if one is None else _INT(4, one) for one in values]),
-        has_null=None in values,
-    )
+    packed = [_NULL if one is None else _INT(4, one) for one in values]
+    return ArrayParameter(*_INT4, len(values), b"".join(packed), has_null=None in values)
 
 
 def _array(types: tuple[int, int], values: Sequence[bytes | None]) -> ArrayParameter:
-    pieces: list[bytes] = []
-    for one in values:
-        pieces += (_NULL,) if one is None else _sized(one)
-    return ArrayParameter(*types, len(values), b"".join(pieces), has_null=None in values)
-
-
-def _sized(value: bytes) -> tuple[bytes, bytes]:
-    return _length(len(value)), value
+    if None in values:
+        nulls = [_NULL if one is None else _length(len(one)) + one for one in values]
+        return ArrayParameter(*types, len(values), b"".join(nulls), has_null=True)
+    pieces = [piece for one in values if one is not None for piece in (_length(len(one)), one)]
+    return ArrayParameter(*types, len(values), b"".join(pieces))

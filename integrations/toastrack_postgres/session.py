@@ -56,6 +56,17 @@ class Session:
             rows: Rows = await self._runtime.call(cursor.fetchall)
             return rows
 
+    async def execute_before(self, first: Statement, then: Statement) -> Rows:
+        """Execute a statement, and in the same round trip another one that returns nothing."""
+        is_supported = psycopg.Pipeline.is_supported()
+        pipeline = self._connection.pipeline() if is_supported else nullcontext()
+        async with self._cursor(row_factory=tuple_row) as cursor, self._cursor() as other:
+            async with self._runtime.enter(pipeline):
+                await self._runtime.call(cursor.execute, first, prepare=False)
+                await self._runtime.call(other.execute, then, prepare=False)
+            rows: Rows = await self._runtime.call(cursor.fetchall)
+            return rows
+
     async def execute_checked(
         self, first: Asked, check: Callable[[Rows], None], second: Asked
     ) -> tuple[Rows, Rows]:

@@ -191,6 +191,10 @@ LOCK_BUCKETS = """
     from unnest(%(buckets)s::bigint[]) bucket
 """
 
+# It goes with the transaction, or with the savepoint around it.
+COPY_SAVEPOINT = "savepoint toastrack_copy"
+COPY_ROLLBACK = "rollback to savepoint toastrack_copy"
+
 # Only one session at a time creates or records: "create ... if not exists" itself can race.
 CREATION_LOCK = "select pg_advisory_xact_lock(hashtextextended('toastrack', 0))"
 

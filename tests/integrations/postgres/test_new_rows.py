@@ -11,6 +11,7 @@ from uuid import uuid4
 
 # ruff: noqa: E402
 import pytest
+from at_once import at_once
 from programs import Warm
 
 psycopg = pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
@@ -132,6 +133,56 @@ def test_another_writer_was_quicker(store: PostgresStore, connection: Any, schem
         assert writing.result(SECONDS).written == COUNT
     assert seen(connection, schema) == {"insert"}
     check(store, records())
+
+
+def test_another_writer_was_quicker_with_a_row_of_documents_that_are_replaced(
+    store: PostgresStore, connection: Any, schema: str
+) -> None:
+    """What goes with the documents is gone as well, and counted."""
+    store.upsert(Record(f"old {n}", "x", vector=[1.0] * 32, document_id="book") for n in range(9))
+    documents = [("book", records()), ("other", [])]
+    watch(connection, schema)
+    with psycopg.connect(connection.info.dsn) as other, ThreadPoolExecutor(1) as threads:
+        other.execute(f"insert into {schema}.docs (id, text) values ('ä0007', 'theirs')")
+        writing = threads.submit(store.replace_many, documents)
+        until(connection, "exists (select from pg_locks where not granted)")
+        other.commit()
+        report = writing.result(SECONDS)
+    assert (report.written, report.deleted, report.unchanged) == (COUNT, 9, 0)
+    assert seen(connection, schema) == {"insert"}
+    assert store.count() == COUNT
+    assert store.replace_many(documents).unchanged == COUNT
+
+
+def test_documents_whose_rows_are_new_are_copied(
+    store: PostgresStore, connection: Any, schema: str
+) -> None:
+    store.upsert(Record(f"old {n}", "x", vector=[1.0] * 32, document_id="book") for n in range(9))
+    watch(connection, schema)
+    report = store.replace_many([("book", records())])
+    assert (report.written, report.deleted) == (COUNT, 9)
+    assert seen(connection, schema) == {"copy"}
+
+
+def test_writers_of_the_same_new_rows_at_once(
+    postgres_dsn: str, schema: str, embedder: Embedder, store: PostgresStore
+) -> None:
+    """Each has them in another order; nobody waits for who waits for him."""
+    others = [PostgresStore(postgres_dsn, "docs", schema=schema, embedder=embedder) for _ in "12"]
+    texts = [records(seed=seed) for seed in range(3)]
+    for number, some in enumerate(texts):
+        some.sort(key=lambda record: hash((record.id, number)))
+    at_once(
+        *(
+            lambda one=one, some=some: one.upsert(some)
+            for one, some in zip([store, *others], texts, strict=True)
+        )
+    )
+    there = store.get([record.id for record in records()])
+    assert {record and record.metadata["seed"] for record in there} <= {0, 1, 2}
+    assert store.count() == COUNT
+    for one in others:
+        one.close()
 
 
 def test_another_writer_gave_up(store: PostgresStore, connection: Any, schema: str) -> None:
