@@ -395,10 +395,13 @@ class Statements:
         """
         return self._sql(
             """
-            select u.position::int - 1, case when t.embedding is not null then t.text_hash end,
-                   null::oid, null::text
+            select u.position::int - 1, t.text_hash, null::oid, null::text
             from unnest(%(ids)b::text[]) with ordinality u (id, position)
-            join {table} t on t.id = u.id
+            -- By the index on the ids: a join reads all of a smaller table, the vectors, too.
+            cross join lateral (
+                select case when embedding is not null then text_hash end as text_hash
+                from {table} where id = u.id limit 1
+            ) t
             union all select -1, null, found.oid, found.comment from {found} found
             """
         )
@@ -414,13 +417,16 @@ class Statements:
             from unnest(%(ids)b::text[], %(documents)b::text[], %(chunks)b::int[],
                         %(metadata)b::text[], %(sources)b::text[])
                  with ordinality u (id, document_id, chunk, metadata, source, position)
-            join {table} t on t.id = u.id
+            cross join lateral (
+                select document_id, chunk, metadata {source} from {table} where id = u.id limit 1
+            ) t
             where t.document_id is not distinct from u.document_id
               and t.chunk is not distinct from u.chunk
               and t.metadata::text is not distinct from u.metadata::jsonb::text
               and {same_source}
             union all select -1, found.oid, found.comment from {found} found
             """,
+            source=sql.SQL(", source" if sources else ""),
             same_source=sql.SQL(
                 "t.source is not distinct from coalesce(u.source, t.source)"
                 if sources
