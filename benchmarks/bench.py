@@ -34,6 +34,7 @@ PARTS = {
     "int8": "what a model in 8-bit integers gains and loses, against other precisions",
     "reranking": "pairs of query and document a second, against sentence-transformers",
     "writing": "rows a second into each store, against its own client and other libraries",
+    "postgres_writing": "rows a second into Postgres over executemany's, near and far",
     "ingest": "from a file into each store, against other libraries, and how its parts overlap",
     "latency": "how long a query waits: alone, among 64, and behind documents",
     "round_trips": "what a question to Postgres takes over its bare statement, near and far",
