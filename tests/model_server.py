@@ -53,6 +53,9 @@ class ModelServer:
     release: Event | None = None
     over: Event = field(default_factory=Event)
     """Ends what is silent or sends for ever."""
+    running: int = 0
+    most_running: int = 0
+    """How many requests were there at a time."""
     port: int = 0
     lock: Any = field(default_factory=Lock)
 
@@ -95,6 +98,18 @@ class Handler(BaseHTTPRequestHandler):
         """Answer with vectors or scores, unless a fault has its turn."""
         its = self.its
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        with its.lock:
+            its.running += 1
+            its.most_running = max(its.running, its.most_running)
+        try:
+            self.respond(body)
+        finally:
+            with its.lock:
+                its.running -= 1
+
+    def respond(self, body: dict[str, Any]) -> None:
+        """Answer what was read."""
+        its = self.its
         with its.lock:
             its.seen.append(Seen(self.path, body, _headers(self)))
             fault = its.faults.pop(0) if its.faults else None

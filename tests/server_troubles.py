@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ from model_server import (
 from toastrack import Hosted
 
 KEY = "sk-s3cret-0123456789"
+OURS = ("toastrack", "http", "langchain", "llama_index", "chromadb")
+"""What stands between a caller and a server."""
 ALWAYS = 40
 """More requests than anything here sends."""
 
@@ -42,6 +45,8 @@ class Trouble:
     name: str
     faults: Sequence[Fault]
     says: str | None = None
+    away: bool = False
+    """It may be over later on."""
     usual: bool = False
     """``make test`` tries it on everything that asks servers, and the others on the core alone."""
     of_scores: bool = True
@@ -115,22 +120,33 @@ TROUBLES = [
     Trouble("more fields", [changed(lambda answer: answer.update(warning="old"))] * ALWAYS),
     Trouble("413 for two texts", [too_large(1)] * ALWAYS),
     # What does not.
-    Trouble("500 for ever", [status(500)] * ALWAYS, "did not answer after 4 tries: status 500"),
-    Trouble("429 for ever", [status(429, retry_after="1")] * ALWAYS, "4 tries: status 429"),
-    Trouble("429, wait 1e9 s", [status(429, retry_after="1e9")], "asks to wait 1000000000 s"),
-    Trouble("429, wait inf", [status(429, retry_after="inf")], "asks to wait inf s"),
+    Trouble(
+        "500 for ever",
+        [status(500)] * ALWAYS,
+        "did not answer after 4 tries: status 500",
+        away=True,
+    ),
+    Trouble(
+        "429 for ever", [status(429, retry_after="1")] * ALWAYS, "4 tries: status 429", away=True
+    ),
+    Trouble(
+        "429, wait 1e9 s", [status(429, retry_after="1e9")], "asks to wait 1000000000 s", away=True
+    ),
+    Trouble("429, wait inf", [status(429, retry_after="inf")], "asks to wait inf s", away=True),
     Trouble(
         "503, wait until 2195",
         [status(503, retry_after="Wed, 21 Oct 2195 07:28:00 GMT")],
         "asks to wait",
+        away=True,
     ),
-    Trouble("always cut", [raw(b"{")] * ALWAYS, "4 tries: what it sent is no JSON"),
-    Trouble("always hangs up", [hang_up] * ALWAYS, "4 tries: RemoteProtocolError"),
-    Trouble("another protocol", [no_http] * ALWAYS, "4 tries: RemoteProtocolError"),
+    Trouble("always cut", [raw(b"{")] * ALWAYS, "4 tries: what it sent is no JSON", away=True),
+    Trouble("always hangs up", [hang_up] * ALWAYS, "4 tries: RemoteProtocolError", away=True),
+    Trouble("another protocol", [no_http] * ALWAYS, "4 tries: RemoteProtocolError", away=True),
     Trouble("400", [status(400, "no")], r"refuses \d texts?, the longest of .*: no", usual=True),
     Trouble(
         "401", [status(401, "who?")], r"does not take the key \(status 401\): who\?", usual=True
     ),
+    Trouble("401 with the key", [status(401, f"bad key {KEY}")], r"bad key \.\.\.", usual=True),
     Trouble("403", [status(403, "no")], r"does not take the key \(status 403\)"),
     Trouble(
         "404, the model is gone", [status(404, "no such model")], "no such model.*ends with /v1"
@@ -163,6 +179,7 @@ TROUBLES = [
         "says gzip and is none",
         [lambda handler, answer: handler.send(answer, 200, {"content-encoding": "gzip"})] * ALWAYS,
         "cannot be unpacked",
+        away=True,
     ),
     Trouble(
         "too few", [changed(lambda answer: items(answer).pop() and None)], r"\d results where \d w"
@@ -219,9 +236,13 @@ TROUBLES = [
         of_vectors=False,
     ),
     # What takes for ever.
-    Trouble("silent", [silent] * ALWAYS, "it took longer than", seconds=0.3, usual=True),
-    Trouble("a byte now and then", [trickle] * ALWAYS, "it took longer than", seconds=0.3),
-    Trouble("headers for ever", [endless_head] * ALWAYS, "it took longer than", seconds=0.3),
+    Trouble("silent", [silent] * ALWAYS, "it took longer than", seconds=0.3, usual=True, away=True),
+    Trouble(
+        "a byte now and then", [trickle] * ALWAYS, "it took longer than", seconds=0.3, away=True
+    ),
+    Trouble(
+        "headers for ever", [endless_head] * ALWAYS, "it took longer than", seconds=0.3, away=True
+    ),
 ]
 OF_VECTORS = [trouble for trouble in TROUBLES if trouble.of_vectors]
 OF_SCORES = [trouble for trouble in TROUBLES if trouble.of_scores]
@@ -251,3 +272,17 @@ def hurry(trouble: Trouble, patch: pytest.MonkeyPatch) -> None:
 def is_clear(message: str) -> bool:
     """Tell whether an error is one short line without the key."""
     return len(message) < 600 and "\n" not in message and KEY not in message
+
+
+def with_locals(error: BaseException) -> str:
+    """An error and all behind it, with what the variables on the way hold, two levels deep."""
+    whole: list[str] = []
+    seen: BaseException | None = error
+    while seen is not None:
+        whole += [repr(seen), repr(vars(seen))]
+        for frame, _ in traceback.walk_tb(seen.__traceback__):
+            if frame.f_globals["__name__"].startswith(OURS):
+                for value in frame.f_locals.values():
+                    whole += [repr(value), repr(getattr(value, "__dict__", ""))]
+        seen = seen.__cause__ or seen.__context__
+    return "".join(whole)

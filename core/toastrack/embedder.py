@@ -249,7 +249,8 @@ class Embedder:
 
         Raises:
             TruncationError: It is over the limit and ``on_truncate="error"``.
-            ModelError: The model cannot be found, read or run, or its server does not answer.
+            ModelError: The model cannot be found, read or run.
+            NoAnswerError: Its server does not answer.
             RefusedError: Its server does not take a text.
             MissingExtraError: What runs the model is not installed.
         """
@@ -267,7 +268,8 @@ class Embedder:
 
         Raises:
             TruncationError: A query is over the limit and ``on_truncate="error"``; names it.
-            ModelError: The model cannot be found, read or run, or its server does not answer.
+            ModelError: The model cannot be found, read or run.
+            NoAnswerError: Its server does not answer.
             RefusedError: Its server does not take a text.
             MissingExtraError: What runs the model is not installed.
         """
@@ -284,7 +286,8 @@ class Embedder:
 
         Raises:
             TruncationError: A text is over the limit and ``on_truncate="error"``; names it.
-            ModelError: The model cannot be found, read or run, or its server does not answer.
+            ModelError: The model cannot be found, read or run.
+            NoAnswerError: Its server does not answer.
             RefusedError: Its server does not take a text.
             MissingExtraError: What runs the model is not installed.
         """
@@ -298,7 +301,8 @@ class Embedder:
         """Load the model now instead of at the first text, downloading it if it must be.
 
         Raises:
-            ModelError: The model cannot be found, read or run, or its server does not answer.
+            ModelError: The model cannot be found, read or run.
+            NoAnswerError: Its server does not answer.
             RefusedError: Its server does not take a text.
             MissingExtraError: What runs the model is not installed.
         """
@@ -311,7 +315,8 @@ class Embedder:
 
         Raises:
             TruncationError: It is over the limit and ``on_truncate="error"``.
-            ModelError: The model cannot be found, read or run, or its server does not answer.
+            ModelError: The model cannot be found, read or run.
+            NoAnswerError: Its server does not answer.
             RefusedError: Its server does not take a text.
             MissingExtraError: What runs the model is not installed.
         """
@@ -324,7 +329,8 @@ class Embedder:
 
         Raises:
             TruncationError: A query is over the limit and ``on_truncate="error"``; names it.
-            ModelError: The model cannot be found, read or run, or its server does not answer.
+            ModelError: The model cannot be found, read or run.
+            NoAnswerError: Its server does not answer.
             RefusedError: Its server does not take a text.
             MissingExtraError: What runs the model is not installed.
         """
@@ -335,7 +341,8 @@ class Embedder:
 
         Raises:
             TruncationError: A text is over the limit and ``on_truncate="error"``; names it.
-            ModelError: The model cannot be found, read or run, or its server does not answer.
+            ModelError: The model cannot be found, read or run.
+            NoAnswerError: Its server does not answer.
             RefusedError: Its server does not take a text.
             MissingExtraError: What runs the model is not installed.
         """
@@ -468,7 +475,8 @@ class Embedder:
         """What runs the model, where and in which precision, for people; loads it.
 
         Raises:
-            ModelError: The model cannot be found, read or run, or its server does not answer.
+            ModelError: The model cannot be found, read or run.
+            NoAnswerError: Its server does not answer.
             RefusedError: Its server does not take a text.
             MissingExtraError: What runs the model is not installed.
         """

@@ -3,6 +3,7 @@
     ToastrackError
     ├── MissingExtraError (ModuleNotFoundError)   a package that an extra brings is not installed
     ├── ModelError                                a model cannot be found, read or run
+    │   ├── NoAnswerError                         a server does not answer now, and may later on
     │   └── RefusedError                          a server does not take these texts
     ├── TruncationError (ValueError)              a text is over the limit and on_truncate="error"
     ├── SpaceMismatchError                        a collection was built in another embedding space
@@ -96,6 +97,19 @@ class ModelError(ToastrackError):
 
     The hub cannot be reached, a folder holds no model, an engine cannot run it: the message says
     which, and what to do.
+    """
+
+
+class NoAnswerError(ModelError):
+    """A server that runs a model does not answer, however often it was asked, and may later on.
+
+        try:
+            embedder.embed_documents(["Rye bread keeps for a week."])
+        except NoAnswerError as error:
+            print(error)
+
+    It is away, full or starting, asks to wait for longer than ``Hosted(timeout=)`` allows, or what
+    it sends is no answer. All that was stored before stays.
     """
 
 

@@ -175,8 +175,8 @@ class Reranker:
         Raises:
             ValueError: The query is blank.
             TruncationError: One is over the limit and ``on_truncate="error"``; names the document.
-            ModelError: The model cannot be found, read or run, is no reranker, or its server does not
-                answer.
+            ModelError: The model cannot be found, read or run, or is no reranker.
+            NoAnswerError: Its server does not answer.
             RefusedError: Its server does not take the query or a document.
             MissingExtraError: What runs the model is not installed.
         """
@@ -204,8 +204,8 @@ class Reranker:
         Raises:
             ValueError: The query is blank, or ``k`` is no whole number of at least 1.
             TruncationError: One is over the limit and ``on_truncate="error"``; names the document.
-            ModelError: The model cannot be found, read or run, is no reranker, or its server does not
-                answer.
+            ModelError: The model cannot be found, read or run, or is no reranker.
+            NoAnswerError: Its server does not answer.
             RefusedError: Its server does not take the query or a document.
             MissingExtraError: What runs the model is not installed.
         """
@@ -218,8 +218,8 @@ class Reranker:
         Raises:
             ValueError: The query is blank.
             TruncationError: One is over the limit and ``on_truncate="error"``; names the document.
-            ModelError: The model cannot be found, read or run, is no reranker, or its server does not
-                answer.
+            ModelError: The model cannot be found, read or run, or is no reranker.
+            NoAnswerError: Its server does not answer.
             RefusedError: Its server does not take the query or a document.
             MissingExtraError: What runs the model is not installed.
         """
@@ -236,8 +236,8 @@ class Reranker:
         Raises:
             ValueError: The query is blank, or ``k`` is no whole number of at least 1.
             TruncationError: One is over the limit and ``on_truncate="error"``; names the document.
-            ModelError: The model cannot be found, read or run, is no reranker, or its server does not
-                answer.
+            ModelError: The model cannot be found, read or run, or is no reranker.
+            NoAnswerError: Its server does not answer.
             RefusedError: Its server does not take the query or a document.
             MissingExtraError: What runs the model is not installed.
         """
@@ -248,8 +248,8 @@ class Reranker:
         """Load the model now instead of at the first score, downloading it if it must be.
 
         Raises:
-            ModelError: The model cannot be found, read or run, is no reranker, or its server does not
-                answer.
+            ModelError: The model cannot be found, read or run, or is no reranker.
+            NoAnswerError: Its server does not answer.
             RefusedError: Its server does not take the query or a document.
             MissingExtraError: What runs the model is not installed.
         """
@@ -285,8 +285,8 @@ class Reranker:
         """What runs the model, where and in which precision, for people; loads it.
 
         Raises:
-            ModelError: The model cannot be found, read or run, is no reranker, or its server does not
-                answer.
+            ModelError: The model cannot be found, read or run, or is no reranker.
+            NoAnswerError: Its server does not answer.
             RefusedError: Its server does not take the query or a document.
             MissingExtraError: What runs the model is not installed.
         """

@@ -57,6 +57,25 @@ def test_a_store_remembers_the_server_and_needs_the_key_alone(
     assert "It was looked for in TOASTRACK_API_KEY" in err
 
 
+@pytest.mark.filterwarnings("ignore:Texts for .tiny. are split at")
+def test_list_asks_no_server_and_shows_one_that_would_not_be_asked(
+    run: Run, docs: Path, url: str, server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--base-url", server.url, "--model", server.model)
+    assert run("ingest", docs, "--to", url, *words)[0] == 0
+    asked = len(server.seen)
+    monkeypatch.setattr("toastrack.hosted.settings._is_loopback", lambda host: False)
+    monkeypatch.delenv("TOASTRACK_API_KEY")
+    code, out, err = run("list", url, "--json")
+    assert (code, err) == (0, "")
+    (row,) = json.loads(out)
+    assert (row["model"], row["records"], row["dimensions"]) == ("tiny", 2, 16)
+    assert len(server.seen) == asked
+    code, _, err = run("search", "salt", "--in", url)
+    assert code == 2
+    assert "or --allow-http in" in err
+
+
 def test_embed_prints_the_vectors_of_a_server(run: Run, server: ModelServer) -> None:
     code, out, err = run("embed", "rye", "--base-url", server.url, "--model", server.model)
     assert code == 0, err

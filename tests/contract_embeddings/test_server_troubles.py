@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import pickle
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from model_server import ModelServer, changed, random_vectors, serving
-from server_troubles import KEY, OF_VECTORS, Trouble, hurry, is_clear
+from model_server import ModelServer, changed, hang_up, random_vectors, raw, serving, status
+from server_troubles import KEY, OF_VECTORS, Trouble, hurry, is_clear, with_locals
 
 from toastrack import Embedder, Hosted
-from toastrack.errors import ModelError
+from toastrack.errors import ModelError, NoAnswerError
 
 if TYPE_CHECKING:
     from contract_embeddings.conftest import Adapter, Build
@@ -70,6 +72,7 @@ def test_right_vectors_or_one_clear_error(
             with pytest.raises(ModelError, match=trouble.says) as caught:
                 call()
             assert is_clear(str(caught.value))
+            assert isinstance(caught.value, NoAnswerError) == trouble.away
             record_property("outcome", caught.type.__name__)
     server.faults = []
     np.testing.assert_allclose(face.documents(TEXTS), expected, rtol=0, atol=adapter.precision)
@@ -90,3 +93,29 @@ def test_a_later_batch_of_another_size_leaves_no_wrong_vector(
     server.faults = [changed(lambda answer: None), changed(longer)]
     with pytest.raises(ModelError, match="8 numbers, and did with 4: another model"):
         face.documents(TEXTS)
+
+
+def test_the_key_is_nowhere_but_in_the_requests(
+    adapter: Adapter,
+    build: Build,
+    server: ModelServer,
+    embedder: Embedder,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("toastrack.hosted.client.sleep", lambda seconds: None)
+    caplog.set_level(logging.DEBUG)
+    face = build(embedder)
+    face.documents(TEXTS)
+    face.query(TEXTS[0])
+    assert {seen.headers.get("authorization") for seen in server.seen} == {f"Bearer {KEY}"}
+    written = [repr(face.held), repr(vars(face.held)), repr(embedder.space.to_dict())]
+    if adapter.copies:
+        written.append(repr(pickle.dumps(face.held)))
+    for fault in (status(401, f"bad {KEY}"), status(500, KEY), raw(KEY.encode()), hang_up):
+        for call in (partial(face.documents, TEXTS), partial(face.query, TEXTS[0])):
+            server.faults = [fault] * 8
+            with pytest.raises(ModelError) as caught:
+                call()
+            written += [with_locals(caught.value), repr(pickle.dumps(caught.value))]
+    assert not [text for text in [*written, caplog.text] if KEY in text]

@@ -6,7 +6,6 @@ import asyncio
 import copy
 import logging
 import pickle
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -30,6 +29,7 @@ from model_server import (
     status,
 )
 from models import MXBAI_PROMPT
+from server_troubles import KEY, with_locals
 
 from toastrack import Embedder, EmbeddingSpace, Hosted
 from toastrack.errors import ModelError, RefusedError, TruncationError
@@ -37,7 +37,6 @@ from toastrack.utils import arrays
 
 pytest.importorskip("httpx", reason="the extra 'hosted' is not installed")
 
-KEY = "sk-s3cret-0123456789"
 TEXTS = ["Rye bread keeps for a week.", "Salt the dough.", "why is the crust brown?"]
 
 Start = Callable[..., ModelServer]
@@ -238,6 +237,46 @@ def test_queries_at_once_share_requests(start: Start) -> None:
         assert requests <= 4
 
 
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+def test_a_load_of_documents_has_four_requests_under_way(start: Start, asynchronous: bool) -> None:
+    server = start()
+    embedder = hosted(server, batch_size=8).load()
+    texts = [f"text {number}" for number in range(100)]
+    asked = len(server.asked)
+    server.release = Event()
+
+    def load() -> arrays.FloatMatrix:
+        if asynchronous:
+            return asyncio.run(embedder.aembed_documents(texts))
+        return embedder.embed_documents(texts)
+
+    with ThreadPoolExecutor(1) as one:
+        vectors = one.submit(load)
+        _wait_until(lambda: len(server.asked) - asked == 4)
+        server.release.set()
+        np.testing.assert_allclose(vectors.result(), expected(texts), atol=1e-6)
+    assert server.most_running == 4
+    assert len(server.asked) - asked == 13
+
+
+def test_a_question_passes_documents_that_are_under_way(start: Start) -> None:
+    server = start()
+    embedder = hosted(server, batch_size=8).load()
+
+    def held(texts: Sequence[str], role: str) -> arrays.FloatMatrix:
+        if texts[0].startswith("text"):
+            server.over.wait()
+        return random_vectors(24)(texts, role)
+
+    server.embed = held
+    with ThreadPoolExecutor(1) as one:
+        documents = one.submit(embedder.embed_documents, [f"text {n}" for n in range(100)])
+        _wait_until(lambda: server.running == 4)
+        np.testing.assert_allclose(embedder.embed_query("rye"), expected(["rye"])[0], atol=1e-6)
+        server.over.set()
+        assert documents.result().shape == (100, 24)
+
+
 def _waiting(embedder: Embedder) -> int:
     return len(embedder._encoder("query")._worker._queries)
 
@@ -420,22 +459,8 @@ def test_the_key_is_nowhere_but_in_the_request(
         server.faults = list(faults)
         with pytest.raises(ModelError) as caught:
             embedder.embed_query("rye")
-        written += [str(caught.value), _with_locals(caught.value), repr(pickle.dumps(caught.value))]
+        written += [str(caught.value), with_locals(caught.value), repr(pickle.dumps(caught.value))]
     assert not [text for text in written if KEY in text]
-
-
-def _with_locals(error: BaseException) -> str:
-    """An error and all behind it, with what the variables on the way hold, two levels deep."""
-    whole: list[str] = []
-    seen: BaseException | None = error
-    while seen is not None:
-        whole += [repr(seen), repr(vars(seen))]
-        for frame, _ in traceback.walk_tb(seen.__traceback__):
-            if frame.f_globals["__name__"].startswith(("toastrack", "http")):
-                for value in frame.f_locals.values():
-                    whole += [repr(value), repr(getattr(value, "__dict__", ""))]
-        seen = seen.__cause__ or seen.__context__
-    return "".join(whole)
 
 
 def test_a_function_is_asked_for_the_key_each_time(start: Start) -> None:

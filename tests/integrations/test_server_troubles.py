@@ -11,7 +11,7 @@ from model_server import ModelServer, random_vectors, serving
 from server_troubles import KEY, OF_SCORES, Trouble, hurry, is_clear
 
 from toastrack import Hosted, Reranker
-from toastrack.errors import ModelError
+from toastrack.errors import ModelError, NoAnswerError
 
 pytest.importorskip("httpx", reason="the extra 'hosted' is not installed")
 
@@ -87,7 +87,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
         yield running
 
 
-@pytest.mark.parametrize(("ask", "trouble"), cases())
+@pytest.mark.parametrize(("ask", "trouble"), list(cases()))
 def test_right_scores_or_one_clear_error(
     ask: Ask,
     trouble: Trouble,
@@ -106,6 +106,7 @@ def test_right_scores_or_one_clear_error(
             with pytest.raises(ModelError, match=trouble.says) as caught:
                 ask(reranker)
             assert is_clear(str(caught.value))
+            assert isinstance(caught.value, NoAnswerError) == trouble.away
             record_property("outcome", caught.type.__name__)
     server.faults = []
     assert ask(reranker) == overlap(QUERY, TEXTS)

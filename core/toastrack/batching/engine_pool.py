@@ -23,6 +23,9 @@ from toastrack.utils.forks import after_fork
 
 E = TypeVar("E", bound=Engine)
 
+# As many as hide the way to a server and back, and few enough that no server is run over.
+_REQUESTS_AT_ONCE = 4
+
 _workers: WeakValueDictionary[tuple[object, ...], EngineWorker[Engine]] = WeakValueDictionary()
 _lock = Lock()
 _loading: dict[tuple[object, ...], Lock] = {}
@@ -83,16 +86,22 @@ def shared_reranking_worker(
 
 
 def shared_hosted_worker(server: ModelServer, role: Role) -> EngineWorker[HostedEngine]:
-    """Return the worker that asks a server; queries have one, so that no document holds them up."""
+    """Return the worker that asks a server; queries have one, so that no document holds them up.
 
-    return _shared(("hosted", server, role), lambda: EngineWorker(HostedEngine(server)))
+    Its requests wait for one another, so that queries that come at once share one.
+    """
+    at_once = 1 if role == "query" else _REQUESTS_AT_ONCE
+    return _shared(
+        ("hosted", server, role), lambda: EngineWorker(HostedEngine(server), at_once=at_once)
+    )
 
 
 def shared_hosted_reranking_worker(server: ModelServer) -> EngineWorker[HostedReranker]:
-    """The same for a reranker."""
+    """The same for a reranker, whose requests have one query each."""
 
     return _shared(
-        ("hosted reranking", server), lambda: EngineWorker(HostedReranker(server), Scores)
+        ("hosted reranking", server),
+        lambda: EngineWorker(HostedReranker(server), Scores, at_once=_REQUESTS_AT_ONCE),
     )
 
 

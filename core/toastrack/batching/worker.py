@@ -1,4 +1,4 @@
-"""The one thread that runs an engine for everybody in the process.
+"""The thread that runs an engine for everybody in the process; some where the engine is elsewhere.
 
 While the engine is busy, work queues up; then the waiting queries go first, as many at once as a
 batch holds, and document jobs share what is left, a batch at a time. There is no timer: an idle
@@ -12,7 +12,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 from typing import Generic, Protocol, TypeVar
 
 from toastrack.batching.jobs import Job, answer
@@ -37,21 +37,28 @@ class Results(Protocol):
 
 
 class EngineWorker(Generic[E]):
-    """Runs an engine on a thread of its own, which ends when nobody holds the worker any more.
+    """Runs an engine on threads of its own, which end when nobody holds the worker any more.
 
     ``results`` makes of the engine's rows, and of how many numbers of each are kept, what callers
-    get.
+    get. ``at_once`` batches run at a time: an engine that only asks another machine waits.
     """
 
     def __init__(
-        self, engine: E, results: Callable[[arrays.FloatMatrix, int], Results] = UnitVectors
+        self,
+        engine: E,
+        results: Callable[[arrays.FloatMatrix, int], Results] = UnitVectors,
+        *,
+        at_once: int = 1,
     ) -> None:
         self.engine = engine
         self._results = results
+        self._at_once = at_once
         self._queries: deque[Job] = deque()
         self._documents: deque[Job] = deque()
         self._changed = Condition()
-        self._thread: Thread | None = None
+        self._filling = Lock()
+        self._answering = Lock()
+        self._threads: list[Thread] = []
         self.stopped = False
         weakref.finalize(self, _wake, self._changed).atexit = False
         _running.add(self)
@@ -60,15 +67,16 @@ class EngineWorker(Generic[E]):
         """Queue a job; those of queries go first, between two batches of any other."""
         with self._changed:
             (self._queries if query else self._documents).append(job)
-            if self._thread is None:
-                # The thread holds the worker only while there is work.
-                self._thread = Thread(
+            while len(self._threads) < self._at_once:
+                # A thread holds the worker only while there is work.
+                thread = Thread(
                     target=_serve,
                     args=(weakref.ref(self), self._changed),
                     name="toastrack-engine",
                     daemon=True,
                 )
-                self._thread.start()
+                thread.start()
+                self._threads.append(thread)
             self._changed.notify()
 
     def has_work(self) -> bool:
@@ -77,9 +85,12 @@ class EngineWorker(Generic[E]):
 
     def run_batch(self) -> None:
         """Run one batch and hand out its results; an error goes to those who wait for them."""
-        batch = self._next_batch()
+        with self._filling:
+            batch = self._next_batch()
         if not batch:
             return
+        with self._changed:
+            self._changed.notify()  # there may be more than one thread, and more work
         self._run(batch)
         answer(job for job, _ in batch)
 
@@ -97,7 +108,8 @@ class EngineWorker(Generic[E]):
                 except ModelError as error:
                     job.fail(error)
                 else:
-                    job.deliver([position for position, _ in items], vectors)
+                    with self._answering:
+                        job.deliver([position for position, _ in items], vectors)
                 start = end
         except RefusedError as error:
             if len(batch) == 1:
@@ -114,8 +126,9 @@ class EngineWorker(Generic[E]):
         with self._changed:
             self.stopped = True
             self._changed.notify_all()
-        if self._thread is not None and not self.engine.may_be_left:
-            self._thread.join()
+        if not self.engine.may_be_left:
+            for thread in self._threads:
+                thread.join()
 
     def _next_batch(self) -> list[tuple[Job, list[tuple[int, Tokens]]]]:
         """Fill one batch from the jobs of the first non-empty queue.

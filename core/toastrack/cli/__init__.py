@@ -19,7 +19,7 @@ from toastrack.cli.list import list_command
 from toastrack.cli.recall import recall_command
 from toastrack.cli.search import search_command
 from toastrack.cli.serve import serve_command
-from toastrack.errors import ConnectionLostError, ToastrackError
+from toastrack.errors import ConnectionLostError, NoAnswerError, ToastrackError
 
 app = typer.Typer(
     name="toastrack",
@@ -113,7 +113,7 @@ def main() -> None:
     """Run the command line; an error is one clear line and exit code 2, or 1 from a host."""
     try:
         app()
-    except ConnectionLostError as error:
+    except (ConnectionLostError, NoAnswerError) as error:
         # The arguments are right: to try again later is all that can be done.
         _fail(error, 1)
     except (ToastrackError, ValueError, ImportError) as error:

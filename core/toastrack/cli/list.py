@@ -68,7 +68,8 @@ def _print(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _look(address: str) -> dict[str, Any]:
-    choose = partial(choose_embedder, model=None, device=None, create=False)
+    # Nobody is asked anything, so it does not matter how the recorded server would be.
+    choose = partial(choose_embedder, model=None, device=None, allow_http=True, create=False)
     try:
         with open_store(address, choose, create=False) as store:
             description = store._describe()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from weakref import finalize
 
-from toastrack.errors import ModelError, needs_extra
+from toastrack.errors import NoAnswerError, needs_extra
 from toastrack.hosted.settings import Hosted
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class Client:
         An answer is anything that another try would not change.
 
         Raises:
-            ModelError: There was none: the server is away, asks to wait too long or talks nonsense.
+            NoAnswerError: The server is away, asks to wait too long or talks nonsense.
+            ModelError: There is no key.
             MissingExtraError: httpx is not installed.
         """
         content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
@@ -89,7 +90,7 @@ class Client:
             failed = outcome
             if tries < _TRIES and not self._wait(tries, failed, end):
                 break
-        raise ModelError(
+        raise NoAnswerError(
             f"{self._hosted.host} did not answer after {tries} "
             f"{'try' if tries == 1 else 'tries'}: {failed.why}."
         )
@@ -100,7 +101,7 @@ class Client:
         left = end - monotonic()
         if failed.after is not None:
             if failed.after > left:
-                raise ModelError(
+                raise NoAnswerError(
                     f"{self._hosted.host} answered with {failed.why} and asks to wait "
                     f"{failed.after:.0f} s, which is more than timeout={self._hosted.timeout:g} "
                     "leaves. Ask later, or give Hosted(timeout=) more."
