@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import socket
+import ssl
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -199,10 +200,12 @@ class _Quiet(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(server: ModelServer) -> Iterator[ModelServer]:
+def serving(server: ModelServer, tls: ssl.SSLContext | None = None) -> Iterator[ModelServer]:
     """Run a server until the block is left."""
     handler = type("OwnHandler", (Handler,), {"its": server})
     http = _Quiet(("127.0.0.1", 0), handler)
+    if tls is not None:
+        http.socket = tls.wrap_socket(http.socket, server_side=True)
     server.port = http.server_address[1]
     thread = Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

@@ -331,9 +331,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave to ``make test-rest`` what a server may do wrong, but for the core and what is usual."""
     for item in items:
         call = getattr(item, "callspec", None)
-        trouble = call.params.get("trouble") if call else None
+        trouble, asked = (call and call.params.get(name) for name in ("trouble", "adapter"))
         is_rare = isinstance(trouble, Trouble) and not trouble.usual
-        if is_rare and call and call.params["adapter"].name != "core":
+        if is_rare and isinstance(asked, Adapter) and asked.name != "core":
             item.add_marker("rest")
 
 

@@ -6,6 +6,9 @@ import asyncio
 import copy
 import logging
 import pickle
+import shutil
+import ssl
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -32,7 +35,7 @@ from models import MXBAI_PROMPT
 from server_troubles import KEY, with_locals
 
 from toastrack import Embedder, EmbeddingSpace, Hosted
-from toastrack.errors import ModelError, RefusedError, TruncationError
+from toastrack.errors import ModelError, NoAnswerError, RefusedError, TruncationError
 from toastrack.utils import arrays
 
 pytest.importorskip("httpx", reason="the extra 'hosted' is not installed")
@@ -401,6 +404,33 @@ def test_a_server_that_is_not_there_is_one_error() -> None:
         ModelError, match=r"127\.0\.0\.1 did not answer after 4 tries: ConnectError"
     ):
         embedder.embed_query("rye")
+
+
+def test_a_certificate_that_is_not_trusted_is_an_error_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_waits: list[float]
+) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl, which makes a certificate, is not installed")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    named = ["-subj", "/CN=bakery", "-addext", "subjectAltName=IP:127.0.0.1"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *named]
+    subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    with serving(ModelServer(random_vectors(24)), tls) as server:
+        url = server.url.replace("http:", "https:")
+        with pytest.raises(ModelError, match=r"certificate is not trusted .*SSL_CERT_FILE"):
+            Embedder(server.model, engine=Hosted(base_url=url)).embed_query("rye")
+        assert not no_waits
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        trusting = Embedder(server.model, engine=Hosted(base_url=url, timeout=59))
+        np.testing.assert_allclose(trusting.embed_query("rye"), expected(["rye"])[0], atol=1e-6)
+
+
+def test_https_where_http_is_spoken_is_one_error(start: Start) -> None:
+    url = start().url.replace("http:", "https:")
+    with pytest.raises(NoAnswerError, match=r"4 tries: ConnectError.*SSL"):
+        Embedder("tiny", engine=Hosted(base_url=url)).embed_query("rye")
 
 
 def test_another_size_later_on_is_another_model(start: Start) -> None:
