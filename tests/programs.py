@@ -6,8 +6,10 @@ import atexit
 import importlib
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -85,10 +87,30 @@ class Warm:
         self.kill()
         self._folder.cleanup()
 
+    @property
+    def pid(self) -> int:
+        """Which process it is."""
+        pid = self._process.pid
+        assert isinstance(pid, int)
+        return pid
+
     def kill(self) -> None:
         """End it with SIGKILL, if it has not ended yet, and wait until it is gone."""
         self._process.kill()
         self._process.join()
+
+    def said_until(self, pattern: str) -> re.Match[str]:
+        """Wait until what it says on standard error has this in it."""
+        end = time.monotonic() + SECONDS
+        while True:
+            ended = self._process.exitcode is not None
+            said = self._files[1].read_text(encoding="utf-8") if self._files[1].exists() else ""
+            found = re.search(pattern, said)
+            if found is not None:
+                return found
+            assert not ended, said
+            assert time.monotonic() < end, said
+            self._process.join(0.02)
 
     def printed(self) -> str:
         """Let it end by itself and return what it printed."""

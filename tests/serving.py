@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from threading import Event, Thread
+from time import monotonic
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import pytest
 from programs import Warm
 
+from toastrack import Embedder
+from toastrack.models.tokenizer import Tokens
 from toastrack.serve.app import Limits, Served
 from toastrack.serve.server import Server
+from toastrack.utils import arrays
 
 # Far more than any answer takes, so that a busy machine is no failure.
 SECONDS = 120
+
+HEAD = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\n"
+"""How a request begins that is written by hand."""
 
 
 class Reply(NamedTuple):
@@ -56,29 +63,21 @@ def serving(
 
 
 class Process:
-    """`toastrack serve` as its users start it; what it says goes into files."""
+    """`toastrack serve` as its users start it, and perhaps code that goes before."""
 
-    def __init__(self, folder: Path, *arguments: str | Path, before: str = "", **env: str) -> None:
-        ready = folder / "address"
-        os.mkfifo(ready)
+    def __init__(self, *arguments: str | Path, before: str = "", **env: str) -> None:
         words = ["toastrack", "serve", "--port", "0", *map(str, arguments)]
         code = (
-            f"import sys\nsys.argv = {words!r}\n"
-            "from toastrack.serve.server import Server\n"
-            "run = Server.run\n"
-            "def noted(server, on_ready):\n"
-            "    def ready():\n"
-            "        on_ready()\n"
-            f"        open({str(ready)!r}, 'w').write(server.address)\n"
-            "    run(server, ready)\n"
-            "Server.run = noted\n"
-            f"{before}\n"
-            "from toastrack.cli import main\nmain()\n"
+            f"import sys\nsys.argv = {words!r}\n{before}\nfrom toastrack.cli import main\nmain()\n"
         )
         self.program = Warm(code, **env)
-        with ready.open() as told:
-            self.address = told.read()
-        assert self.address, self.program.finish()
+        said = self.program.said_until(r" at (http://\S+)/v1\n")
+        self.address = said[1]
+
+    @property
+    def pid(self) -> int:
+        """Which process it is."""
+        return self.program.pid
 
     def __enter__(self) -> Process:
         return self
@@ -115,3 +114,36 @@ def connected(address: str) -> socket.socket:
     parts = urlsplit(address)
     assert parts.hostname is not None
     return socket.create_connection((parts.hostname, parts.port or 80), timeout=SECONDS)
+
+
+def waiting(address: str, kind: str = "documents") -> int:
+    """How many texts of a kind wait or are in work."""
+    number = ask(address, "/health").content["waiting"][kind]
+    assert isinstance(number, int)
+    return number
+
+
+def wait_for(address: str, number: int, kind: str = "documents") -> None:
+    """Ask until so many texts wait."""
+    end = monotonic() + SECONDS
+    while (found := waiting(address, kind)) != number:
+        assert monotonic() < end, found
+
+
+class Gate:
+    """Holds up the engine of an embedder until it is opened, and counts its batches."""
+
+    def __init__(self, embedder: Embedder, patch: pytest.MonkeyPatch) -> None:
+        engine = embedder._worker().engine
+        run = engine.run
+        self.batches: list[int] = []
+        self.reached = Event()
+        self.open = Event()
+
+        def held(batch: Sequence[Tokens], *, prompt: str) -> arrays.FloatMatrix:
+            self.batches.append(len(batch))
+            self.reached.set()
+            assert self.open.wait(SECONDS)
+            return run(batch, prompt=prompt)
+
+        patch.setattr(engine, "run", held)

@@ -99,7 +99,8 @@ class App:
         path, method = _short(scope["path"]), scope["method"]
         if path in ("/health", ""):
             _check_method(method, "GET")
-            return Answer({"status": "ok"})
+            waiting = {queue.unit: queue.taken for queue in self._queues.values()}
+            return Answer({"status": "ok", "waiting": waiting})
         self._check_key(headers.get(b"authorization", b""))
         if path.startswith("/models/"):
             _check_method(method, "GET")

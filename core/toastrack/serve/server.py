@@ -47,10 +47,10 @@ class Server:
         with needs_extra("serve", "uvicorn", "h11", "orjson"):
             import orjson as orjson
             import uvicorn as uvicorn
+        key = _key(key_name)
         self._served = served
-        self._limits = limits
-        self._key = _key(key_name)
-        self._bound = _bind(host, port, may_be_seen=self._key is not None, key_name=key_name)
+        self._app = App(served, key=key, limits=limits)
+        self._bound = _bind(host, port, may_be_seen=key is not None, key_name=key_name)
         self._running: uvicorn.Server | None = None
 
     @property
@@ -72,7 +72,7 @@ class Server:
         from toastrack.serve.http import Http
 
         config = uvicorn.Config(
-            App(self._served, key=self._key, limits=self._limits),
+            self._app,
             http=Http,
             ws="none",
             lifespan="off",

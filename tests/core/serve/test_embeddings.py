@@ -211,7 +211,8 @@ def test_models_are_listed_with_their_space(address: str, local: Embedder) -> No
 
 
 def test_health_says_that_it_is_there(address: str) -> None:
-    assert ask(address, "/health")[:2] == (200, {"status": "ok"})
+    waiting = {"queries": 0, "documents": 0, "pairs": 0}
+    assert ask(address, "/health")[:2] == (200, {"status": "ok", "waiting": waiting})
     assert ask(address, "/health", method="HEAD").status == 200
 
 
