@@ -38,6 +38,7 @@ PARTS = {
     "ingest": "from a file into each store, against other libraries, and how its parts overlap",
     "latency": "how long a query waits: alone, among 64, and behind documents",
     "round_trips": "what a question to Postgres takes over its bare statement, near and far",
+    "served": "what a model gives through toastrack serve, of what it gives in one process",
     "memory": "peak memory of an ingest by its number of records",
     "startup": "seconds to import, and from nothing to the first vector",
     "installed": "what a stack weighs on the disk",

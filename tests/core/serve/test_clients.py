@@ -57,7 +57,7 @@ def test_openai(address: str, served: Served) -> None:
         np.testing.assert_allclose(vectors(reply), local.embed_queries(TEXTS), atol=1e-6)
         reply = create(model="tiny", input=TEXTS, extra_body={"input_type": "query"}, dimensions=8)
         assert vectors(reply).shape == (3, 8)
-        assert [model.id for model in client.models.list()][0] == "tiny"
+        assert next(model.id for model in client.models.list()) == "tiny"
         assert client.models.retrieve("tiny:query").id == "tiny:query"
         with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False"):
             create(model="tiny", input=[[1, 2]])
