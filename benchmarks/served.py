@@ -8,8 +8,8 @@ for lone queries, against as many coroutines that ask an embedder here. All take
 are one process that sends prepared bytes and reads base64, so that they take little of the
 processors that the server needs.
 
-A request's processor time outside of the model is what the server's process takes for queries that
-come one after another, less what this one takes for the same. Every vector is compared with the one
+A request's processor time outside of the model is what the server's main thread takes for queries that
+come one after another: it reads and answers, and the model runs on others. Every vector is compared with the one
 that was made here, and the server's memory is read after each turn.
 """
 
@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 from inputs import Subject, passages, queries, subject
-from measuring import Contestant, Table, main, needs, take_turns
+from measuring import Contestant, Table, main, needs, seconds, take_turns
 
 from toastrack import Embedder
 from toastrack.models.engine_choice import is_installed
@@ -143,20 +143,16 @@ def outside(server: Running, embedder: Embedder, questions: Sequence[str]) -> st
     """Say what a request costs beside the model: processor time, and how long it takes."""
     requests = [[question] for question in questions]
     asyncio.run(asked(server, requests, "query", 1))
-    before, started = server.processor(), time.perf_counter()
+    before, started = server.outside(), time.perf_counter()
     asyncio.run(asked(server, requests, "query", 1))
-    served, waited = server.processor() - before, time.perf_counter() - started
-    for question in questions:
-        embedder.embed_query(question)
-    before_here, started = time.process_time(), time.perf_counter()
-    for question in questions:
-        embedder.embed_query(question)
-    here, waited_here = time.process_time() - before_here, time.perf_counter() - started
+    outside, served = server.outside() - before, time.perf_counter() - started
+    embedder.embed_query(questions[0])
+    here = seconds(lambda: [embedder.embed_query(question) for question in questions])
     each = 1_000 / len(questions)
     return (
-        f"A lone query takes {served * each:.2f} ms of the processor in the server's process and "
-        f"{here * each:.2f} here, so {(served - here) * each:.2f} outside of the model; one after "
-        f"another they take {waited * each:.2f} and {waited_here * each:.2f} ms each."
+        f"A lone query takes {outside * each:.2f} ms of the processor outside of the model; one "
+        f"after another they take {served * each:.1f} ms each through the server and "
+        f"{here * each:.1f} here."
     )
 
 
@@ -176,9 +172,10 @@ class Running:
         found = re.search(r"VmRSS:\s+(\d+)", (self._of / "status").read_text())
         return int(found[1]) / 1_000 if found else 0.0
 
-    def processor(self) -> float:
-        """The seconds of processor time that it took so far."""
-        fields = (self._of / "stat").read_text().rpartition(")")[2].split()
+    def outside(self) -> float:
+        """The seconds of processor time that its main thread took so far."""
+        of_main = self._of / "task" / self._of.name / "stat"
+        fields = of_main.read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
