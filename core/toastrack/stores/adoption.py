@@ -92,8 +92,8 @@ def embedded_rows(
 
     Those that somebody else wrote are among them.
     """
-    limits = {embedder.max_tokens}
-    if stored is not None and (stored.max_tokens or 0) > embedder.max_tokens:
+    limits = {embedder._text_limit}
+    if stored is not None and (stored.max_tokens or 0) > (embedder.max_tokens or 0):
         limits.add(stored.max_tokens or 0)
 
     def is_embedded(row: Row) -> bool:

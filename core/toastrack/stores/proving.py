@@ -8,7 +8,7 @@ from toastrack.embedder import Embedder
 from toastrack.stores.embedded_text import embedded_text
 from toastrack.stores.plan import Row
 from toastrack.stores.proof import Proof
-from toastrack.stores.sampled import AGREES, Sampled, cosines
+from toastrack.stores.sampled import AGREES, Sampled, cosines, fits
 from toastrack.stores.suspects import suspect
 
 SAMPLE = 64
@@ -56,13 +56,13 @@ def prove(embedder: Embedder, rows: Sequence[Row], *, dimensions: int | None) ->
 def _fitting(embedder: Embedder, rows: Sequence[Row]) -> tuple[list[Sampled], int, str]:
     """Return texts with their vectors, how many are too long, and what makes a text doubtful."""
     fitting: dict[str, Sampled] = {}
-    too_long, doubt, limit = 0, "", embedder.max_tokens
+    too_long, doubt = 0, ""
     for row in rows:
         text = embedded_text(row.record.text, row.record.metadata)
         if row.vector is None or not row.vector.any() or not text.text.strip():
             continue
         doubt = doubt or text.doubt
-        if embedder.count_tokens(text.text) > limit:
+        if not fits(embedder, text.text):
             too_long += 1
         elif len(fitting) < SAMPLE:
             fitting.setdefault(text.text, Sampled(text.text, row.vector, row.record))

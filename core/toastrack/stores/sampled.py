@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from toastrack.embedder import Embedder, EmbedderSettings
+from toastrack.hosted.model import HostedModel
 from toastrack.records import Record
 from toastrack.utils import arrays
 
@@ -27,6 +28,21 @@ def another(embedder: Embedder, changes: EmbedderSettings) -> Embedder:
     settings = embedder.settings()
     settings.update(changes)
     return Embedder(**settings)
+
+
+def counts_tokens(embedder: Embedder) -> bool:
+    """Tell whether its tokens can be counted; a hosted model's tokenizer may not be had."""
+    model = embedder._model
+    return not isinstance(model, HostedModel) or model.why_no_tokenizer is None
+
+
+def fits(embedder: Embedder, text: str) -> bool:
+    """Tell whether all of a text is read; where tokens cannot be counted, by its characters."""
+    if counts_tokens(embedder):
+        return bool(embedder.count_tokens(text) <= embedder.max_tokens)
+    model = embedder._model
+    assert isinstance(model, HostedModel)
+    return len(embedder.document_prompt) + len(text) <= model.most_characters
 
 
 def cosines(embedder: Embedder, sampled: Sequence[Sampled], texts: Sequence[str]) -> Any:

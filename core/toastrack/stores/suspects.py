@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from typing import Any, NamedTuple
 
 from toastrack.embedder import Embedder, EmbedderSettings
-from toastrack.errors import ToastrackError
+from toastrack.errors import ModelError, ToastrackError
 from toastrack.hosted.model import HostedModel
 from toastrack.models.known_models import KNOWN
 from toastrack.models.other_pooling import other_pooling, pooled
 from toastrack.stores.embedded_text import with_fields
-from toastrack.stores.sampled import AGREES, Sampled, another, cosines
+from toastrack.stores.sampled import AGREES, Sampled, another, cosines, counts_tokens
 
 # Two tell that something is wrong, and so many that it is right.
 _FIRST = 2
@@ -48,15 +49,13 @@ def suspect(embedder: Embedder, sampled: Sequence[Sampled], doubt: str) -> str:
         return f"{embedder.model!r} makes no more than {full.dimensions} numbers a vector."
     cut: EmbedderSettings = {} if size == embedder.dimensions else {"dimensions": size}
     tried = []
-    for one in _suspects(full, sampled, is_cut=bool(cut)):
-        if _fits(full, one, sampled):
-            return _said(embedder, one, cut)
-        tried.append(one.name)
     with ExitStack() as stack:
-        for one in _poolings(full, stack):
-            if _fits(full, one, sampled):
+        suspects = _suspects(full, sampled, is_cut=bool(cut))
+        for one in chain(suspects, _poolings(full, stack)):
+            agrees, why = _fits(full, one, sampled)
+            if agrees:
                 return _said(embedder, one, cut)
-            tried.append(one.name)
+            tried.append(f"{one.name} (not tried: {why})" if why else one.name)
     sentences = [f"Tried, and none of them fits: {'; '.join(tried)}."]
     if doubt:
         sentences.append(
@@ -91,6 +90,8 @@ def _suspects(embedder: Embedder, sampled: Sequence[Sampled], *, is_cut: bool) -
     if any("\n" in one.text for one in sampled):
         name = "line breaks became spaces"
         yield Suspect(name, {}, lambda one: one.text.replace("\n", " "), opens=False)
+    if not counts_tokens(embedder):
+        return
     longest = max(embedder.count_tokens(one.text) for one in sampled)
     for limit in _LIMITS:
         if limit < min(longest, embedder.max_tokens):
@@ -128,15 +129,20 @@ def _poolings(embedder: Embedder, stack: ExitStack) -> Iterator[Suspect]:
         )
 
 
-def _fits(embedder: Embedder, one: Suspect, sampled: Sequence[Sampled]) -> bool:
+def _fits(embedder: Embedder, one: Suspect, sampled: Sequence[Sampled]) -> tuple[bool, str]:
+    """Tell whether vectors agree, or why they cannot be made."""
     try:
         suspected = another(embedder, one.settings)
         for some in (sampled[:_FIRST], sampled[_FIRST:_ALL]):
             if some and _lowest(suspected, some, [one.text(each) for each in some]) < AGREES:
-                return False
+                return False, ""
+    except ModelError as error:
+        if embedder.hosted is None:
+            return False, ""
+        return False, f"{error!s:.200}"  # a server may be away at that moment
     except (ToastrackError, ValueError):
-        return False  # such as a prompt that leaves a text no room
-    return True
+        return False, ""  # such as a prompt that leaves a text no room
+    return True, ""
 
 
 def _lowest(embedder: Embedder, sampled: Sequence[Sampled], texts: Sequence[str]) -> Any:
@@ -146,6 +152,8 @@ def _lowest(embedder: Embedder, sampled: Sequence[Sampled], texts: Sequence[str]
 def _said(embedder: Embedder, found: Suspect, cut: EmbedderSettings) -> str:
     settings: dict[str, Any] = {**found.settings, **cut}
     if found.opens:
+        if embedder.hosted is not None:
+            settings["engine"] = embedder.hosted
         arguments = "".join(f", {name}={value!r}" for name, value in settings.items())
         return (
             f"What fits: {found.name}. Open it with Embedder({embedder.model!r}{arguments}), or "

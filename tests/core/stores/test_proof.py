@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from model_server import ModelServer, serving
 from models import MXBAI_PROMPT, WORDS, save_tiny_bert
 
-from toastrack import Embedder, Record
+from toastrack import Embedder, Hosted, Record
+from toastrack.errors import ModelError
 from toastrack.stores.embedded_text import embedded_text
 from toastrack.stores.plan import Row
 from toastrack.stores.proof import Proof
 from toastrack.stores.proving import prove
+from toastrack.utils import arrays
 
 
 def texts(number: int = 12, words: int = 8) -> list[str]:
@@ -172,6 +175,77 @@ def test_one_wrong_vector_refutes(embedder: Embedder, other_folder: Path) -> Non
     other = Embedder(other_folder, device="cpu", engine="sentence-transformers")
     proof = proven_of(embedder, [*rows(embedder, texts())[:11], rows(other, texts())[11]])
     assert (proof.compared, proof.agreeing, proof.refuted) == (12, 11, True)
+
+
+# -- over a server --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model_server(embedder: Embedder) -> Iterator[ModelServer]:
+    """Serves the model of ``embedder``, whose tokenizer none of its clients has."""
+    pytest.importorskip("httpx", reason="the extra 'hosted' is not installed")
+
+    quiet = Embedder(**{**embedder.settings(), "on_truncate": "ignore"})
+
+    def embed(sent: Sequence[str], role: str) -> arrays.FloatMatrix:
+        return quiet.embed_documents(sent)
+
+    with serving(ModelServer(embed)) as running:
+        yield running
+
+
+def test_a_hosted_models_vectors_are_proven_by_characters(
+    model_server: ModelServer, embedder: Embedder
+) -> None:
+    hosted = Embedder("tiny", engine=Hosted(base_url=model_server.url), query_prompt="query: ")
+    with pytest.raises(ModelError):
+        hosted.count_tokens("rye")
+    (long,) = rows(embedder, ["rye"])
+    long = long._replace(record=Record("long", "rye " * 1_000))
+    proof = proven_of(hosted, [*rows(embedder, texts()), long])
+    assert proof.proven, proof
+    assert (proof.compared, proof.too_long) == (12, 1)
+
+
+def test_what_went_wrong_is_tried_on_the_same_server(
+    model_server: ModelServer, embedder: Embedder, other_folder: Path
+) -> None:
+    engine = Hosted(base_url=model_server.url)
+    hosted = Embedder("tiny", engine=engine, query_prompt=MXBAI_PROMPT)
+    some = texts()
+    for prompt, said in (
+        (MXBAI_PROMPT, "the query prompt is in front"),
+        ("passage: ", "passage: "),
+    ):
+        proof = proven_of(hosted, rows(embedder, some, [prompt + text for text in some]))
+        assert said in proof.found
+        # What is named has the server, too.
+        assert f"document_prompt={prompt!r}" in proof.found
+        assert repr(engine) in proof.found
+    asked = len(model_server.asked)
+    cut = [vector[:16] for vector in embedder.embed_documents(some)]
+    stored = [
+        row._replace(vector=vector) for row, vector in zip(rows(embedder, some), cut, strict=True)
+    ]
+    assert "dimensions=16" in proven_of(hosted, stored).found
+    assert len(model_server.asked) > asked
+
+    other = Embedder(other_folder, device="cpu", engine="sentence-transformers")
+    proof = proven_of(hosted, rows(other, some))
+    assert "none of them fits" in proof.found
+    assert "cut at" not in proof.found  # nobody can tell
+    assert "pooled by" not in proof.found
+
+
+def test_what_could_not_be_tried_is_said(model_server: ModelServer, embedder: Embedder) -> None:
+    hosted = Embedder("tiny", engine=Hosted(base_url=model_server.url), query_prompt=MXBAI_PROMPT)
+    some = texts()
+    stored = rows(embedder, some, [MXBAI_PROMPT + text for text in some])
+    model_server.most_characters = max(map(len, some)) + 10
+    assert (
+        "the query prompt is in front of its documents (not tried: "
+        in proven_of(hosted, stored).found
+    )
 
 
 # -- what was embedded ----------------------------------------------------------------------------
