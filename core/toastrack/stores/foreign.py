@@ -78,13 +78,14 @@ def record_space(host_object: object, space: EmbeddingSpace) -> None:
 class SpaceCheck:
     """Makes sure that a framework's collection is of an embedder's space, and says so in it.
 
-    Nothing is remembered between two checks: another process may replace the collection at any
-    time, and reading what it says takes a call or two of its host's.
+    Nothing is remembered of the collection between two checks: another process may replace it at
+    any time, and reading what it says takes a call or two of its host's.
     """
 
     def __init__(self, embedder: Embedder, adopt: Adopt) -> None:
         self._embedder = embedder
         self._adopt = adopt
+        self._ours: EmbeddingSpace | None = None
 
     def check(self, host_object: object, *, writes: bool) -> None:
         """Compare, and record what is not recorded yet; raises ``SpaceMismatchError``."""
@@ -101,8 +102,9 @@ class SpaceCheck:
         is_there = await backend.in_session(backend.find, reads=True, retry="short")
         if not is_there and not writes:
             return  # the framework says so itself
-        ours = await backend.runtime.offload(lambda: embedder.space)
-        if is_there and backend.space is not None and not backend.space.differences(ours):
+        if self._ours is None:
+            self._ours = await backend.runtime.offload(lambda: embedder.space)
+        if is_there and backend.space is not None and not backend.space.differences(self._ours):
             return
         opened: Any = backend  # which is all that is asked of it
         await StoreFlow[Any, Any](
@@ -112,4 +114,4 @@ class SpaceCheck:
 
 def collection_of(host_object: object, *, asynchronous: bool) -> ForeignCollection:
     """Return what a framework's object is over, for its methods of one kind; asks nothing yet."""
-    return foreign_adapter(host_object)(host_object, asynchronous=asynchronous)
+    return foreign_adapter(host_object).foreign_collection(host_object, asynchronous=asynchronous)
