@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from toastrack_langchain.splitter import ToastrackTextSplitter
 
-V = TypeVar("V", bound="VectorStore")
+AnyVectorStore = TypeVar("AnyVectorStore", bound="VectorStore")
 
 _SETTINGS = tuple(EmbedderSettings.__annotations__)
 # The methods of a vector store that write vectors, or compare them; all others call these.
@@ -144,10 +144,14 @@ class ToastrackEmbeddings(BaseModel, Embeddings):
             vector: list[float] = (await self.embedder.aembed_query(text)).tolist()
         return vector
 
-    def guard(self, vector_store: V, *, adopt: Adopt = False) -> V:
+    def guard(self, vector_store: AnyVectorStore, *, adopt: Adopt = False) -> AnyVectorStore:
         """Let a vector store of LangChain's refuse what another model, prompt or size filled.
 
-            vectors = embeddings.guard(Chroma("bread", embeddings, persist_directory="data"))
+            from langchain_chroma import Chroma
+
+            embeddings = ToastrackEmbeddings()
+            vectors = embeddings.guard(Chroma("loaves", embeddings, persist_directory="vectors"))
+            vectors.add_texts(["Rye bread keeps for a week."])
 
         It is the same object, of langchain-postgres (``PGVectorStore``), langchain-qdrant or
         langchain-chroma. Whenever texts are added or searched for, it compares what stands beside the

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
-V = TypeVar("V", bound="BasePydanticVectorStore")
+AnyVectorStore = TypeVar("AnyVectorStore", bound="BasePydanticVectorStore")
 
 _SETTINGS = tuple(EmbedderSettings.__annotations__)
 # What of this host splits a text that is over the limit.
@@ -142,9 +142,14 @@ class ToastrackEmbedding(BaseEmbedding):
             embedding=self, chunk_size=chunk_size, chunk_overlap=chunk_overlap, **options
         )
 
-    def guard(self, vector_store: V, *, adopt: Adopt = False) -> V:
+    def guard(self, vector_store: AnyVectorStore, *, adopt: Adopt = False) -> AnyVectorStore:
         """Let a vector store of LlamaIndex' refuse what another model, prompt or size filled.
 
+            from llama_index.core import VectorStoreIndex
+            from llama_index.vector_stores.chroma import ChromaVectorStore
+
+            embedding = ToastrackEmbedding()
+            collection = chromadb.PersistentClient("vectors").get_or_create_collection("loaves")
             vector_store = embedding.guard(ChromaVectorStore(chroma_collection=collection))
             index = VectorStoreIndex.from_vector_store(vector_store, embed_model=embedding)
 
