@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from qdrant_client import AsyncQdrantClient, QdrantClient
 
-from toastrack import EmbeddingSpace, Record
+from toastrack import EmbeddingSpace
 from toastrack.errors import StoreError, UnsupportedError
-from toastrack.stores import ForeignCollection, RetryingSession, Row
+from toastrack.stores import ForeignCollection, RetryingSession
 from toastrack_qdrant.backend import QdrantBackend
+from toastrack_qdrant.layouts import Fields
 from toastrack_qdrant.recorded import dimensions_in, identity
 
 
@@ -28,8 +28,10 @@ def foreign_collection(host_object: object, *, asynchronous: bool) -> ForeignCol
                 found.client,
                 found.collection_name,
                 vector_name=found.vector_name,
-                text_key=found.content_payload_key,
-                metadata_key=found.metadata_payload_key,
+                fields={
+                    "text": found.content_payload_key,
+                    "metadata": found.metadata_payload_key,
+                },
             )
         )
     if not hasattr(found, "dense_vector_name"):
@@ -45,7 +47,7 @@ def foreign_collection(host_object: object, *, asynchronous: bool) -> ForeignCol
         client,
         found.collection_name,
         vector_name=found.dense_vector_name,
-        text_key=found.text_key or "text",
+        fields="llama-index",
         create=found._acreate_collection if awaited else found._create_collection,
     )
     return ForeignCollection(backend, awaited)
@@ -59,8 +61,7 @@ class _ForeignBackend(QdrantBackend):
         collection: The collection's name.
         vector_name: Of its vectors the one that holds the texts'; the unnamed one, where there is
             none of that name, as LlamaIndex does.
-        text_key: Where a payload holds the text.
-        metadata_key: Where it holds the metadata; None where that is all of it.
+        fields: Where a payload holds the text.
         create: Makes the collection as the framework does; None where it is there before.
     """
 
@@ -70,13 +71,10 @@ class _ForeignBackend(QdrantBackend):
         collection: str,
         *,
         vector_name: str,
-        text_key: str,
-        metadata_key: str | None = None,
+        fields: Fields,
         create: Callable[[str, int], Any] | None = None,
     ) -> None:
-        super().__init__(client, collection, vector_name=vector_name)
-        self._text_key = text_key
-        self._metadata_key = metadata_key
+        super().__init__(client, collection, vector_name=vector_name, fields=fields)
         self._create = create
 
     async def find(self, session: RetryingSession) -> bool:
@@ -106,13 +104,3 @@ class _ForeignBackend(QdrantBackend):
 
     async def check_adoptable(self, session: RetryingSession) -> None:
         """Do nothing: its points are the framework's, and stay so."""
-
-    def _row(self, point: models.Record) -> Row:
-        values = point.payload or {}
-        metadata = values if self._metadata_key is None else values.get(self._metadata_key)
-        vector = self.points.vector_of(point)
-        return Row(
-            Record(str(point.id), str(values.get(self._text_key) or ""), metadata or {}),
-            b"",
-            None if vector is None else np.asarray(vector, dtype=np.float32),
-        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -350,10 +351,12 @@ def test_a_collection_of_qdrants_says_the_same_to_a_store_of_ours(
 
     vectors = ours.guard(qdrant.open(ours))
     vectors.add_texts(TEXTS)
-    with QdrantStore(vectors.client, "bread", embedder=ours.embedder, create=False) as store:
+    open = partial(QdrantStore, vectors.client, "bread", fields="langchain", create=False)
+    with open(embedder=ours.embedder, verify=True) as store:
         assert store.space == ours.embedder.space
+        assert {match.text for match in store.search("rye", k=100)} == set(TEXTS)
     with pytest.raises(SpaceMismatchError, match="the query prompt"):
-        QdrantStore(vectors.client, "bread", embedder=raw.embedder, create=False).open()
+        open(embedder=raw.embedder).open()
 
 
 def test_a_column_of_postgres_says_the_same_to_ours(

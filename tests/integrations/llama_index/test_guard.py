@@ -300,3 +300,17 @@ def test_a_store_of_ours_opens_what_was_guarded(tmp_path: Path, ours: ToastrackE
     with ChromaStore(client, "bread", embedder=ours.embedder, verify=True) as store:
         assert store.space == ours.embedder.space == recorded_space(collection)
         assert {match.text for match in store.search("rye", k=100)} == set(TEXTS)
+
+
+def test_a_collection_of_qdrants_says_the_same_to_a_store_of_ours(
+    qdrant: Host, ours: ToastrackEmbedding
+) -> None:
+    from toastrack_qdrant import QdrantStore
+
+    vectors = ours.guard(qdrant.open())
+    filled(vectors, ours)
+    with QdrantStore(
+        vectors.client, "bread", embedder=ours.embedder, fields="llama-index", verify=True
+    ) as store:
+        assert store.space == ours.embedder.space
+        assert {match.text for match in store.search("rye", k=100)} == set(TEXTS)
