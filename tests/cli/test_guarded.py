@@ -29,6 +29,6 @@ def test_doctor_proves_what_was_guarded(run: Run, tmp_path: Path, embedder: Embe
     assert found["vectors"]["state"] == "ok"
     assert found["vectors"]["message"].startswith("12 texts embedded again agree")
     assert code == 0
-    code, out, _ = run("list", "--in", f"chroma:{tmp_path}")
+    code, out, _ = run("list", f"chroma:{tmp_path}")
     assert code == 0
     assert "bread" in out
