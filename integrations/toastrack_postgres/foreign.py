@@ -109,7 +109,7 @@ class _Statements:
 
 
 class _ForeignTable(BackendBase):
-    """A table of any columns; an operation is one transaction.
+    """A table of any columns.
 
     Args:
         engine: Returns SQLAlchemy's engine, synchronous or not.
@@ -219,8 +219,16 @@ class _ForeignTable(BackendBase):
     async def in_session(
         self, operation: Callable[[_Statements], Awaitable[T]], *, reads: bool, retry: Retry
     ) -> T:
-        """Run one operation in a transaction of the engine's."""
-        async with self.runtime.enter(self._engine().begin()) as connection:
+        """Run one operation in a transaction of the engine's, and what only reads without one.
+
+        So a check is one trip to the server, and not three.
+        """
+        engine = self._engine()
+        if reads:
+            lent = engine.execution_options(isolation_level="AUTOCOMMIT").connect()
+        else:
+            lent = engine.begin()
+        async with self.runtime.enter(lent) as connection:
             return await operation(_Statements(self.runtime, connection))
 
     def is_collection_gone(self, error: BaseException) -> bool:
