@@ -16,7 +16,7 @@ import pytest
 from models import MXBAI_PROMPT, WORDS, save_tiny_bert
 
 from toastrack import DEFAULT_MODEL, Embedder, Record, Reranker
-from toastrack.errors import ModelError, SourceError
+from toastrack.errors import ModelError, SourceError, UnsupportedError
 from toastrack.export import export
 from toastrack.int8.loss import Loss, loss
 from toastrack.int8.texts import (
@@ -191,6 +191,21 @@ def test_a_file_that_does_not_hold_what_the_note_says_is_refused(
     (newer / "toastrack.json").write_text(json.dumps(note | {"precision": "int2"}))
     with pytest.raises(ModelError, match="names the precision 'int2'"):
         Embedder(newer, device="cpu").load()
+
+
+def test_its_vectors_prove_nothing(int8_folder: Path) -> None:
+    qdrant_client = pytest.importorskip(
+        "qdrant_client", reason="the extra 'qdrant' is not installed"
+    )
+    from toastrack_qdrant import QdrantStore
+
+    client, small = qdrant_client.QdrantClient(":memory:"), Embedder(int8_folder)
+    with QdrantStore(client, "bread", embedder=small) as store:
+        store.upsert(Record(str(i), text) for i, text in enumerate(TEXTS))
+        with pytest.raises(UnsupportedError, match=r"runs in int8, .* proves nothing"):
+            store._prove()
+    with pytest.raises(UnsupportedError, match="Compare with the model that it was made of"):
+        QdrantStore(client, "bread", embedder=small, verify=True).open()
 
 
 # -- what is shared ---------------------------------------------------------------------------

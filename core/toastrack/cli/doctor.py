@@ -36,6 +36,7 @@ from toastrack.models.known_models import known_model
 from toastrack.space import EmbeddingSpace
 from toastrack.stores import IngestStore
 from toastrack.stores.addresses import URL_HELP, open_store
+from toastrack.stores.proving import why_no_proof
 from toastrack.utils.install import install_command
 
 State = Literal["ok", "absent", "wrong"]
@@ -221,6 +222,9 @@ def _prompts(embedder: Embedder, *, known: bool) -> Iterator[tuple[str, str, str
 def _vectors(store: IngestStore) -> Iterator[Finding]:
     """Say how the stored vectors agree with their texts; no model is downloaded for that."""
     if store.embedder._known_space is None:
+        return
+    if reason := why_no_proof(store.embedder):
+        yield Finding("vectors", "absent", f"not compared: {reason}")
         return
     proof = store._prove()
     if proof.refuted:

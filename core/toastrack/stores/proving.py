@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from toastrack.embedder import Embedder
+from toastrack.errors import UnsupportedError
 from toastrack.stores.embedded_text import embedded_text
 from toastrack.stores.plan import Row
 from toastrack.stores.proof import Proof
@@ -26,9 +27,13 @@ def prove(embedder: Embedder, rows: Sequence[Row], *, dimensions: int | None) ->
         embedder: What the vectors are said to be made by.
         rows: A sample with its vectors; those without text or vector are passed over.
         dimensions: How many numbers the stored vectors have; None: as many as the embedder makes.
+
+    Raises ``UnsupportedError`` for an embedder whose vectors are not exact enough to prove anything.
     """
     import numpy as np
 
+    if reason := why_no_proof(embedder):
+        raise UnsupportedError(reason)
     fitting, too_long, doubt = _fitting(embedder, rows)
     if dimensions not in (None, embedder.dimensions):
         return Proof(0, too_long=too_long, found=suspect(embedder, fitting, doubt))
@@ -50,6 +55,17 @@ def prove(embedder: Embedder, rows: Sequence[Row], *, dimensions: int | None) ->
         (min(lengths), max(lengths)),
         too_long,
         found,
+    )
+
+
+def why_no_proof(embedder: Embedder) -> str:
+    """Say why an embedder's vectors prove nothing; "" for one whose do."""
+    if embedder.hosted is not None or embedder.precision != "int8":
+        return ""
+    return (
+        f"{embedder.model!r} runs in int8, whose vectors agree with those of float32 to .99 or so, and that "
+        f"proves nothing: one without its prompt is as near. Compare with the model that it was made of, "
+        "or leave verify= out and adopt by adopt='unchecked'."
     )
 
 
