@@ -62,9 +62,9 @@ def export_command(
     Needs the extras local and openvino; what comes out needs only openvino. It embeds into the
     same space as the model it was made of: a store that one filled can be searched with the other.
 
-    int8 needs the extra int8, too, but only here. It takes a minute and 2 GB of memory for a model
-    such as all-MiniLM-L6-v2, and 10 minutes and 10 GB for one such as mxbai-embed-large-v1. It says
-    what was lost, on texts held back, and is refused if that is too much.
+    int8 needs the extra int8, too, but only here. On two cores it takes half a minute and 1.2 GB of
+    memory for a model such as all-MiniLM-L6-v2, and some 10 minutes and 8 to 10 GB for one such as
+    mxbai-embed-large-v1. It says what was lost, on texts held back, and is refused if that is too much.
     """
     with steps() as on_step:
         made = export(
