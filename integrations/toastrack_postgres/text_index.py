@@ -14,9 +14,10 @@ from toastrack_postgres import sql as statements
 from toastrack_postgres.session import Session
 from toastrack_postgres.sql import Statements
 
-MAX_TEXT = 200_000
+MAX_TEXT = 120_000
 """How many characters of a text are in the index: Postgres refuses to write a row with more than
-1 MB of words and their places, and a character may take some five bytes of it.
+1 MB of words and their places, and a character takes up to eight bytes of it, as those do of four bytes
+in words with a hyphen, which are there whole and in parts.
 https://www.postgresql.org/docs/current/textsearch-limitations.html"""
 
 # Of a GIN index on one expression and all rows:

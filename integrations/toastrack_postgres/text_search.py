@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from psycopg import sql
@@ -15,18 +16,21 @@ from toastrack_postgres.session import Session
 from toastrack_postgres.sql import Statements
 from toastrack_postgres.text_index import MAX_TEXT, TextIndex
 
-# Texts that are parsed again to rank them, at some 20 microseconds each.
-_MOST_RANKED = 2_000
-# The rarest words of a query, any two of which a text must have to be among them at first.
-_RAREST = 4
+# Texts that are parsed again to rank them, at some 100 microseconds each of 120 words.
+_MOST_RANKED = 400
+# The rarest words of a query, of which a text should have several to be among them.
+_RAREST = 6
 # Of a longer query the rarest are taken: a deeper condition could be more than the server's stack holds.
 _MOST_WORDS = 20_000
 
-# What a query's words are, and what is asked of the index with them: at first any two of the rarest,
-# where that is too little the rarest one, and where that is too little, any.
+# What a query's words are, and what is asked of the index with them, one step after the other until
+# there are enough texts to rank: any four of the rarest words, any three, and any two; and where that is
+# too little the rarest word, and any word at all.
 #
 # A question joined by "and" finds nothing, and to rank all that has any of its words means to parse
-# most of the table again. How rare a word is, the server says of the index's most common ones.
+# most of the table again. How rare a word is, the server says of the index's most common ones. Of two
+# words that are not rare there are more texts than are ranked: without the steps before they would come
+# in the place of those that have most of the words.
 _ANY = """
     toastrack_words as materialized (
         select {quoted} as word,
@@ -40,47 +44,44 @@ _ANY = """
             from pg_stats
             where schemaname = {schema} and tablename = {index} and attname = {column}
         ) known on known.word = found.word
+    ), toastrack_rarest as materialized (
+        select * from toastrack_words where place <= {rarest}
     ), toastrack_asked as materialized (
-        select (select string_agg(one.word || ' & ' || other.word, ' | ')
-                from toastrack_words one join toastrack_words other on one.place < other.place
-                where other.place <= {rarest})::tsquery as narrow,
-               (select word from toastrack_words where place = 1)::tsquery as middle,
+        select {four}::tsquery as four, {three}::tsquery as three, {two}::tsquery as two,
+               (select word from toastrack_words where place = 1)::tsquery as rarest,
                (select string_agg(word, ' | ') from toastrack_words
-                where place <= {most_words})::tsquery as wide,
-               (select string_agg(word, ' | ') from toastrack_words
-                where place <= {most_words})::tsquery as all_of_it
+                where place <= {most_words})::tsquery as words
     )
 """
 
 _WEB = """
     toastrack_asked as materialized (
-        select asked as narrow, null::tsquery as middle, null::tsquery as wide, asked as all_of_it
-        from websearch_to_tsquery({language}::regconfig, {query}) asked
+        select asked as words from websearch_to_tsquery({language}::regconfig, {query}) asked
     )
+"""
+
+# The steps, and whether one is taken although as many were found as are wanted.
+_STEPS = {
+    "any": (("four", True), ("three", True), ("two", True), ("rarest", False), ("words", False)),
+    "web": (("words", True),),
+}
+
+# What was found is not parsed again.
+_STEP = """
+    , {name} as materialized (
+        select id, {rank} as rank from {table}
+        where {needed} and {words} @@ (select {asked} from toastrack_asked) and {conditions}
+          and id not in (select id from {before})
+        limit (select {most} - count(*) from {before})
+    ), {found} as (select * from {before} union all select * from {name})
 """
 
 # Two texts of equal rank stand in the order of their ids. Length is divided out (1): else long
 # texts, which have more of the words, come first.
 _TEXTS = """
-    , toastrack_narrow as materialized (
-        select id, {rank} as rank from {table}
-        where {words} @@ (select narrow from toastrack_asked) and {conditions} limit {most}
-    ), toastrack_middle as materialized (
-        select id, {rank} as rank from {table}
-        where (select count(*) from toastrack_narrow) < %(toastrack_k)s
-          and {words} @@ (select middle from toastrack_asked) and {conditions} limit {most}
-    ), toastrack_wide as materialized (
-        select id, {rank} as rank from {table}
-        where (select count(*) from (select id from toastrack_narrow
-                                     union select id from toastrack_middle) found)
-              < %(toastrack_k)s
-          and {words} @@ (select wide from toastrack_asked) and {conditions} limit {most}
-    ), toastrack_texts as materialized (
-        select id, rank, row_number() over (order by rank desc, id) as place
-        from (select id, max(rank)::float8 as rank
-              from (select * from toastrack_narrow union all select * from toastrack_middle
-                    union all select * from toastrack_wide) found
-              group by id order by rank desc, id limit %(toastrack_k)s) best
+    , toastrack_texts as materialized (
+        select id, rank::float8 as rank, row_number() over (order by rank desc, id) as place
+        from (select id, rank from {found} order by rank desc, id limit %(toastrack_k)s) best
     )
 """
 
@@ -139,15 +140,12 @@ def statement(
         index=sql.Literal(on.name.replace("%", "%%")),
         column=sql.Literal(on.column.replace("%", "%%")),
         rarest=_RAREST,
+        four=_any_of(4),
+        three=_any_of(3),
+        two=_any_of(2),
         most_words=_MOST_WORDS,
     )
-    texts = sql.SQL(_TEXTS).format(
-        table=table.table,
-        words=words,
-        rank=sql.SQL("ts_rank({}, (select all_of_it from toastrack_asked), 1)").format(words),
-        conditions=sql.SQL(" and ").join([sql.SQL("true"), *conditions]),
-        most=_MOST_RANKED,
-    )
+    texts = _ranked(table, words, conditions, syntax)
     if search is None:
         rest = sql.SQL(_BY_TEXT).format(table=table.table)
     else:
@@ -163,6 +161,54 @@ def statement(
             rrf=RRF,
         )
     return sql.SQL("with {}{}{}").format(asked, texts, rest)
+
+
+def _any_of(number: int) -> sql.Composable:
+    """Return what a text matches that has any so many of the rarest words, as text."""
+    names = [f"word_{place}" for place in range(number)]
+    joins = [
+        f"join toastrack_rarest {name} on {before}.place < {name}.place"
+        for before, name in pairwise(names)
+    ]
+    words = " || ' & ' || ".join(f"{name}.word" for name in names)
+    return sql.SQL(
+        f"(select string_agg({words}, ' | ') from toastrack_rarest {names[0]} {' '.join(joins)})"
+    )
+
+
+def _ranked(
+    table: Statements,
+    words: sql.Composable,
+    conditions: Sequence[sql.Composable],
+    syntax: TextSyntax,
+) -> sql.Composed:
+    """Return the steps that find and rank texts, and the best of them."""
+    steps: list[sql.Composable] = [
+        sql.SQL(", toastrack_found as (select null::text as id, 0::real as rank where false)")
+    ]
+    before = "toastrack_found"
+    for asked, always in _STEPS[syntax]:
+        found = f"toastrack_found_{asked}"
+        steps.append(
+            sql.SQL(_STEP).format(
+                name=sql.Identifier(f"toastrack_by_{asked}"),
+                asked=sql.Identifier(asked),
+                before=sql.Identifier(before),
+                found=sql.Identifier(found),
+                table=table.table,
+                words=words,
+                rank=sql.SQL("ts_rank({}, (select words from toastrack_asked), 1)").format(words),
+                needed=sql.SQL(
+                    "true" if always else f"(select count(*) from {before}) < %(toastrack_k)s"
+                ),
+                conditions=sql.SQL(" and ").join([sql.SQL("true"), *conditions]),
+                most=_MOST_RANKED,
+            )
+        )
+        before = found
+    return sql.SQL("{}{}").format(
+        sql.SQL("").join(steps), sql.SQL(_TEXTS).format(found=sql.Identifier(before))
+    )
 
 
 def match_of(row: Sequence[Any], *, kind: str) -> Match:
