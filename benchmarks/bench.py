@@ -5,7 +5,7 @@
     python benchmarks/bench.py latency --repeats 1 --out /tmp/report
     make bench BENCH_ARGS="--models minilm --repeats 1 --passages 100"    # a quick look
 
-All of it takes about three quarters of an hour on two cores, 16 GB of memory and 6 GB of disk.
+All of it takes about an hour and a half on two cores, 16 GB of memory and 8 GB of disk.
 
 Each part runs in a process of its own and teaches its own options with
 `python benchmarks/PART.py --help`. Options that are not in this list go to the parts that know
@@ -39,6 +39,8 @@ PARTS = {
     "latency": "how long a query waits: alone, among 64, and behind documents",
     "round_trips": "what a question to Postgres takes over its bare statement, near and far",
     "served": "what a model gives through toastrack serve, of what it gives in one process",
+    "hybrid": "nDCG@10 by vectors, by words and by both, over Postgres and Qdrant",
+    "search_modes": "how long each of these takes over 200,000 passages in Postgres",
     "memory": "peak memory of an ingest by its number of records",
     "startup": "seconds to import, and from nothing to the first vector",
     "installed": "what a stack weighs on the disk",

@@ -6,14 +6,17 @@ import gzip
 import json
 import random
 import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from measuring import CannotRunError, needs, progress
 from platformdirs import user_cache_path
 
+from toastrack import Embedder
 from toastrack.models.openvino_files import run_file
 
 CORPUS = Path(__file__).parents[2] / "shared" / "data" / "ingest-20k" / "corpus.jsonl.gz"
@@ -74,6 +77,22 @@ def _length(pick: random.Random) -> int:
 
 
 # -- models ----------------------------------------------------------------------------------
+
+
+class RememberedQueries(Embedder):
+    """Embeds the queries that it was told of once, in batches, and looks them up from there on."""
+
+    _remembered: Mapping[str, Any] = MappingProxyType({})
+
+    def remember(self, texts: Iterable[str]) -> None:
+        """Embed these queries."""
+        asked = list(dict.fromkeys(texts))
+        self._remembered = dict(zip(asked, self.embed_queries(asked), strict=True))
+
+    def embed_query(self, text: str) -> Any:
+        """Look a query up, or embed it."""
+        known = self._remembered.get(text)
+        return super().embed_query(text) if known is None else known
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=int, default=50)
     parser.add_argument("--tokens", type=int, default=200, help="of a pair, specials counted")
     parser.add_argument("--repeats", type=int, default=3, help="turns each; the median counts")
+    parser.add_argument(
+        "--skip-defaults", action="store_true", help="leave out the slowest, plain predict"
+    )
     parser.add_argument("--reranker", type=Path, metavar="DIR", help="another model's folder")
 
 
@@ -80,8 +83,9 @@ def tables(options: argparse.Namespace) -> Iterator[Table]:
             ours, folder, "sentence-transformers", "float32"
         ),
         EXACT: partial(theirs, folder, "float32"),
-        PLAIN: partial(theirs, folder, None),
     }
+    if not options.skip_defaults:
+        loaders[PLAIN] = partial(theirs, folder, None)
     turns = take_turns(
         [
             Contestant(name, partial(_ready, load, query, documents))
@@ -91,7 +95,8 @@ def tables(options: argparse.Namespace) -> Iterator[Table]:
         warm_up=False,
     )
     plain, in_float32 = (
-        turns[name].median if turns[name].seconds else None for name in (PLAIN, EXACT)
+        turns[name].median if name in turns and turns[name].seconds else None
+        for name in (PLAIN, EXACT)
     )
     table = Table(f"{folder.name}: {options.pairs} pairs of {options.tokens} tokens", COLUMNS)
     exact = turns[EXACT].result

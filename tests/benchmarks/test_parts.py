@@ -123,6 +123,15 @@ def test_int8_stands_beside_every_precision(tiny_folder: Path, tmp_path: Path) -
     assert rows["toastrack, openvino, float32"][7] == pytest.approx(1, abs=1e-6)
 
 
+def test_hybrid_fuses_lists_as_a_store_does() -> None:
+    hybrid: Any = importlib.import_module("hybrid")
+    lists = hybrid.Lists(near=["a", "b"], texts=["b", "c"])
+    assert hybrid.best(lists, {"mode": "vector"}) == ["a", "b"]
+    assert hybrid.best(lists, {"mode": "text"}) == ["b", "c"]
+    for weights, expected in {(1.0, 1.0): ["b", "a", "c"], (1.0, 2.0): ["b", "c", "a"]}.items():
+        assert hybrid.best(lists, {"mode": "hybrid", "weights": weights}) == expected
+
+
 def test_latency_asks_every_engine_in_every_way(tiny_folder: Path) -> None:
     pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
     words = ["--models", str(tiny_folder), "--texts", "300", "--repeats", "1"]
