@@ -68,12 +68,12 @@ def described(stored: Metadata) -> Described:
     if isinstance(written, str):
         text_hash, head, word, metadata = written.split(" ", 3)
         return Described(base64.b64decode(text_hash), head, word == _OWN, metadata)
-    text_hash, head, metadata = (stored.get(key) for key in (TEXT_HASH, VECTOR_HEAD, METADATA))
+    old_hash, old_head, exact = (stored.get(key) for key in (TEXT_HASH, VECTOR_HEAD, METADATA))
     return Described(
-        bytes.fromhex(text_hash) if isinstance(text_hash, str) else b"",
-        head if isinstance(head, str) else "",
+        bytes.fromhex(old_hash) if isinstance(old_hash, str) else b"",
+        old_head if isinstance(old_head, str) else "",
         None,
-        metadata if isinstance(metadata, str) else None,
+        exact if isinstance(exact, str) else None,
     )
 
 

@@ -43,7 +43,7 @@ def of_documents(
     any_of_them = models.MatchAny(any=list(documents))
     of_them: models.Condition = models.FieldCondition(key=layout.document_id, match=any_of_them)
     if layout is not OURS:  # what others wrote is a document of its own
-        alone = [point for document in documents for point in layout.points_of(document)]
+        alone: list[Any] = [point for document in documents for point in layout.points_of(document)]
         unsaid = models.IsEmptyCondition(is_empty=models.PayloadField(key=layout.document_id))
         itself = models.Filter(must=[unsaid, models.HasIdCondition(has_id=alone)])
         of_them = models.Filter(should=[of_them, itself])

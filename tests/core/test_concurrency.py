@@ -230,8 +230,7 @@ def test_the_worker_goes_with_its_last_embedder(other_folder: Path) -> None:
     embedder = Embedder(other_folder, device="cpu").load()
     embedder.embed_query("bread")
     worker = weakref.ref(embedder._worker())
-    thread = embedder._worker()._thread
-    assert thread is not None
+    (thread,) = embedder._worker()._threads
     del embedder
     gc.collect()
     thread.join(30)

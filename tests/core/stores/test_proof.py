@@ -185,7 +185,9 @@ def model_server(embedder: Embedder) -> Iterator[ModelServer]:
     """Serves the model of ``embedder``, whose tokenizer none of its clients has."""
     pytest.importorskip("httpx", reason="the extra 'hosted' is not installed")
 
-    quiet = Embedder(**{**embedder.settings(), "on_truncate": "ignore"})
+    settings = embedder.settings()
+    settings["on_truncate"] = "ignore"
+    quiet = Embedder(**settings)
 
     def embed(sent: Sequence[str], role: str) -> arrays.FloatMatrix:
         return quiet.embed_documents(sent)

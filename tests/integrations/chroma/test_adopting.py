@@ -14,7 +14,7 @@ pytest.importorskip("chromadb", reason="the extra 'chroma' is not installed")
 pytest.importorskip("sentence_transformers", reason="the extra 'local' is not installed")
 
 import chromadb
-from peers import (
+from filled_by_others import (
     BAGELS,
     IDS,
     METADATA,

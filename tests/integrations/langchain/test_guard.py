@@ -116,7 +116,7 @@ def raw(embedder: Embedder) -> ToastrackEmbeddings:
 
 @pytest.fixture
 def other(other_folder: Path) -> ToastrackEmbeddings:
-    return ToastrackEmbeddings(model=other_folder, device="cpu")
+    return ToastrackEmbeddings(model=str(other_folder), device="cpu")
 
 
 def texts_of(documents: list[Document]) -> set[str]:
@@ -172,13 +172,14 @@ async def test_another_space_is_refused_awaited(
     assert await store.aadd_texts(TEXTS, ids=IDS) == IDS
     assert texts_of(await store.asimilarity_search("rye", k=100)) == set(TEXTS)
     theirs = raw.guard(host.open(raw))
-    for call in (
+    calls: tuple[Callable[[], Any], ...] = (
         lambda: theirs.aadd_texts(["more"]),
         lambda: theirs.aadd_documents([Document("more")]),
         lambda: theirs.asimilarity_search("rye"),
         lambda: theirs.amax_marginal_relevance_search("rye"),
         lambda: theirs.as_retriever().ainvoke("rye"),
-    ):
+    )
+    for call in calls:
         with pytest.raises(SpaceMismatchError, match="the query prompt: stored 'Represent"):
             await call()
 

@@ -17,7 +17,7 @@ from toastrack import Embedder, Record
 from toastrack.errors import RecordError
 from toastrack.stores.plan import Row
 from toastrack_qdrant import QdrantStore, codec, point_id
-from toastrack_qdrant.layouts import POINT_NAMESPACE
+from toastrack_qdrant.layouts import OURS, POINT_NAMESPACE
 
 if TYPE_CHECKING:
     from edge_client import EdgeClient
@@ -78,7 +78,7 @@ def test_metadata_that_qdrant_keeps_is_there_once(metadata: Any) -> None:
 def test_metadata_that_qdrant_changes_is_there_as_text_too(metadata: Any) -> None:
     payload = codec.payload(row(Record("a", "rye", metadata)))
     assert json.loads(payload["metadata_json"]) == metadata
-    assert codec.metadata_of(payload) == metadata
+    assert OURS.metadata_of(payload) == metadata
     json.dumps(payload["metadata"], allow_nan=False)
     assert codec.is_kept(_without_floats(payload["metadata"]))
 
@@ -96,7 +96,7 @@ def _without_floats(value: Any) -> Any:
 def test_grpc_carries_every_payload(metadata: Any) -> None:
     from qdrant_client.conversions.conversion import RestToGrpc, grpc_to_payload
 
-    ((point,),) = codec.batches([row(Record("a\0", "rye", metadata))], "")
+    ((point,),) = codec.batches([row(Record("a\0", "rye", metadata))], "", OURS)
     sent = RestToGrpc.convert_point_struct(point)
     received = grpc_to_payload(type(sent).FromString(sent.SerializeToString()).payload)
     assert json.dumps(received, sort_keys=True) == json.dumps(point.payload, sort_keys=True)
@@ -142,12 +142,12 @@ def test_a_chunk_must_fit(client: QdrantClient, embedder: Embedder) -> None:
 
 def test_requests_are_bounded_by_rows_and_bytes() -> None:
     small = [row(Record(f"{n}", "rye"), size=1_024) for n in range(300)]
-    sizes = [len(batch) for batch in codec.batches(small, "")]
+    sizes = [len(batch) for batch in codec.batches(small, "", OURS)]
     assert sum(sizes) == 300
     assert max(sizes) == 128
 
     long = [row(Record(f"{n}", "хлеб" * 250_000)) for n in range(9)]
-    batches = list(codec.batches(long, ""))
+    batches = list(codec.batches(long, "", OURS))
     assert [point.id for batch in batches for point in batch] == [
         point_id(r.record.id) for r in long
     ]
@@ -158,12 +158,12 @@ def test_requests_are_bounded_by_rows_and_bytes() -> None:
 
     # What is too large by itself goes alone; the server's limit may be another.
     huge = [small[0], row(Record("huge", "x" * 20_000_000)), small[1]]
-    assert [len(batch) for batch in codec.batches(huge, "")] == [1, 1, 1]
+    assert [len(batch) for batch in codec.batches(huge, "", OURS)] == [1, 1, 1]
 
 
 def test_the_estimate_of_a_vector_is_right() -> None:
     vector = np.random.default_rng(0).normal(size=1_024).astype(np.float32)
     vector /= np.linalg.norm(vector)
-    (((point,),)) = codec.batches([Row(Record("a", ""), b"", vector)], "")
+    (((point,),)) = codec.batches([Row(Record("a", ""), b"", vector)], "", OURS)
     written = len(json.dumps(point.vector))
     assert 0.8 * 22 * 1_024 < written < 1.1 * 22 * 1_024

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("qdrant_client", reason="the extra 'qdrant' is not installed")
 pytest.importorskip("sentence_transformers", reason="the extra 'local' is not installed")
 
-from peers import (
+from filled_by_others import (
     BAGELS,
     IDS,
     METADATA,
