@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -97,11 +98,11 @@ def serve_command(
         raw_scores=scores == "raw",
     )
     limits = Limits(texts=max_inputs, bytes=max_bytes, waiting=max_waiting)
-    server = Server(served, host=host, port=port, limits=limits, key_name=key_env)
-    with working("loading the model"):
-        server.load()
-    what = " and ".join([names[0], *([served.reranker_name] if reranker is not None else [])])
-    server.run(lambda: typer.echo(f"{what} at {server.address}/v1", err=True))
+    with closing(Server(served, host=host, port=port, limits=limits, key_name=key_env)) as server:
+        with working("loading the model"):
+            server.load()
+        what = " and ".join([names[0], *([served.reranker_name] if reranker is not None else [])])
+        server.run(lambda: typer.echo(f"{what} at {server.address}/v1", err=True))
 
 
 def _name(model: str) -> str:

@@ -91,6 +91,10 @@ class Server:
             on_ready()
             self._running.run(sockets=[self._bound])
 
+    def close(self) -> None:
+        """Give the address back, which ``run`` does when it ends."""
+        self._bound.close()
+
     def stop(self) -> None:
         """End it as a signal does, from any thread, once it is ready."""
         if self._running is not None:

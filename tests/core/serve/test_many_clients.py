@@ -149,13 +149,13 @@ def test_scores_are_those_of_a_local_reranker(served: Served, cross_encoder_fold
         long = {**asked, "documents": ["rye " * 100]}
         assert ask(address, "/v1/rerank", long).headers["x-toastrack-truncated"] == "1"
         assert ask(address, "/v1/rerank", {**long, "truncate": False}).status == 400
-        refused: tuple[dict[str, object], ...] = (
+        wrongs: list[dict[str, Any]] = [
             {"query": " "},
             {"query": None},
             {"documents": []},
             {"top_n": 0},
-        )
-        for wrong in refused:
+        ]
+        for wrong in wrongs:
             assert ask(address, "/v1/rerank", {**asked, **wrong}).status == 400
         assert ask(address, "/v1/rerank", {**asked, "model": "tiny"}).status == 404
         listed = ask(address, "/v1/models").content["data"]
