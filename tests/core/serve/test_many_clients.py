@@ -173,17 +173,17 @@ def test_a_signal_ends_it_once_what_runs_is_finished(
     os.mkfifo(began)
     os.mkfifo(go)
     hold = (
-        "from toastrack.engines.sentence_transformers import SentenceTransformersEngine as Engine\n"
-        "embed = Engine.run\n"
-        "def held(engine, batch, *, prompt):\n"
-        f"    open({str(began)!r}, 'w').close()\n"
-        f"    open({str(go)!r}).read()\n"
-        "    return embed(engine, batch, prompt=prompt)\n"
         "from toastrack.serve.server import Server\n"
         "run = Server.run\n"
-        "def run_held(*arguments):\n"
-        "    Engine.run = held\n"  # loading runs it, too
-        "    run(*arguments)\n"
+        "def run_held(server, on_ready):\n"
+        "    engine = server._served.embedder._worker().engine\n"
+        "    embed = engine.run\n"
+        "    def held(batch, *, prompt):\n"
+        f"        open({str(began)!r}, 'w').close()\n"
+        f"        open({str(go)!r}).read()\n"
+        "        return embed(batch, prompt=prompt)\n"
+        "    engine.run = held\n"
+        "    run(server, on_ready)\n"
         "Server.run = run_held\n"
     )
     arguments = ("--model", tiny_folder, "--name", "tiny")
