@@ -16,7 +16,7 @@ import psycopg
 from psycopg import errors, sql
 
 from toastrack import EmbeddingSpace, Match, Record
-from toastrack.errors import StoreError
+from toastrack.errors import StoreError, UnsupportedError
 from toastrack.stores import (
     BackendBase,
     CollectionChangedError,
@@ -45,6 +45,8 @@ from toastrack_postgres.codec import (
     check_record,
     vector_of,
 )
+from toastrack_postgres.columns import Column, Columns, Found, Layout, layout_of
+from toastrack_postgres.columns import find as find_columns
 from toastrack_postgres.connections import Connections, Use
 from toastrack_postgres.filters import Where
 from toastrack_postgres.index_kinds import Indexed, Kind, read_indexes
@@ -85,7 +87,8 @@ _MIN_PGVECTOR = (0, 8)
 
 _INSTEAD = (
     "Or choose another table name. A table of your own that you search in SQL takes a column of vectors "
-    "with register_embedder() (docs/guides/sql.md)."
+    "with register_embedder() (docs/guides/sql.md); one that something else filled is read with "
+    "columns= (docs/guides/postgres.md)."
 )
 
 _PAGE = 10_000
@@ -121,6 +124,7 @@ class PostgresBackend(BackendBase):
         create: bool = False,
         storage: VectorType = "halfvec",
         ef_search: int | None = None,
+        columns: Columns | None = None,
     ) -> None:
         check_ef_search(ef_search)
         if storage not in ("halfvec", "vector"):
@@ -128,6 +132,9 @@ class PostgresBackend(BackendBase):
         self._given = given
         self._table = statements.check_name("Table", table)
         self._schema = None if schema is None else statements.check_name("Schema", schema)
+        self._layout = None if columns is None else layout_of(columns)
+        self._columns: Found | None = None
+        self._has_size = True
         self._may_create = create
         self._new_storage: VectorType = storage
         self._ef_search = ef_search
@@ -176,6 +183,11 @@ class PostgresBackend(BackendBase):
 
     async def create(self, session: Session, space: EmbeddingSpace) -> None:
         """Create extension, schema and table, where they are missing."""
+        if self._layout is not None:
+            raise UnsupportedError(
+                f"There is no table {self.given_label!r}. columns= is for one that is there; "
+                "without it a table of ours is created."
+            )
         await session.execute(statements.CREATION_LOCK)
         if await self.find(session):
             return  # somebody was faster
@@ -233,8 +245,9 @@ class PostgresBackend(BackendBase):
         """Return the comment that nobody else changes until the transaction ends."""
         await session.execute(statements.CREATION_LOCK)
         columns = await session.execute(statements.TABLE_COLUMNS, [self._oid])
-        comment: str | None = next((row[4] for row in columns if row[0] == "embedding"), None)
-        self.space, self.format = recorded_in(comment, self.label)
+        name = self._statements.embedding_column
+        comment: str | None = next((row[4] for row in columns if row[0] == name), None)
+        self.space, self.format = recorded_in(comment, self.label, name)
         self._comment = comment
         return comment
 
@@ -289,6 +302,9 @@ class PostgresBackend(BackendBase):
     async def _read_table(
         self, session: Session, schema: str, oid: int, extension_schema: str
     ) -> None:
+        if self._layout is not None:
+            await self._read_others(session, self._layout, schema, oid, extension_schema)
+            return
         label = f"{schema}.{self._table}"
         rows = await session.execute(statements.TABLE_COLUMNS, [oid])
         columns = {row[0]: row for row in rows}
@@ -303,12 +319,12 @@ class PostgresBackend(BackendBase):
             for name, kinds in statements.COLUMNS.items()
             if name in columns and columns[name][1].rpartition(".")[2] not in kinds
         ]
-        _, _, storage, dimensions, comment, number = columns.get(
+        _, _, storage, dimensions, comment, number, *_ = columns.get(
             "embedding", ("", "", "", 1, None, 0)
         )
         if storage in statements.COLUMNS["embedding"] and dimensions < 1:
             problems.append(f"its column embedding is {storage} without a size, not {storage}(n)")
-        ((unique, partitioned),) = await session.execute(statements.HAS_UNIQUE_ID, [oid, oid])
+        ((unique, partitioned),) = await session.execute(statements.HAS_UNIQUE_ID, [oid, "id", oid])
         if "id" in columns and not unique and partitioned:
             problems.append(
                 "it is partitioned by another column than id, so that Postgres cannot keep an id "
@@ -323,6 +339,60 @@ class PostgresBackend(BackendBase):
         may_add_source = False
         if "source" not in columns:
             ((may_add_source,),) = await session.execute(statements.MAY_ALTER, [oid])
+        await self._learn(session, schema, oid, extension_schema, storage, number, None)
+        # COPY casts nothing.
+        self._has_own_types = all(
+            columns[name][2] == kind for name, kind in statements.CREATED_TYPES.items()
+        )
+        self._comment = comment
+        self._has_source, self._may_add_source = has_source, bool(may_add_source)
+        self.dimensions = dimensions
+        self.space, self.format = recorded_in(comment, label)
+
+    async def _read_others(
+        self, session: Session, layout: Layout, schema: str, oid: int, extension_schema: str
+    ) -> None:
+        """Learn which columns of a table that something else made hold what a record has."""
+        label = f"{schema}.{self._table}"
+        rows = await session.execute(statements.TABLE_COLUMNS, [oid])
+        columns = {row[0]: Column(row) for row in rows}
+        id_column = layout.columns.get("id", "id")
+        ((unique, _),) = await session.execute(statements.HAS_UNIQUE_ID, [oid, id_column, oid])
+        found, problems = find_columns(layout, columns, unique=bool(unique))
+        check_usable(f"Table {label!r}", problems, instead=_INSTEAD)
+        at = columns[found.names["embedding"]]
+        storage: VectorType = "halfvec" if at.type_name == "halfvec" else "vector"
+        await self._learn(session, schema, oid, extension_schema, storage, at.number, found)
+        dimensions = at.size
+        self._has_size = dimensions > 0
+        if dimensions < 1:  # a column without a size takes vectors of any
+            sizes = await session.execute(self._statements.dimensions)
+            check_usable(
+                f"Table {label!r}",
+                [] if sizes else [f"its column {at.name} has no size, and no vector"],
+                instead=_INSTEAD,
+            )
+            dimensions = sizes[0][0]
+        may_add_source = False
+        if not found.read_only and "source" not in found.names and "source" not in columns:
+            ((may_add_source,),) = await session.execute(statements.MAY_ALTER, [oid])
+        self._comment = at.comment
+        self._has_source = not found.read_only and "source" in found.names
+        self._has_own_types = False  # COPY casts nothing, and knows our names alone
+        self._may_add_source = bool(may_add_source)
+        self.dimensions = dimensions
+        self.space, self.format = recorded_in(at.comment, label, at.name)
+
+    async def _learn(
+        self,
+        session: Session,
+        schema: str,
+        oid: int,
+        extension_schema: str,
+        storage: VectorType,
+        number: int,
+        columns: Found | None,
+    ) -> None:
         types = await session.execute(statements.VECTOR_TYPES, [extension_schema])
         self._vector_oid, self._vector_array_oid = next(
             row[1:] for row in types if row[0] == storage
@@ -333,18 +403,20 @@ class PostgresBackend(BackendBase):
             extension_schema=extension_schema,
             oid=oid,
             embedding_column=number,
+            columns=columns,
         )
         self._oid = oid
-        self._comment = comment
         self._storage: VectorType = storage
-        self._has_source, self._may_add_source = has_source, bool(may_add_source)
-        # COPY casts nothing.
-        self._has_own_types = all(
-            columns[name][2] == kind for name, kind in statements.CREATED_TYPES.items()
-        )
-        self.dimensions = dimensions
-        self.label = label
-        self.space, self.format = recorded_in(comment, label)
+        self._columns = columns
+        self.label = f"{schema}.{self._table}"
+
+    def _check_writable(self) -> None:
+        """Raise ``UnsupportedError`` for a table that cannot hold what is written."""
+        if self._columns is not None and self._columns.read_only:
+            raise UnsupportedError(
+                f"Table {self.label!r} is only read: {self._columns.read_only}. Fill one of ours from "
+                "it, which embeds nothing anew: other.upsert(store.records(vectors=True))."
+            )
 
     async def _check_found(self, session: Session) -> None:
         """Raise ``CollectionChangedError`` unless the name stands for the table that was found.
@@ -369,6 +441,7 @@ class PostgresBackend(BackendBase):
 
     async def compare(self, session: Session, rows: Sequence[Row]) -> dict[str, Status]:
         """Say how each row compares to what is stored under its id."""
+        self._check_writable()
         packer = self._packer(session)
         ids = packer.texts([row.record.id for row in rows])
         answer = await session.execute(self._statements.stored_hashes, {"ids": ids})
@@ -395,6 +468,7 @@ class PostgresBackend(BackendBase):
 
     async def write(self, session: Session, batch: WriteBatch) -> WriteResult:
         """Write one batch, unless rows that it counts on are not as they were."""
+        self._check_writable()
         metadata_rows = list(batch.metadata_rows)
         copies = await self._found_to_fill(session, batch)
         deleted = 0
@@ -505,6 +579,7 @@ class PostgresBackend(BackendBase):
 
     async def delete(self, session: Session, ids: Sequence[str], documents: Sequence[str]) -> int:
         """Delete rows by id and whole documents; return how many went."""
+        self._check_writable()
         await self._check_found(session)
         await self._lock_documents(session, documents)
         names = {"ids": _storable(ids), "documents": _storable(documents)}
@@ -512,6 +587,7 @@ class PostgresBackend(BackendBase):
 
     async def delete_matching(self, session: Session, filter: Filter) -> int:
         """Delete the rows that match; return how many went."""
+        self._check_writable()
         await self._check_found(session)
         passing = Where(parsed(filter))
         delete = self._statements.delete_matching(passing.sql)
@@ -540,7 +616,7 @@ class PostgresBackend(BackendBase):
             # Without an index that answer was exact already.
             exact = self._seen.any and plan.is_short(len(rows), compared, k)
         if exact:
-            search = self._statements.search(conditions, exact=True)
+            search = self._asked(options).search(conditions, exact=True)
             rows = await self._execute_found(session, search, values)
         matches = [
             Match(id, text, float(score), json.loads(metadata or "{}"), document, chunk)
@@ -561,9 +637,17 @@ class PostgresBackend(BackendBase):
             passing = Where(parsed(filter))
             conditions.append(passing.sql)
             values.update(passing.values)
-        if options.where is not None:
+        if options.where is not None and self._columns is None:
             conditions.append(sql.SQL("({})").format(options.where))
+        elif options.where is not None:  # it stands where the table has its own names
+            conditions.append(sql.SQL("true"))
         return conditions, values
+
+    def _asked(self, options: SearchOptions) -> Statements:
+        """Return the statements of a search; of somebody else's table with its condition inside."""
+        if self._columns is None or options.where is None:
+            return self._statements
+        return self._statements.narrowed(options.where)
 
     async def search_text(
         self,
@@ -591,7 +675,7 @@ class PostgresBackend(BackendBase):
 
         def both(search: sql.Composed, compared: bool) -> sql.Composed:
             return text_search.statement(
-                self._statements,
+                self._asked(options),
                 self._text_index(),
                 conditions,
                 syntax=query.syntax,
@@ -608,7 +692,7 @@ class PostgresBackend(BackendBase):
             near, compared = rows[0][8:] if rows else (0, 0)
             exact = vector is not None and self._seen.any and plan.is_short(near, compared, k)
         if exact:
-            rows = await self._search_exactly(session, conditions, values, both)
+            rows = await self._search_exactly(session, options, conditions, values, both)
         kind = "text" if vector is None else "rrf"
         matches = [text_search.match_of(row, kind=kind) for row in rows]
         matches.sort(key=lambda match: (-match.score, match.id))
@@ -646,10 +730,10 @@ class PostgresBackend(BackendBase):
                 if plan.on is None:
                     raise no_such_index(self.label, options.index)
             if plan.on is None or not plan.candidates:
-                statement = self._statements.search(conditions, exact=False)
+                statement = self._asked(options).search(conditions, exact=False)
                 given = values
             else:
-                statement = self._statements.search_again(plan.on, self._storage, conditions)
+                statement = self._asked(options).search_again(plan.on, self._storage, conditions)
                 given = {**values, "toastrack_candidates": plan.candidates}
             if wrap is not None:
                 statement = wrap(statement, plan.on is not None and plan.candidates > 0)
@@ -665,13 +749,14 @@ class PostgresBackend(BackendBase):
     async def _search_exactly(
         self,
         session: Session,
+        options: SearchOptions,
         conditions: Sequence[sql.Composable],
         values: Mapping[str, Any],
         wrap: Callable[[sql.Composed, bool], sql.Composed],
     ) -> Rows:
         """Compare with every row, beside the words of the index that is there now."""
         while True:
-            statement = wrap(self._statements.search(conditions, exact=True), False)
+            statement = wrap(self._asked(options).search(conditions, exact=True), False)
             told, rows = await session.execute_checked(
                 Asked(self._statements.found_indexes),
                 self._compare_found,
@@ -691,13 +776,13 @@ class PostgresBackend(BackendBase):
         told, rows = await session.execute_checked(
             Asked(self._statements.found_indexes),
             self._compare_found,
-            Asked(statements.VECTOR_INDEXES, [self._oid]),
+            Asked(statements.VECTOR_INDEXES, [self._oid, self._statements.embedding_column]),
         )
         there = read_indexes(rows)
         found = [one.indexed(self._storage, self.dimensions or 0) for one in there if one.valid]
         self._seen = _Seen(told[0][2], tuple(filter(None, found)), bool(there))
         if self._asks_words:
-            self._words = await text_index.find(session, self._oid)
+            self._words = await text_index.find(session, self._oid, self._statements.text_column)
 
     async def _execute_found(
         self, session: Session, statement: sql.Composable, parameters: Parameters
@@ -745,7 +830,7 @@ class PostgresBackend(BackendBase):
 
     async def get(self, session: Session, ids: Sequence[str]) -> list[Record | None]:
         """Return records in the order asked."""
-        rows = await session.execute(self._statements.get, {"ids": _storable(set(ids))})
+        rows = await session.execute(self._statements.get, {"ids": self._possible(ids)})
         found = {row[0]: _record(row) for row in rows}
         return [found.get(id) for id in ids]
 
@@ -753,13 +838,18 @@ class PostgresBackend(BackendBase):
         """Return records in the order asked, with their hashes and vectors."""
         statement = self._statements.read(self._storage if vectors else None)
         execute = partial(self._execute_found, session) if vectors else session.execute
-        rows = await execute(statement, {"ids": _storable(set(ids))})
+        rows = await execute(statement, {"ids": self._possible(ids)})
         found = {row[0]: self._row(row) for row in rows}
         return [found.get(id) for id in ids]
 
+    def _possible(self, ids: Iterable[str]) -> list[str]:
+        """Leave out ids that no row of this table can have."""
+        possible = _storable(set(ids))
+        return possible if self._columns is None else self._columns.ids_of_type(possible)
+
     async def read_page(
-        self, session: Session, after: str | None, filter: Filter, vectors: bool
-    ) -> tuple[list[Row], str | None]:
+        self, session: Session, after: Any, filter: Filter, vectors: bool
+    ) -> tuple[list[Row], Any]:
         """Return the next records that match, in the order of their ids."""
         passing = Where(parsed(filter))
         limit = _VECTOR_PAGE if vectors else _PAGE
@@ -768,7 +858,8 @@ class PostgresBackend(BackendBase):
             self._statements.read_page(self._storage if vectors else None, passing.sql),
             {**passing.values, "toastrack_after": after, "toastrack_limit": limit},
         )
-        return [self._row(row) for row in rows], rows[-1][0] if len(rows) == limit else None
+        place = 0 if self._columns is None else -3
+        return [self._row(row) for row in rows], rows[-1][place] if len(rows) == limit else None
 
     def _row(self, row: Sequence[Any]) -> Row:
         *_, text_hash, sent = row
@@ -875,6 +966,7 @@ class PostgresBackend(BackendBase):
     ) -> bool:
         """Build an HNSW index unless it is there, and those that serve filters."""
         dimensions = self.dimensions or 0
+        self._check_indexable(kind, filter_fields)
         vector_index.check_wanted(kind, prefix, self._storage, dimensions, self.label)
         full = FullMemory()
         build = partial(
@@ -894,9 +986,33 @@ class PostgresBackend(BackendBase):
         full.warn()
         return built
 
+    def _check_indexable(self, kind: Kind, fields: Sequence[str]) -> None:
+        """Raise ``UnsupportedError`` for an index that would not be known again on such columns."""
+        if self._columns is None:
+            return
+        names = self._columns.names
+        if not self._has_size:
+            raise UnsupportedError(
+                f"pgvector has no index for vectors of any size, and the column "
+                f"{names['embedding']!r} of table {self.label!r} has none: ALTER TABLE ... ALTER COLUMN "
+                f"... TYPE {self._storage}({self.dimensions})"
+            )
+        if kind != "full" and names["embedding"] != "embedding":
+            raise UnsupportedError(
+                f"An index of the kind {kind!r} is for a column of the name embedding, and that of "
+                f"table {self.label!r} is {names['embedding']!r}. Build kind='full'."
+            )
+        is_ours = names.get("metadata") == "metadata" and self._columns.metadata_type == "jsonb"
+        if fields and not is_ours:
+            raise UnsupportedError(
+                f"filter_fields= are for a column metadata jsonb, and table {self.label!r} has none. "
+                "Its filters go without an index."
+            )
+
     async def check_text_index(self, session: Session, language: str) -> None:
         """Raise for an index of words that ``build_text_index`` could not build."""
-        await text_index.check(session, self._oid, label=self.label, language=language)
+        text = self._statements.text_column
+        await text_index.check(session, self._oid, label=self.label, language=language, text=text)
 
     async def build_text_index(self, *, language: str, concurrently: bool, rebuild: bool) -> bool:
         """Build an index of the words of the texts unless it is there."""
@@ -949,7 +1065,11 @@ class PostgresBackend(BackendBase):
             host=f"Postgres {server.split()[0]}, pgvector {extension}",
             storage=f"{self._storage}({self.dimensions})",
             index=vector_index.described(
-                read_indexes(await session.execute(statements.VECTOR_INDEXES, [self._oid])),
+                read_indexes(
+                    await session.execute(
+                        statements.VECTOR_INDEXES, [self._oid, self._statements.embedding_column]
+                    )
+                ),
                 self._storage,
                 self.dimensions or 0,
             ),

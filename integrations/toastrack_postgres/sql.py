@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
 from toastrack.errors import StoreError
 from toastrack.stores import renewing_property_locks
 from toastrack_postgres.codec import VectorType
+from toastrack_postgres.columns import NAMES, Found
 from toastrack_postgres.index_kinds import Indexed
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ FIND_TABLE = """
 
 TABLE_COLUMNS = """
     select a.attname, format_type(t.oid, null), t.typname, a.atttypmod,
-           col_description(a.attrelid, a.attnum), a.attnum
+           col_description(a.attrelid, a.attnum), a.attnum,
+           a.attnotnull and not a.atthasdef and a.attidentity = ''
     from pg_attribute a join pg_type t on t.oid = a.atttypid
     where a.attrelid = %s and a.attnum > 0 and not a.attisdropped
 """
@@ -95,7 +97,7 @@ HAS_UNIQUE_ID = """
     select exists (
         select from pg_index i join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
         where i.indrelid = %s and i.indisunique and i.indisvalid and i.indnkeyatts = 1
-          and i.indpred is null and i.indexprs is null and a.attname = 'id'
+          and i.indpred is null and i.indexprs is null and a.attname = %s
     ), exists (select from pg_partitioned_table where partrelid = %s)
 """
 
@@ -106,14 +108,15 @@ VECTOR_INDEXES = """
            exists (select from pg_stat_progress_create_index p where p.index_relid = c.oid),
            m.amname, o.opcname, coalesce(c.reloptions, '{}'),
            case when i.indpred is null
-                then coalesce(a.attname, pg_get_expr(i.indexprs, i.indrelid)) end
+                then case when i.indkey[0] = 0 then pg_get_expr(i.indexprs, i.indrelid)
+                          else 'embedding' end end
     from pg_index i
     join pg_class c on c.oid = i.indexrelid
     join pg_am m on m.oid = c.relam
     join pg_opclass o on o.oid = i.indclass[0]
     left join pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
     where i.indrelid = %s and m.amname in ('hnsw', 'ivfflat')
-      and (i.indkey[0] = 0 or a.attname = 'embedding')
+      and (i.indkey[0] = 0 or a.attname = %s)
     order by c.oid
 """
 
@@ -126,13 +129,15 @@ PARTITIONS = """
     order by c.oid
 """
 
-# Each with a line of ours in the comment on its embedding column.
+# Each with a line of ours in the comment on its embedding column, and whether we made it.
 TABLES_WITH_SPACE = """
-    select n.nspname, c.relname
+    select n.nspname, c.relname,
+           exists (select from pg_attribute h where h.attrelid = c.oid and h.attname = 'text_hash'
+                   and not h.attisdropped)
     from pg_attribute a
     join pg_class c on c.oid = a.attrelid
     join pg_namespace n on n.oid = c.relnamespace
-    where a.attname = 'embedding' and not a.attisdropped and c.relkind in ('r', 'p')
+    where a.attname = %s and not a.attisdropped and c.relkind in ('r', 'p')
       and col_description(a.attrelid, a.attnum) ~ '(^|\\n)toastrack [{]'
     order by n.nspname, c.relname
 """
@@ -226,14 +231,6 @@ def _written_out(statement: sql.Composed) -> sql.Composed:
     return sql.Composed([sql.SQL(statement.as_string(None))])
 
 
-def _set_source(row: LiteralString) -> sql.Composable:
-    """Keep the source of a row that says nothing of it, while it is of the same document."""
-    return sql.SQL(
-        ", source = coalesce({row}.source, case when "
-        "coalesce(t.document_id, t.id) = {row}.document_id then t.source end)"
-    ).format(row=sql.SQL(row))
-
-
 @renewing_property_locks
 class Statements:
     """The statements about one table; names are quoted, values are always parameters.
@@ -249,9 +246,24 @@ class Statements:
         extension_schema: str,
         oid: int = 0,
         embedding_column: int = 0,
+        columns: Found | None = None,
+        where: sql.Composable | None = None,
     ) -> None:
         self.table = _identifier(schema, table)
+        self._columns = columns
+        self._where = where
+        self._made_with: dict[str, Any] = {
+            "schema": schema,
+            "table": table,
+            "extension_schema": extension_schema,
+            "oid": oid,
+            "embedding_column": embedding_column,
+            "columns": columns,
+        }
+        named = {} if columns is None else columns.names
         self._names: dict[str, sql.Composable] = {
+            **{f"at_{name}": _identifier(named.get(name, name)) for name in NAMES},
+            "json": sql.SQL("json" if columns and columns.metadata_type == "json" else "jsonb"),
             "table": self.table,
             "schema": _identifier(schema),
             "distance": sql.SQL("operator({}.<=>)").format(_identifier(extension_schema)),
@@ -259,6 +271,11 @@ class Statements:
         }
         self._extension_schema = extension_schema
         self._schema = schema
+        # Under its own name, by which a condition of the user's may call it.
+        rows = self._rows()
+        self.rows = self.table if columns is None else rows
+        self.rows_t = sql.SQL("{} t").format(self.table) if columns is None else rows
+        self._names |= {"rows": self.rows, "rows_t": self.rows_t}
         # Who names the table in a statement holds its name until the transaction ends: after this
         # row was read no other table takes its place.
         self._names["found"] = sql.SQL(
@@ -281,6 +298,62 @@ class Statements:
             """
         ).format(oid=sql.Literal(oid))
         self._unfiltered: dict[bool, sql.Composed] = {}
+
+    def _rows(self, chosen: sql.Composable | None = None) -> sql.Composable:
+        """The table as ours are, for what is read: what others call otherwise under our names.
+
+        The planner sees through it, so that an index serves as it would without.
+        """
+        if self._columns is None:
+            return self.table
+        columns = self._columns
+        document: sql.Composable = self._read("document_id", "text")
+        if "document_id" not in columns.names and columns.document_field is not None:
+            document = sql.SQL("nullif({}->>{}, 'None')").format(
+                self._read("metadata", "jsonb"), sql.Literal(columns.document_field)
+            )
+        return self._sql(
+            """
+            (select {at_id}::text as id, {document} as document_id, {chunk} as chunk,
+                    {text} as text, {metadata} as metadata, {text_hash} as text_hash,
+                    {at_embedding} as embedding, {source} as source, {at_id} as own_id,
+                    tableoid as part, ctid as place
+             from {table} {chosen} where {at_id} is not null and {where}) t
+            """,
+            document=document,
+            chunk=self._read("chunk", "bigint"),
+            text=self._read("text", "text"),
+            metadata=self._read("metadata", "jsonb"),
+            text_hash=self._read("text_hash", "bytea"),
+            source=self._read("source", "text"),
+            chosen=chosen or sql.SQL(""),
+            where=self._where or _EVERY_ROW,
+        )
+
+    def _sampled(self, sampled: sql.Composable | None) -> sql.Composable:
+        if self._columns is not None:
+            return self._rows(sampled)
+        return sql.SQL("{} {}").format(self.table, sampled or sql.SQL(""))
+
+    def _read(self, name: str, kind: LiteralString) -> sql.Composable:
+        assert self._columns is not None
+        there = name in self._columns.names
+        column = self._names[f"at_{name}"] if there else sql.SQL("null")
+        return sql.SQL("{}::{}").format(column, sql.SQL(kind))
+
+    @property
+    def text_column(self) -> str:
+        """What the table calls its column of texts."""
+        return "text" if self._columns is None else self._columns.names["text"]
+
+    @property
+    def embedding_column(self) -> str:
+        """What it calls that of its vectors."""
+        return "embedding" if self._columns is None else self._columns.names["embedding"]
+
+    def narrowed(self, where: sql.Composable) -> Statements:
+        """Return the statements about the rows that pass a condition on the table's own columns."""
+        return Statements(**self._made_with, where=where)
 
     def _sql(self, statement: LiteralString, /, **names: sql.Composable) -> sql.Composed:
         return sql.SQL(statement).format(**self._names, **names)
@@ -312,7 +385,7 @@ class Statements:
 
     @property
     def add_source(self) -> sql.Composed:
-        return self._sql("alter table {table} add column if not exists source text")
+        return self._sql("alter table {table} add column if not exists {at_source} text")
 
     @property
     def create_document_index(self) -> sql.Composed:
@@ -324,7 +397,7 @@ class Statements:
 
     def comment(self, text: str) -> sql.Composed:
         return self._sql(
-            "comment on column {table}.embedding is {text}",
+            "comment on column {table}.{at_embedding} is {text}",
             text=sql.Literal(text.replace("%", "%%")),
         )
 
@@ -400,7 +473,7 @@ class Statements:
             -- By the index on the ids: a join reads all of a smaller table, the vectors, too.
             cross join lateral (
                 select case when embedding is not null then text_hash end as text_hash
-                from {table} where id = u.id limit 1
+                from {rows} where id = u.id limit 1
             ) t
             union all select -1, null, found.oid, found.comment from {found} found
             """
@@ -418,7 +491,7 @@ class Statements:
                         %(metadata)b::text[], %(sources)b::text[])
                  with ordinality u (id, document_id, chunk, metadata, source, position)
             cross join lateral (
-                select document_id, chunk, metadata {source} from {table} where id = u.id limit 1
+                select document_id, chunk, metadata {source} from {rows} where id = u.id limit 1
             ) t
             where t.document_id is not distinct from u.document_id
               and t.chunk is not distinct from u.chunk
@@ -439,7 +512,7 @@ class Statements:
         # Writers that lock rows in different orders deadlock, so all are locked first, by id.
         return self._sql(
             """
-            select from {table}
+            select from {rows}
             where id = any(%(ids)b::text[]) or document_id = any(%(documents)b::text[])
                or document_id is null and id = any(%(documents)b::text[])
             order by id collate "C" for update
@@ -451,22 +524,28 @@ class Statements:
         return self._sql(
             """
             insert into {table} as t
-                (id, document_id, chunk, text, metadata, text_hash, embedding {source})
-            select u.id, u.document_id, u.chunk, u.text, u.metadata::jsonb, u.text_hash,
+                ({at_id}, {at_document_id}, {at_chunk}, {at_text}, {at_metadata}, {at_text_hash},
+                 {at_embedding} {source})
+            select u.id, u.document_id, u.chunk, u.text, u.metadata::{json}, u.text_hash,
                    u.embedding {new_source}
             from unnest(%(ids)b::text[], %(documents)b::text[], %(chunks)b::int[],
                         %(texts)b::text[], %(metadata)b::text[], %(hashes)b::bytea[], %(vectors)b,
                         %(sources)b::text[])
                  u (id, document_id, chunk, text, metadata, text_hash, embedding, source)
             order by u.id collate "C"
-            on conflict (id) do update set
-                document_id = excluded.document_id, chunk = excluded.chunk, text = excluded.text,
-                metadata = excluded.metadata, text_hash = excluded.text_hash,
-                embedding = excluded.embedding {set_source}
+            on conflict ({at_id}) do update set
+                {at_document_id} = excluded.{at_document_id}, {at_chunk} = excluded.{at_chunk},
+                {at_text} = excluded.{at_text}, {at_metadata} = excluded.{at_metadata},
+                {at_text_hash} = excluded.{at_text_hash},
+                {at_embedding} = excluded.{at_embedding} {set_source}
             """,
-            source=sql.SQL(", source" if sources else ""),
+            source=self._sql(", {at_source}" if sources else ""),
             new_source=sql.SQL(", u.source" if sources else ""),
-            set_source=_set_source("excluded") if sources else sql.SQL(""),
+            set_source=self._set_source(
+                self._sql("excluded.{at_source}"), self._sql("excluded.{at_document_id}")
+            )
+            if sources
+            else sql.SQL(""),
         )
 
     def update_metadata(self, *, sources: bool) -> sql.Composed:
@@ -479,15 +558,26 @@ class Statements:
                                        %(sources)b::text[])
                               u (id, document_id, chunk, metadata, text_hash, source)
                 -- A row that got another text since it was compared is not ours to describe.
-                join {table} t on t.id = u.id and t.text_hash is not distinct from u.text_hash
+                join {rows_t} on t.id = u.id and t.text_hash is not distinct from u.text_hash
                 order by u.id collate "C" for update of t
             )
             update {table} t
-            set document_id = u.document_id, chunk = u.chunk, metadata = u.metadata::jsonb
-                {set_source}
-            from locked u where t.id = u.id
+            set {at_document_id} = u.document_id, {at_chunk} = u.chunk,
+                {at_metadata} = u.metadata::{json} {set_source}
+            from locked u where t.{at_id} = u.id
             """,
-            set_source=_set_source("u") if sources else sql.SQL(""),
+            set_source=self._set_source(sql.SQL("u.source"), sql.SQL("u.document_id"))
+            if sources
+            else sql.SQL(""),
+        )
+
+    def _set_source(self, source: sql.Composable, document: sql.Composable) -> sql.Composable:
+        """Keep the source of a row that says nothing of it, while it is of the same document."""
+        return self._sql(
+            ", {at_source} = coalesce({source}, case when "
+            "coalesce(t.{at_document_id}, t.{at_id}) = {document} then t.{at_source} end)",
+            source=source,
+            document=document,
         )
 
     @property
@@ -495,7 +585,7 @@ class Statements:
         """Documents that have a source, with that and the number of their rows."""
         return self._sql(
             """
-            select coalesce(document_id, id), max(source), count(*) from {table}
+            select coalesce(document_id, id), max(source), count(*) from {rows}
             where document_id = any(%(documents)b::text[])
                or document_id is null and id = any(%(documents)b::text[])
             group by 1 having max(source) is not null
@@ -505,14 +595,14 @@ class Statements:
     @property
     def has_other_source(self) -> sql.Composed:
         return self._sql(
-            "select exists (select from {table} where source <> all(%(sources)b::text[]))"
+            "select exists (select from {rows} where source <> all(%(sources)b::text[]))"
         )
 
     def source_page(self, *, named: bool) -> sql.Composed:
         """The next documents of some sources, or of those without one."""
         return self._sql(
             """
-            select coalesce(document_id, id) collate "C" from {table}
+            select coalesce(document_id, id) collate "C" from {rows}
             where %(after)s::text is null or coalesce(document_id, id) collate "C" > %(after)s
             group by 1 having {condition} order by 1 limit %(limit)s
             """,
@@ -527,13 +617,13 @@ class Statements:
         return self._sql(
             """
             with stale as (
-                select id from {table}
+                select id from {rows}
                 where (document_id = any(%(documents)b::text[])
                        or document_id is null and id = any(%(documents)b::text[]))
                   and id <> all(%(keep)b::text[])
                 order by id collate "C" for update
             )
-            delete from {table} t using stale where t.id = stale.id
+            delete from {table} t using stale where t.{at_id} = stale.id
             """
         )
 
@@ -542,20 +632,20 @@ class Statements:
         return self._sql(
             """
             with doomed as (
-                select id from {table}
+                select id from {rows}
                 where id = any(%(ids)b::text[])
                    or document_id = any(%(documents)b::text[])
                    or document_id is null and id = any(%(documents)b::text[])
                 order by id collate "C" for update
             )
-            delete from {table} t using doomed where t.id = doomed.id
+            delete from {table} t using doomed where t.{at_id} = doomed.id
             """
         )
 
     @property
     def get(self) -> sql.Composed:
         return self._sql(
-            "select {fields} from {table} where id = any(%(ids)b::text[])", fields=_FIELDS
+            "select {fields} from {rows} where {among}", fields=_FIELDS, among=self._among
         )
 
     @property
@@ -563,7 +653,7 @@ class Statements:
         """The rows of documents between two chunk numbers."""
         return self._sql(
             """
-            select {fields} from {table}
+            select {fields} from {rows}
             join unnest(%(documents)b::text[], %(firsts)b::bigint[], %(lasts)b::bigint[])
                  span (document, first, last)
             on document_id = span.document and chunk between span.first and span.last
@@ -574,13 +664,16 @@ class Statements:
     def read(self, kind: str | None) -> sql.Composed:
         """The rows of some ids, with their hash and, of a kind, their vector."""
         return self._sql(
-            "select {fields}, text_hash, {vector} from {table} where id = any(%(ids)b::text[])",
+            "select {fields}, text_hash, {vector} from {rows} where {among}",
             fields=_FIELDS,
             vector=self._sent(kind),
+            among=self._among,
         )
 
     def read_page(self, kind: str | None, condition: sql.Composable) -> sql.Composed:
         """The next rows that match, in the order of an index on the ids."""
+        if self._columns is not None:
+            return self._page_of_others(self._columns, kind, condition)
         return self._sql(
             """
             select {fields}, text_hash, {vector} from {table}
@@ -592,11 +685,48 @@ class Statements:
             condition=condition,
         )
 
+    def _page_of_others(
+        self, columns: Found, kind: str | None, condition: sql.Composable
+    ) -> sql.Composed:
+        """The same where an id may stand twice; behind it, by what more is asked for."""
+        return self._sql(
+            """
+            select {fields}, array[id, part::text, place::text], text_hash, {vector} from {rows}
+            where (%(toastrack_after)s::text[] is null
+                   or (own_id, part, place) > ((%(toastrack_after)s::text[])[1]::{id_type},
+                                               (%(toastrack_after)s::text[])[2]::oid,
+                                               (%(toastrack_after)s::text[])[3]::tid))
+              and {condition}
+            order by own_id, part, place limit %(toastrack_limit)s
+            """,
+            fields=_FIELDS,
+            vector=self._sent(kind),
+            id_type=sql.SQL(columns.id_type if columns.casts_id else "text"),
+            condition=condition,
+        )
+
+    @property
+    def _among(self) -> sql.Composable:
+        """The rows of some ids; by the type of their column, so that its index serves."""
+        if self._columns is None or not self._columns.casts_id:
+            return sql.SQL("id = any(%(ids)b::text[])")
+        kind = sql.SQL(self._columns.id_type)
+        return sql.SQL("own_id = any(%(ids)b::text[]::{}[])").format(kind)
+
+    @property
+    def dimensions(self) -> sql.Composed:
+        """How many numbers the vectors have where their column does not say; one row each size."""
+        function = _identifier(self._extension_schema, "vector_dims")
+        return self._sql(
+            "select {function}(embedding) from {rows} where embedding is not null limit 1",
+            function=function,
+        )
+
     def sample(self, kind: str) -> sql.Composed:
         """Rows with a vector, the same ones each time: (id, vector)."""
         return self._sql(
             """
-            select id, {vector} from {table} where embedding is not null
+            select id, {vector} from {rows} where embedding is not null
             order by hashtextextended(id::text, 0), id limit %s
             """,
             vector=self._sent(kind),
@@ -604,17 +734,17 @@ class Statements:
 
     def read_sample(self, kind: str, share: float | None) -> sql.Composed:
         """Some rows with a vector, by chance, with their hash: of a share of the pages, in percent."""
-        chosen: sql.Composable = sql.SQL("")
+        sampled = None
         if share is not None:
-            chosen = sql.SQL("tablesample system ({})").format(sql.Literal(share))
+            sampled = sql.SQL("tablesample system ({})").format(sql.Literal(share))
         return self._sql(
             """
-            select {fields}, text_hash, {vector} from {table} {chosen}
+            select {fields}, text_hash, {vector} from {chosen}
             where embedding is not null order by random() limit %s
             """,
             fields=_FIELDS,
             vector=self._sent(kind),
-            chosen=chosen,
+            chosen=self._sampled(sampled),
         )
 
     def _sent(self, kind: str | None) -> sql.Composable:
@@ -626,7 +756,7 @@ class Statements:
     def count(self, documents: bool, condition: sql.Composable = _EVERY_ROW) -> sql.Composed:
         what = "distinct coalesce(document_id, id)" if documents else "*"
         return self._sql(
-            "select count({what}) from {table} where {condition}",
+            "select count({what}) from {rows} where {condition}",
             what=sql.SQL(what),
             condition=condition,
         )
@@ -636,9 +766,9 @@ class Statements:
         return self._sql(
             """
             with doomed as (
-                select id from {table} where {condition} order by id collate "C" for update
+                select id from {rows} where {condition} order by id collate "C" for update
             )
-            delete from {table} t using doomed where t.id = doomed.id
+            delete from {table} t using doomed where t.{at_id} = doomed.id
             """,
             condition=condition,
         )
@@ -647,7 +777,7 @@ class Statements:
     def document_ids(self) -> sql.Composed:
         return self._sql(
             """
-            select distinct coalesce(document_id, id) collate "C" as document from {table}
+            select distinct coalesce(document_id, id) collate "C" as document from {rows}
             where %(after)s::text is null or coalesce(document_id, id) collate "C" > %(after)s
             order by document limit %(limit)s
             """
@@ -670,7 +800,7 @@ class Statements:
             """
             select id, coalesce(text, ''), metadata::text, coalesce(document_id, id), chunk,
                    1 - (embedding {distance} %(toastrack_query)b)
-            from {table} where {conditions}
+            from {rows} where {conditions}
             order by {order} limit %(toastrack_k)s
             """,
             conditions=sql.SQL(" and ").join([sql.SQL("embedding is not null"), *conditions]),
@@ -696,7 +826,7 @@ class Statements:
             """
             with near as materialized (
                 select id, text, metadata, document_id, chunk, embedding
-                from {table} where {conditions}
+                from {rows} where {conditions}
                 order by {indexed} {operator} {query} limit %(toastrack_candidates)s
             )
             select id, coalesce(text, ''), metadata::text, coalesce(document_id, id), chunk,
@@ -729,7 +859,7 @@ class Statements:
 
     @property
     def count_vectors(self) -> sql.Composed:
-        return self._sql("select count(*) from {table} where embedding is not null")
+        return self._sql("select count(*) from {rows} where embedding is not null")
 
     def create_hnsw_index(
         self,
@@ -746,7 +876,7 @@ class Statements:
             "with (m = {m}, ef_construction = {ef_construction})",
             concurrently=sql.SQL("concurrently" if concurrently else ""),
             what=self.table if partition is None else _identifier(*partition),
-            indexed=self._indexed(on, storage, sql.SQL("embedding")),
+            indexed=self._indexed(on, storage, self._names["at_embedding"]),
             operators=_identifier(self._extension_schema, on.operators(storage)),
             m=sql.Literal(m),
             ef_construction=sql.Literal(ef_construction),
@@ -776,7 +906,7 @@ class Statements:
         """An index of the words at the beginning of the texts, so many characters of each."""
         return self._sql(
             "create index {concurrently} on {table} "
-            "using gin (to_tsvector({language}::regconfig, left(text, {most})))",
+            "using gin (to_tsvector({language}::regconfig, left({at_text}, {most})))",
             concurrently=sql.SQL("concurrently" if concurrently else ""),
             language=sql.Literal(language.replace("%", "%%")),
             most=sql.Literal(most),

@@ -29,6 +29,7 @@ from toastrack.stores import (
 )
 from toastrack_postgres.backend import PostgresBackend
 from toastrack_postgres.codec import VectorType
+from toastrack_postgres.columns import Columns
 from toastrack_postgres.conninfo import check_conninfo
 from toastrack_postgres.embedded import OwnServer
 from toastrack_postgres.index_kinds import IndexChoice, Kind
@@ -96,6 +97,11 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
         ef_search: How many rows an index looks at in each search, at least, from 1 to 1,000: more
             find more of the best rows and take longer. None is 40, or 400 behind a filter, and more
             for a larger ``k``.
+        columns: Where a table that something else made has what a record has: whose it is,
+            "langchain", "langchain-pgvector", "llama-index" or "pgai", or columns such as
+            ``{"text": "body", "id": "article_id"}``. The parts are id, document_id, chunk, text,
+            metadata, text_hash, embedding and source. An id of any type is read as text. What cannot
+            hold what is written is only read.
     """
 
     _backend: PostgresBackend
@@ -112,10 +118,17 @@ class PostgresStore(BaseStore[Session, SearchOptions]):
         verify: bool = False,
         storage: VectorType = "halfvec",
         ef_search: int | None = None,
+        columns: Columns | None = None,
     ) -> None:
         _check_sync(connection)
         backend = PostgresBackend(
-            connection, table, schema=schema, create=create, storage=storage, ef_search=ef_search
+            connection,
+            table,
+            schema=schema,
+            create=create,
+            storage=storage,
+            ef_search=ef_search,
+            columns=columns,
         )
         super().__init__(backend, embedder=embedder, create=create, adopt=adopt, verify=verify)
 
@@ -325,10 +338,17 @@ class AsyncPostgresStore(AsyncBaseStore[Session, SearchOptions]):
         verify: bool = False,
         storage: VectorType = "halfvec",
         ef_search: int | None = None,
+        columns: Columns | None = None,
     ) -> None:
         _check_async(connection)
         backend = PostgresBackend(
-            connection, table, schema=schema, create=create, storage=storage, ef_search=ef_search
+            connection,
+            table,
+            schema=schema,
+            create=create,
+            storage=storage,
+            ef_search=ef_search,
+            columns=columns,
         )
         super().__init__(backend, embedder=embedder, create=create, adopt=adopt, verify=verify)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from psycopg import sql
@@ -44,10 +44,16 @@ _LANGUAGE = """
 """
 _LANGUAGES = "select oid::regconfig::text from pg_ts_config order by 1"
 
-_TEXT = r"(?:\(?text\)?(?:::text)?|COALESCE\(\(?text\)?(?:::text)?, ''::text\))"
-_EXPRESSION = re.compile(
-    rf"to_tsvector\('((?:[^']|'')+)'::regconfig, (?:{_TEXT}|\"left\"\({_TEXT}, \d+\))\)"
-)
+
+@lru_cache(maxsize=16)
+def _expression(column: str) -> re.Pattern[str]:
+    """Return what an index of the words in a column is on, as Postgres writes it."""
+    quoted = column.replace('"', '""')
+    name = rf'(?:{re.escape(column)}|"{re.escape(quoted)}")'
+    return re.compile(
+        r"(to_tsvector\('((?:[^']|'')+)'::regconfig, (?:\"left\"\()?(?:COALESCE\()?\(?)"
+        rf"{name}(\)?(?:::text)?(?:, ''::text\))?(?:, \d+\))?\))"
+    )
 
 
 class TextIndex(NamedTuple):
@@ -92,7 +98,13 @@ def no_index(label: str, there: TextIndexes) -> UnsupportedError:
 
 
 async def check(
-    session: Session, oid: int, *, label: str, language: str, rebuild: bool = False
+    session: Session,
+    oid: int,
+    *,
+    label: str,
+    language: str,
+    rebuild: bool = False,
+    text: str = "text",
 ) -> tuple[str, TextIndexes]:
     """Return the language as an index names it, and what is there.
 
@@ -107,7 +119,7 @@ async def check(
             f"language={language!r} is no text search configuration of this server. It has: {known}."
         )
     ((written,),) = found
-    there = await find(session, oid)
+    there = await find(session, oid, text)
     if there.usable and not rebuild and there.usable[0].language != written:
         raise StoreError(
             f"Table {label!r}: its index {there.usable[0].name!r} is for "
@@ -134,7 +146,9 @@ async def plan(
         UnsupportedError: A partitioned table's cannot be built concurrently.
         ValueError: The server knows no such language.
     """
-    written, there = await check(session, oid, label=label, language=language, rebuild=rebuild)
+    written, there = await check(
+        session, oid, label=label, language=language, rebuild=rebuild, text=table.text_column
+    )
     if there.usable and not rebuild:
         return []
     if there.in_progress:
@@ -158,18 +172,20 @@ async def plan(
     ]
 
 
-async def find(session: Session, oid: int) -> TextIndexes:
-    """Look for the indexes of the words of a table's texts."""
+async def find(session: Session, oid: int, text: str = "text") -> TextIndexes:
+    """Look for the indexes of the words of a table's texts; ``text`` is their column."""
     usable: list[TextIndex] = []
     in_progress: list[str] = []
     broken: list[tuple[str, str]] = []
     for schema, name, valid, is_built, expression, column in await session.execute(_INDEXES, [oid]):
-        read = _EXPRESSION.fullmatch(expression or "")
+        read = _expression(text).fullmatch(expression or "")
         if read is None:
             continue
         if valid:
-            language = read[1].replace("''", "'")
-            usable.append(TextIndex(schema, name, language, expression, column))
+            language = read[2].replace("''", "'")
+            # As the statements call it, whatever the table does.
+            asked = f"{read[1]}text{read[3]}"
+            usable.append(TextIndex(schema, name, language, asked, column))
         elif is_built:
             in_progress.append(name)
         else:

@@ -69,7 +69,7 @@ _STEPS = {
 # What was found is not parsed again.
 _STEP = """
     , {name} as materialized (
-        select id, {rank} as rank from {table}
+        select id, {rank} as rank from {rows}
         where {needed} and {words} @@ (select {asked} from toastrack_asked) and {conditions}
           and id not in (select id from {before})
         limit (select {most} - count(*) from {before})
@@ -88,7 +88,7 @@ _TEXTS = """
 _BY_TEXT = """
     select t.id, coalesce(t.text, ''), t.metadata::text, coalesce(t.document_id, t.id), t.chunk,
            best.rank, null::float8, best.rank, 0, 0
-    from toastrack_texts best join {table} t on t.id = best.id
+    from toastrack_texts best join {rows_t} on t.id = best.id
 """
 
 _FUSED = """
@@ -105,7 +105,7 @@ _FUSED = """
     select t.id, coalesce(t.text, ''), t.metadata::text, coalesce(t.document_id, t.id), t.chunk,
            best.score, 1 - (t.embedding {distance} %(toastrack_query)b), best.rank,
            (select count(*) from toastrack_near), {compared}
-    from toastrack_fused best join {table} t on t.id = best.id
+    from toastrack_fused best join {rows_t} on t.id = best.id
 """
 
 
@@ -147,11 +147,11 @@ def statement(
     )
     texts = _ranked(table, words, conditions, syntax)
     if search is None:
-        rest = sql.SQL(_BY_TEXT).format(table=table.table)
+        rest = sql.SQL(_BY_TEXT).format(rows_t=table.rows_t)
     else:
         columns = "id, text, metadata, document_id, chunk, cosine"
         rest = sql.SQL(_FUSED).format(
-            table=table.table,
+            rows_t=table.rows_t,
             distance=table.distance,
             search=search,
             near=sql.SQL(f"{columns}, compared" if compared else columns),
@@ -195,7 +195,7 @@ def _ranked(
                 asked=sql.Identifier(asked),
                 before=sql.Identifier(before),
                 found=sql.Identifier(found),
-                table=table.table,
+                rows=table.rows,
                 words=words,
                 rank=sql.SQL("ts_rank({}, (select words from toastrack_asked), 1)").format(words),
                 needed=sql.SQL(

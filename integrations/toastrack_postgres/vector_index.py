@@ -119,7 +119,7 @@ async def plan(
         UnsupportedError: A partitioned table's cannot be rebuilt concurrently.
         ValueError: The vectors are no longer than the prefix.
     """
-    find = partial(_find, session, storage=storage, dimensions=dimensions, kind=kind)
+    find = partial(_find, session, table, storage=storage, dimensions=dimensions, kind=kind)
     usable, broken = await find(oid)
     if usable and not rebuild:
         fitting = [one for one in usable if not _differing(one.has, options)]
@@ -166,12 +166,20 @@ async def plan(
 
 
 async def _find(
-    session: Session, oid: int, *, storage: VectorType, dimensions: int, kind: Kind
+    session: Session,
+    table: Statements,
+    oid: int,
+    *,
+    storage: VectorType,
+    dimensions: int,
+    kind: Kind,
 ) -> tuple[list[_Usable], list[str]]:
     """Return what serves searches, and what a concurrent build left behind, of one kind."""
     usable: list[_Usable] = []
     broken: list[str] = []
-    for index in read_indexes(await session.execute(statements.VECTOR_INDEXES, [oid])):
+    for index in read_indexes(
+        await session.execute(statements.VECTOR_INDEXES, [oid, table.embedding_column])
+    ):
         on = index.indexed(storage, dimensions)
         if on is None or on.kind != kind:
             continue
