@@ -48,13 +48,15 @@ def suspect(embedder: Embedder, sampled: Sequence[Sampled], doubt: str) -> str:
     if size > full.dimensions:
         return f"{embedder.model!r} makes no more than {full.dimensions} numbers a vector."
     cut: EmbedderSettings = {} if size == embedder.dimensions else {"dimensions": size}
-    tried = []
+    tried: list[str] = []
+    is_missing = False
     with ExitStack() as stack:
         suspects = _suspects(full, sampled, is_cut=bool(cut))
         for one in chain(suspects, _poolings(full, stack)):
             agrees, why = _fits(full, one, sampled)
             if agrees:
                 return _said(embedder, one, cut)
+            is_missing = is_missing or bool(why)
             tried.append(f"{one.name} (not tried: {why})" if why else one.name)
     sentences = [f"Tried, and none of them fits: {'; '.join(tried)}."]
     if doubt:
@@ -62,6 +64,8 @@ def suspect(embedder: Embedder, sampled: Sequence[Sampled], doubt: str) -> str:
             f"But what was embedded is not known: {doubt}. If it was this model, adopt='unchecked' "
             "believes you."
         )
+    elif is_missing:
+        sentences.append("What was not tried may fit.")
     else:
         sentences.append("It was another model, or other texts than are stored were embedded.")
     return " ".join(sentences)
