@@ -16,7 +16,7 @@ import pytest
 psycopg = pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
 pytest.importorskip("sentence_transformers", reason="the extra 'local' is not installed")
 
-from peers import (
+from filled_by_others import (
     BAGELS,
     IDS,
     METADATA,
