@@ -171,13 +171,13 @@ class ToastrackEmbeddings(BaseModel, Embeddings):
                 says nothing.
         """
         _check_embeds_with(self, vector_store)
-        kind = type(vector_store)
+        names = _own_methods(type(vector_store))
         return guard_space(
             vector_store,
             self.embedder,
             adopt=adopt,
-            writes=[name for name in dir(kind) if _WRITES.match(name)],
-            searches=[name for name in dir(kind) if _SEARCHES.match(name)],
+            writes=[name for name in names if _WRITES.match(name)],
+            searches=[name for name in names if _SEARCHES.match(name)],
         )
 
     def splitter(
@@ -259,3 +259,17 @@ def _check_embeds_with(ours: ToastrackEmbeddings, vector_store: VectorStore) -> 
             f"This {kind} embeds with other embeddings than these: they differ in {names}. Guard it "
             "with its own, or make it with these."
         )
+
+
+def _own_methods(kind: type[VectorStore]) -> list[str]:
+    """Return what is not LangChain's own of any vector store.
+
+    Those methods call the others, and find out by comparing them with their own which these are.
+    """
+    from langchain_core.vectorstores import VectorStore
+
+    return [
+        name
+        for name in dir(kind)
+        if getattr(kind, name, None) is not getattr(VectorStore, name, None)
+    ]
