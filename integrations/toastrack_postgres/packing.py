@@ -89,7 +89,7 @@ class Packer:
 
     def _copied(self, rows: Sequence[Row], *, sources: bool) -> bytes:
         begin, encoding = _FIELDS(8 if sources else 7), self._encoding
-        vectors = self._vectors(rows).data.cast("B")
+        vectors = self._vectors(rows).view("u1").data
         size = len(vectors) // len(rows)
         pieces: list[bytes | memoryview] = []
         for number, row in enumerate(rows):
