@@ -35,7 +35,7 @@ def test_every_adapter_has_an_extra_and_every_extra_a_use() -> None:
     folders = {path.name for path in (ROOT / "integrations").glob("toastrack_*")}
     extras = set(metadata("toastrack").get_all("Provides-Extra") or [])
     others = {"all", "local", "openvino", "int8", "embedded", "fastembed", "parquet", "files"}
-    others |= {"hosted", "sqlalchemy"}
+    others |= {"hosted", "serve", "sqlalchemy"}
     assert folders == {f"toastrack_{extra.replace('-', '_')}" for extra in extras - others}
 
 

@@ -106,14 +106,13 @@ class Layout:
     def match_of(self, point: Any, score: float, kind: str = "cosine") -> Match:
         """Return what a search found; a point that somebody else put there keeps its own id."""
         values = point.payload or {}
-        id = self.id_of(point)
         chunk = at(values, self.chunk)
         return Match(
-            id,
+            self.id_of(point),
             self.text_of(values),
             score,
             self.metadata_of(values),
-            self._document(values) or id,
+            self.document_of(point),
             chunk if type(chunk) is int else None,
             score_kind=kind,
         )
@@ -125,7 +124,8 @@ class Layout:
 
     def document_of(self, point: Any) -> str:
         """Return the document of a point's record."""
-        return self._document(point.payload or {}) or self.id_of(point)
+        document = self._document(point.payload or {})
+        return self.id_of(point) if document is None else document
 
     def _document(self, values: Mapping[str, Any]) -> str | None:
         found = at(values, self.document_id)

@@ -7,6 +7,7 @@ import json
 import runpy
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,8 @@ def test_reranking_compares_speed_and_order(cross_encoder_folder: Path, tmp_path
 
 def test_int8_stands_beside_every_precision(tiny_folder: Path, tmp_path: Path) -> None:
     for package, extra in (("openvino", "openvino"), ("nncf", "int8")):
-        pytest.importorskip(package, reason=f"the extra {extra!r} is not installed")
+        if find_spec(package) is None:  # nncf replaces the process's loggers when it is imported
+            pytest.skip(f"the extra {extra!r} is not installed")
     folder = shutil.copytree(tiny_folder, tmp_path / "tiny")
     words = ["--models", str(folder), "--passages", "4", "--sample", "4", "--repeats", "1"]
     [table] = tables("int8", *words)

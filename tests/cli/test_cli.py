@@ -152,7 +152,10 @@ def test_another_model_is_refused_in_one_message(
         (["ingest", "nowhere", "--to", "URL", "--model", "MODEL"], "nowhere: there is no such"),
         (["ingest", "DOCS", "--to", "mysql://u:secret@h/d"], "'mysql' is not a kind of store"),
         (["ingest", "DOCS", "--to", "nonsense"], "This is not a kind of store"),
-        (["ingest", "DOCS", "--to", "FOLDER&colour=red"], "know table and schema, not 'colour'"),
+        (
+            ["ingest", "DOCS", "--to", "FOLDER&colour=red"],
+            "know table, schema and columns, not 'colour'",
+        ),
         (["ingest", "DOCS", "--to", "URL", "--model", "./nowhere"], "There is no folder"),
         (["search", "x", "--in", "URL", "--filter", "novalue"], "KEY=VALUE"),
         (["search", "x", "--in", "URL", "--filter-json", "novalue"], "'novalue' is not JSON"),

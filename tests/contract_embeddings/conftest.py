@@ -246,13 +246,15 @@ def _chroma(request: pytest.FixtureRequest) -> Iterator[Build]:
         loop = asyncio.get_running_loop()
         users[loop] += 1
         awaited = await chromadb.AsyncHttpClient(host=host, port=port, database=database)
-        async with AsyncChromaStore(awaited, name, embedder=embedder) as store:
-            yield store
-        users[loop] -= 1
-        if not users[loop]:
-            # All of Chroma's asynchronous clients share one connection pool a loop, and none of
-            # them has a way to close it.
-            await awaited._server._clients.pop(hash(loop)).aclose()
+        try:
+            async with AsyncChromaStore(awaited, name, embedder=embedder) as store:
+                yield store
+        finally:
+            users[loop] -= 1
+            if not users[loop]:
+                # All of Chroma's asynchronous clients share one connection pool a loop, and none of
+                # them has a way to close it.
+                await awaited._server._clients.pop(hash(loop)).aclose()
 
     def build(embedder: Embedder | None = None, /, **settings: Any) -> Face:
         chosen = _embedder(embedder, settings)
@@ -277,9 +279,11 @@ def _qdrant(request: pytest.FixtureRequest) -> Iterator[Build]:
     @asynccontextmanager
     async def open_async(embedder: Embedder, name: str) -> AsyncIterator[Any]:
         awaited = qdrant_client.AsyncQdrantClient(":memory:")
-        async with AsyncQdrantStore(awaited, name, embedder=embedder) as store:
-            yield store
-        await awaited.close()
+        try:
+            async with AsyncQdrantStore(awaited, name, embedder=embedder) as store:
+                yield store
+        finally:
+            await awaited.close()
 
     def build(embedder: Embedder | None = None, /, **settings: Any) -> Face:
         chosen = _embedder(embedder, settings)

@@ -13,6 +13,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from toastrack import Embedder, Record
 from toastrack.errors import StoreError
 from toastrack.stores import text_hash
+from toastrack.stores.formats import NEWEST
 from toastrack_qdrant import AsyncQdrantStore, QdrantStore, point_id
 
 if TYPE_CHECKING:
@@ -318,7 +319,7 @@ def test_a_newer_format_of_another_vector_is_refused(host: Any, embedder: Embedd
     brief, full = pair(host, embedder)
     brief.open()
     host.update_collection(
-        "docs", metadata={"toastrack/brief": {**recorded(host, "brief"), "format": 3}}
+        "docs", metadata={"toastrack/brief": {**recorded(host, "brief"), "format": NEWEST + 1}}
     )
-    with pytest.raises(StoreError, match=r"format 3.*up to 2"):
+    with pytest.raises(StoreError, match=rf"format {NEWEST + 1}.*up to {NEWEST}"):
         full.open()
