@@ -364,6 +364,26 @@ def test_a_collection_of_qdrants_says_the_same_to_a_store_of_ours(
         open(embedder=raw.embedder).open()
 
 
+def test_a_table_of_postgres_says_the_same_to_a_store_of_ours(
+    postgres: Host,
+    postgres_dsn: str,
+    schema: str,
+    ours: ToastrackEmbeddings,
+    raw: ToastrackEmbeddings,
+) -> None:
+    from toastrack_postgres import PostgresStore
+
+    ours.guard(postgres.open(ours)).add_texts(TEXTS)
+    open = partial(
+        PostgresStore, postgres_dsn, "bread", schema=schema, columns="langchain", create=False
+    )
+    with open(embedder=ours.embedder, verify=True) as store:
+        assert store.space == ours.embedder.space
+        assert {match.text for match in store.search("rye", k=100)} == set(TEXTS)
+    with pytest.raises(SpaceMismatchError, match="the query prompt"):
+        open(embedder=raw.embedder).open()
+
+
 def test_a_column_of_postgres_says_the_same_to_ours(
     postgres: Host, postgres_dsn: str, schema: str, ours: ToastrackEmbeddings
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -314,3 +315,28 @@ def test_a_collection_of_qdrants_says_the_same_to_a_store_of_ours(
     ) as store:
         assert store.space == ours.embedder.space
         assert {match.text for match in store.search("rye", k=100)} == set(TEXTS)
+
+
+def test_a_table_of_postgres_says_the_same_to_a_store_of_ours(
+    postgres: Host,
+    postgres_dsn: str,
+    schema: str,
+    ours: ToastrackEmbedding,
+    raw: ToastrackEmbedding,
+) -> None:
+    from toastrack_postgres import PostgresStore
+
+    filled(ours.guard(postgres.open()), ours)
+    open = partial(
+        PostgresStore,
+        postgres_dsn,
+        "data_bread",
+        schema=schema,
+        columns="llama-index",
+        create=False,
+    )
+    with open(embedder=ours.embedder, verify=True) as store:
+        assert store.space == ours.embedder.space
+        assert {match.text for match in store.search("rye", k=100)} == set(TEXTS)
+    with pytest.raises(SpaceMismatchError, match="the query prompt"):
+        open(embedder=raw.embedder).open()
