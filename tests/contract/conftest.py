@@ -222,7 +222,7 @@ def _async_qdrant_server(request: pytest.FixtureRequest) -> Iterator[Open]:
         loop.run(client.close())
 
 
-_PAGE = "toastrack_postgres.backend._PAGE"
+_PAGE = "toastrack_postgres.reading.PAGE"
 _CHROMA_PAGE = "toastrack_chroma.rows.Rows.page"
 _QDRANT_PAGE = "toastrack_qdrant.points.Points.page"
 

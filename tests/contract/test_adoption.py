@@ -55,7 +55,7 @@ def forget_space(store: Any) -> None:
 
     async def forget(session: Any) -> None:
         if "postgres" in type(backend).__module__:
-            await session.execute(backend._statements.comment("made elsewhere"))
+            await session.execute(backend.table.statements.comment("made elsewhere"))
         elif "chroma" in type(backend).__module__:
             await session.call(backend.host.modify, metadata={"made": "elsewhere"})
         else:

@@ -27,7 +27,7 @@ from toastrack.stores import SyncRuntime, parsed, run_sync
 from toastrack_postgres import EmbeddedPostgres, PostgresStore, index, index_kinds
 from toastrack_postgres import sql as statements
 from toastrack_postgres.backend import PostgresBackend
-from toastrack_postgres.codec import VectorParameter, VectorType
+from toastrack_postgres.codec import VectorType
 from toastrack_postgres.filters import Where
 from toastrack_postgres.index_memory import bytes_of_graph
 from toastrack_postgres.session import Session
@@ -113,8 +113,8 @@ def indexes(connection: Any, schema: str) -> dict[str, bool]:
 def plan(indexed: Indexed, *, exact: bool, conditions: list[sql.Composable] | None = None) -> str:
     """What Postgres would do for the statement that a search sends."""
     backend = indexed.backend
-    statement = backend._statements.search(conditions or [], exact=exact)
-    vector = VectorParameter(np.ones(DIMENSIONS, np.float32), backend._storage, backend._vector_oid)
+    statement = backend.table.statements.search(conditions or [], exact=exact)
+    vector = backend.table.parameter(np.ones(DIMENSIONS, np.float32))
     session = Session(SyncRuntime(), indexed.connection)
     rows = run_sync(
         session.execute(
@@ -629,7 +629,7 @@ def test_fields_that_filters_ask_for_have_an_index(
     session = Session(SyncRuntime(), connection)
     for filter in FIELDS:
         passing = Where(parsed(filter))
-        statement = sql.SQL("explain ") + store._backend._statements.count(False, passing.sql)
+        statement = sql.SQL("explain ") + store._backend.table.statements.count(False, passing.sql)
         rows = run_sync(session.execute(statement, passing.values))
         assert "Index Cond" in "\n".join(row[0] for row in rows), filter
 

@@ -264,7 +264,7 @@ def test_rows_of_zeros_have_no_cosine_here_either(
 def told(store: PostgresStore, k: int = 10, **options: Any) -> int:
     """The ef_search that a search without a filter sets."""
     seen: list[int] = []
-    settings = store._backend._statements.search_settings
+    settings = store._backend.table.statements.search_settings
     execute = OneTripSession.execute_checked
 
     async def noted(session: OneTripSession, first: Asked, check: Any, second: Asked) -> Any:

@@ -92,7 +92,7 @@ def check_equal(found: dict[str, tuple[Any, ...]], expected: dict[str, tuple[Any
 def test_two_threads_that_ingest_the_same(
     make: Make, connection: Any, schema: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toastrack_postgres.backend.RETRIES", 0)  # a deadlock is an error here
+    monkeypatch.setattr("toastrack_postgres.transactions.RETRIES", 0)  # a deadlock is an error here
     whole = ingest(folder, make("alone"))
     reports = at_once(*(partial(ingest, folder, make().open()) for _ in range(2)))
     assert [report.chunks for report in reports] == [whole.chunks] * 2

@@ -239,7 +239,7 @@ def test_indexes_and_words_of_anothers_table(
     assert store.search(QUESTION, k=1)[0].id == IDS[BAGELS]
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         connection.execute("set enable_seqscan = off")
-        statement = store._backend._statements.search([], exact=False).as_string(None)
+        statement = store._backend.table.statements.search([], exact=False).as_string(None)
         plan = connection.execute(
             "explain "
             + statement.replace("%(toastrack_query)b", f"'{[0.1] * 384}'").replace(
@@ -334,7 +334,7 @@ def test_an_id_of_numbers_that_may_stand_twice(
     minilm_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("toastrack_postgres.backend._PAGE", 2)
+    monkeypatch.setattr("toastrack_postgres.reading.PAGE", 2)
     filled(
         postgres_dsn,
         schema,

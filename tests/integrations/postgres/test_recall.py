@@ -183,7 +183,7 @@ def test_a_stores_own_ef_search_is_among_the_ways(
     store.build_index()
     own = PostgresStore(connection, "docs", schema=schema, embedder=embedder, ef_search=77)
     assert [row.ef_search for row in own.recall(sample=2).rows] == [None, 40, 77, 100, 200, 400]
-    found = own._backend._seen.usable
+    found = own._backend.searcher.indexes.vectors.usable
     assert [one.ef_search for one in trials(found, k=150, ef_search=None)] == [150, 200, 400]
 
 

@@ -47,7 +47,7 @@ def test_a_small_table_is_sampled_as_a_whole(store: PostgresStore) -> None:
 def test_of_a_large_table_some_pages_are_read(
     store: PostgresStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toastrack_postgres.backend._SAMPLED_PAGES", 2)
+    monkeypatch.setattr("toastrack_postgres.reading._SAMPLED_PAGES", 2)
     for _ in range(5):
         assert len(sample(store, 20)) == 20
     # Of pages that hold too few, all are taken.

@@ -734,7 +734,7 @@ def test_the_values_of_a_condition_are_only_values(shop: PostgresStore) -> None:
 @pytest.fixture
 def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """A deadlock is an error here, not one of the things that are tried again."""
-    monkeypatch.setattr("toastrack_postgres.backend.RETRIES", 0)
+    monkeypatch.setattr("toastrack_postgres.transactions.RETRIES", 0)
 
 
 @pytest.mark.usefixtures("no_retries")
