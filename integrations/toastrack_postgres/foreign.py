@@ -12,6 +12,8 @@ from psycopg import sql
 from toastrack import EmbeddingSpace, Record
 from toastrack.errors import StoreError, UnsupportedError
 from toastrack.stores import BackendBase, ForeignCollection, Retry, Row, Runtime
+from toastrack_postgres.columns import Layout, layout_of
+from toastrack_postgres.reading import sampled_share
 from toastrack_postgres.space_comment import recorded_in, with_recorded
 from toastrack_postgres.sql import CREATION_LOCK
 
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
     from typing_extensions import LiteralString
 
 T = TypeVar("T")
-
-# Of a table, for a sample of it.
-_SAMPLED_PAGES = 1_000
 
 _COLUMN = sql.SQL("""
     select a.atttypmod, col_description(a.attrelid, a.attnum),
@@ -59,14 +58,11 @@ def foreign_collection(host_object: object, *, asynchronous: bool) -> ForeignCol
 
 
 def _langchain_table(store: Any) -> _ForeignTable:
-    return _ForeignTable(
-        lambda: store.engine,
-        store.schema_name,
-        store.table_name,
-        text=store.content_column,
-        metadata=store.metadata_json_column,
-        embedding=store.embedding_column,
-    )
+    columns = {"text": store.content_column, "embedding": store.embedding_column}
+    if store.metadata_json_column is not None:
+        columns["metadata"] = store.metadata_json_column
+    layout = layout_of(columns)
+    return _ForeignTable(lambda: store.engine, store.schema_name, store.table_name, layout)
 
 
 def _llama_index_table(store: Any) -> _ForeignTable:
@@ -74,14 +70,8 @@ def _llama_index_table(store: Any) -> _ForeignTable:
         store._initialize()  # as each of its own calls does first
         return store._engine
 
-    return _ForeignTable(
-        engine,
-        store.schema_name,
-        store._table_class.__tablename__,
-        text="text",
-        metadata="metadata_",
-        embedding="embedding",
-    )
+    table = store._table_class.__tablename__
+    return _ForeignTable(engine, store.schema_name, table, layout_of("llama-index"))
 
 
 class _Statements:
@@ -115,31 +105,24 @@ class _ForeignTable(BackendBase):
         engine: Returns SQLAlchemy's engine, synchronous or not.
         schema: The table's schema.
         table: Its name.
-        text: The column of the texts.
-        metadata: The column of JSON with the metadata; None if there is none.
-        embedding: The column of the vectors.
+        layout: How its columns are called; there may be none of the metadata.
     """
 
     kind = "Table"
 
-    def __init__(
-        self,
-        engine: Callable[[], Any],
-        schema: str,
-        table: str,
-        *,
-        text: str,
-        metadata: str | None,
-        embedding: str,
-    ) -> None:
+    def __init__(self, engine: Callable[[], Any], schema: str, table: str, layout: Layout) -> None:
         self.label = f"{schema}.{table}"
         self._engine = engine
-        self._schema, self._table, self._embedding = schema, table, embedding
+        self._schema, self._table = schema, table
+        columns = layout.columns
+        self._embedding = columns.get("embedding", "embedding")
         self._names: dict[str, sql.Composable] = {
             "table": sql.Identifier(schema, table),
-            "text": sql.Identifier(text),
-            "metadata": sql.SQL("null") if metadata is None else sql.Identifier(metadata),
-            "embedding": sql.Identifier(embedding),
+            "text": sql.Identifier(columns["text"]),
+            "metadata": sql.Identifier(columns["metadata"])
+            if "metadata" in columns
+            else sql.SQL("null"),
+            "embedding": sql.Identifier(self._embedding),
         }
         self._comment: str | None = None
         self._pages = 0
@@ -187,7 +170,7 @@ class _ForeignTable(BackendBase):
 
     async def read_sample(self, session: _Statements, size: int) -> list[Row]:
         """Return rows from all over the table; of a large one from some of its pages."""
-        share = 100 * _SAMPLED_PAGES / self._pages if self._pages > 4 * _SAMPLED_PAGES else None
+        share = sampled_share(self._pages)
         rows = await session.fetch(self._sample(size, share))
         if len(rows) < size and share is not None:
             rows = await session.fetch(self._sample(size, None))
