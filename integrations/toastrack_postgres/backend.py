@@ -29,6 +29,7 @@ from toastrack.stores import (
     WriteResult,
 )
 from toastrack_postgres import (
+    catalogue,
     document_sources,
     reading,
     recording,
@@ -36,7 +37,6 @@ from toastrack_postgres import (
     vector_index,
     writing,
 )
-from toastrack_postgres import sql as statements
 from toastrack_postgres.building import Builder
 from toastrack_postgres.codec import VectorType, check_record
 from toastrack_postgres.columns import Columns, layout_of
@@ -120,7 +120,7 @@ class PostgresBackend(BackendBase):
                 f"There is no table {finder.label!r}. columns= is for one that is there; "
                 "without it a table of ours is created."
             )
-        await session.execute(statements.CREATION_LOCK)
+        await session.execute(catalogue.CREATION_LOCK)
         if await self.find(session):
             return  # somebody was faster
         await create_table(
@@ -154,7 +154,7 @@ class PostgresBackend(BackendBase):
 
     async def bring_up(self, session: Session) -> None:
         """Put the newer format into the comment and add what is missing, where this user may."""
-        ((may_alter,),) = await session.execute(statements.MAY_ALTER, [self.table.oid])
+        ((may_alter,),) = await session.execute(catalogue.MAY_ALTER, [self.table.oid])
         if not may_alter:
             self.table = replace(self.table, may_add_source=False)
             return
@@ -189,9 +189,9 @@ class PostgresBackend(BackendBase):
     async def describe(self, session: Session) -> Description:
         """Say which server and pgvector this is, and what the table takes on disk."""
         table = self.table
-        ((server, extension, size),) = await session.execute(statements.DESCRIPTION, [table.oid])
+        ((server, extension, size),) = await session.execute(catalogue.DESCRIPTION, [table.oid])
         asked = [table.oid, table.statements.embedding_column]
-        there = read_indexes(await session.execute(statements.VECTOR_INDEXES, asked))
+        there = read_indexes(await session.execute(catalogue.VECTOR_INDEXES, asked))
         return Description(
             table.label,
             host=f"Postgres {server.split()[0]}, pgvector {extension}",
@@ -331,7 +331,7 @@ class PostgresBackend(BackendBase):
 
     async def check_index_memory(self, session: Session, memory: str) -> None:
         """Let the server say, before the load, what it thinks of so much memory."""
-        await session.execute(statements.CHECK_MEMORY, [memory])
+        await session.execute(catalogue.CHECK_MEMORY, [memory])
 
     async def build_index(
         self,

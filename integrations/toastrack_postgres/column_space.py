@@ -10,7 +10,7 @@ from psycopg import sql
 from toastrack import Embedder, EmbeddingSpace
 from toastrack.errors import SpaceMismatchError, StoreError
 from toastrack.stores import AsyncRuntime, Runtime, SyncRuntime, check_space, run_sync
-from toastrack_postgres import sql as statements
+from toastrack_postgres import catalogue
 from toastrack_postgres.session import Session
 from toastrack_postgres.space_comment import recorded_in, with_recorded
 
@@ -128,7 +128,7 @@ async def _record(
     space = await runtime.offload(lambda: embedder.space)
     session = Session(runtime, connection)
     async with session.savepoint():
-        await session.fetch(statements.CREATION_LOCK)
+        await session.fetch(catalogue.CREATION_LOCK)
         found = await _Column.find(session, table, column, schema)
         stored = found.space()
         check_space(stored, found.dimensions or space.dimensions, space, where=found.where)
@@ -193,12 +193,12 @@ class _Column:
     async def find(cls, session: Session, table: str, column: str, schema: str | None) -> _Column:
         """Look a column up; raises ``StoreError`` if it is not there, or no vector."""
         names = {"table": table, "schema": schema}
-        tables = await session.fetch(statements.FIND_TABLE, names)
+        tables = await session.fetch(catalogue.FIND_TABLE, names)
         if not tables:
             where = f"{schema}.{table}" if schema else table
             raise StoreError(f"There is no table {where!r}. Create it first, or give schema=.")
         found_schema, oid, _ = tables[0]
-        columns = {row[0]: row for row in await session.fetch(statements.TABLE_COLUMNS, [oid])}
+        columns = {row[0]: row for row in await session.fetch(catalogue.TABLE_COLUMNS, [oid])}
         if column not in columns:
             raise StoreError(
                 f"Table {found_schema}.{table!r} has no column {column!r}; it has "

@@ -58,7 +58,7 @@ _LAYOUTS = {
 
 
 class Column:
-    """A column that is there, as ``sql.TABLE_COLUMNS`` answers."""
+    """A column that is there, as ``catalogue.TABLE_COLUMNS`` answers."""
 
     def __init__(self, row: Sequence[object]) -> None:
         name, written, type_name, size, comment, number, must_be_given = row

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from toastrack import EmbeddingSpace
 from toastrack.errors import StoreError
-from toastrack_postgres import sql as statements
+from toastrack_postgres import catalogue
 from toastrack_postgres.codec import VectorType
 from toastrack_postgres.extension import create_extension
 from toastrack_postgres.session import Session
@@ -28,7 +28,7 @@ async def create_table(
     extension_schema = await create_extension(session)
     is_given = schema is not None
     if schema is None:
-        ((schema,),) = await session.execute(statements.CURRENT_SCHEMA)
+        ((schema,),) = await session.execute(catalogue.CURRENT_SCHEMA)
         if schema is None:
             raise StoreError("This user's search_path names no schema that exists. Give schema=.")
     known = Statements(schema=schema, table=table, extension_schema=extension_schema)

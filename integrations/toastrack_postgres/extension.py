@@ -5,7 +5,7 @@ from __future__ import annotations
 from psycopg import errors
 
 from toastrack.errors import StoreError
-from toastrack_postgres import sql as statements
+from toastrack_postgres import catalogue
 from toastrack_postgres.session import Session
 
 # https://github.com/pgvector/pgvector/blob/master/CHANGELOG.md: iterative scans came with 0.8
@@ -18,7 +18,7 @@ async def find_extension(session: Session) -> str | None:
     Raises:
         StoreError: It is too old.
     """
-    rows = await session.execute(statements.EXTENSION)
+    rows = await session.execute(catalogue.EXTENSION)
     if not rows:
         return None
     version, schema = rows[0]
@@ -43,7 +43,7 @@ async def create_extension(session: Session) -> str:
         return schema
     try:
         async with session.savepoint():
-            await session.execute(statements.CREATE_EXTENSION)
+            await session.execute(catalogue.CREATE_EXTENSION)
     except errors.InsufficientPrivilege:
         raise StoreError(
             "The extension pgvector is not in this database and this user may not create it. "

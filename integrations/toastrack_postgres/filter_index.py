@@ -9,7 +9,7 @@ from hashlib import sha256
 from psycopg import sql
 
 from toastrack.errors import StoreError, UnsupportedError
-from toastrack_postgres import sql as statements
+from toastrack_postgres import catalogue
 from toastrack_postgres.filters import EQUALITY, number_order, text_order
 from toastrack_postgres.session import Session
 from toastrack_postgres.sql import Statements
@@ -48,12 +48,12 @@ async def plan(
             f"Table {label!r} has no record with the field {', '.join(map(repr, missing))} in its "
             "metadata. Build the index after the load, and see that the name is right."
         )
-    if concurrently and await session.execute(statements.PARTITIONS, {"oid": oid}):
+    if concurrently and await session.execute(catalogue.PARTITIONS, {"oid": oid}):
         raise UnsupportedError(
             f"Table {label!r} is partitioned, and Postgres cannot build indexes for filters on it "
             "concurrently. Build those of filter_fields= without concurrently=."
         )
-    there = await session.execute(statements.FILTER_INDEXES, [oid])
+    there = await session.execute(catalogue.FILTER_INDEXES, [oid])
     names = {name: valid for name, valid, *_ in there}
     marks = {mark for _, valid, _, mark in there if valid and mark}
     build: list[sql.Composed] = []

@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 from toastrack.errors import StoreError
 from toastrack.stores import check_usable
-from toastrack_postgres import sql as statements
+from toastrack_postgres import catalogue
 from toastrack_postgres.codec import VectorType
 from toastrack_postgres.columns import Column, Found, Layout
 from toastrack_postgres.columns import find as find_columns
 from toastrack_postgres.extension import find_extension
 from toastrack_postgres.session import Session
 from toastrack_postgres.space_comment import recorded_in
-from toastrack_postgres.sql import Statements
+from toastrack_postgres.sql import Statements, check_name
 from toastrack_postgres.table import KIND, Table
 
 _INSTEAD = (
@@ -21,6 +21,27 @@ _INSTEAD = (
     "with register_embedder() (docs/guides/sql.md); one that something else filled is read with "
     "columns= (docs/guides/postgres.md)."
 )
+
+# What we create, and what else can stand in its place in a table that somebody else made.
+_COLUMNS = {
+    "id": ("text", "character varying"),
+    "document_id": ("text", "character varying"),
+    "chunk": ("integer", "smallint", "bigint"),
+    "text": ("text", "character varying"),
+    "metadata": ("jsonb",),
+    "text_hash": ("bytea",),
+    "embedding": ("halfvec", "vector"),
+}
+
+# By the names that the catalogue has, but for the vectors'.
+_CREATED_TYPES = {
+    "id": "text",
+    "document_id": "text",
+    "chunk": "int4",
+    "text": "text",
+    "metadata": "jsonb",
+    "text_hash": "bytea",
+}
 
 
 class Finder:
@@ -36,8 +57,8 @@ class Finder:
     def __init__(
         self, table: str, schema: str | None, *, layout: Layout | None, may_create: bool
     ) -> None:
-        self.table = statements.check_name("Table", table)
-        self.schema = None if schema is None else statements.check_name("Schema", schema)
+        self.table = check_name("Table", table)
+        self.schema = None if schema is None else check_name("Schema", schema)
         self.layout = layout
         self._may_create = may_create
         self.label = f"{schema}.{table}" if schema else table
@@ -53,7 +74,7 @@ class Finder:
         if extension_schema is None and self._may_create:
             return None
         name = {"table": self.table, "schema": self.schema}
-        rows = await session.execute(statements.FIND_TABLE, name)
+        rows = await session.execute(catalogue.FIND_TABLE, name)
         if not rows:
             return None
         if extension_schema is None:
@@ -94,30 +115,28 @@ class _There(NamedTuple):
 
     async def types(self, session: Session, storage: VectorType) -> tuple[int, int]:
         """Return the numbers of the type of its vectors, and of arrays of them."""
-        types = await session.execute(statements.VECTOR_TYPES, [self.extension_schema])
+        types = await session.execute(catalogue.VECTOR_TYPES, [self.extension_schema])
         return next((row[1], row[2]) for row in types if row[0] == storage)
 
 
 async def _read_ours(session: Session, there: _There) -> Table:
     """Learn what a table is whose columns are called as ours are."""
-    rows = await session.execute(statements.TABLE_COLUMNS, [there.oid])
+    rows = await session.execute(catalogue.TABLE_COLUMNS, [there.oid])
     columns = {row[0]: row for row in rows}
-    missing = [
-        f"{name} {kinds[0]}" for name, kinds in statements.COLUMNS.items() if name not in columns
-    ]
+    missing = [f"{name} {kinds[0]}" for name, kinds in _COLUMNS.items() if name not in columns]
     problems = [f"it lacks the columns {', '.join(missing)}; add them"] if missing else []
     problems += [
         f"its column {name} is {columns[name][1]} and must be {' or '.join(kinds)}"
-        for name, kinds in statements.COLUMNS.items()
+        for name, kinds in _COLUMNS.items()
         if name in columns and columns[name][1].rpartition(".")[2] not in kinds
     ]
     _, _, storage, dimensions, comment, number, *_ = columns.get(
         "embedding", ("", "", "", 1, None, 0)
     )
-    if storage in statements.COLUMNS["embedding"] and dimensions < 1:
+    if storage in _COLUMNS["embedding"] and dimensions < 1:
         problems.append(f"its column embedding is {storage} without a size, not {storage}(n)")
     asked = [there.oid, "id", there.oid]
-    ((unique, partitioned),) = await session.execute(statements.HAS_UNIQUE_ID, asked)
+    ((unique, partitioned),) = await session.execute(catalogue.HAS_UNIQUE_ID, asked)
     if "id" in columns and not unique and partitioned:
         problems.append(
             "it is partitioned by another column than id, so that Postgres cannot keep an id "
@@ -129,7 +148,7 @@ async def _read_ours(session: Session, there: _There) -> Table:
     check_usable(f"{KIND} {there.label!r}", problems, instead=_INSTEAD)
     may_add_source = False
     if "source" not in columns:
-        ((may_add_source,),) = await session.execute(statements.MAY_ALTER, [there.oid])
+        ((may_add_source,),) = await session.execute(catalogue.MAY_ALTER, [there.oid])
     vector_oid, vector_array_oid = await there.types(session, storage)
     space, format = recorded_in(comment, there.label)
     return Table(
@@ -147,18 +166,16 @@ async def _read_ours(session: Session, there: _There) -> Table:
         has_source=columns.get("source", ("", ""))[1] == "text",
         may_add_source=bool(may_add_source),
         # COPY casts nothing.
-        has_own_types=all(
-            columns[name][2] == kind for name, kind in statements.CREATED_TYPES.items()
-        ),
+        has_own_types=all(columns[name][2] == kind for name, kind in _CREATED_TYPES.items()),
     )
 
 
 async def _read_others(session: Session, there: _There, layout: Layout) -> Table:
     """Learn which columns of a table that something else made hold what a record has."""
-    rows = await session.execute(statements.TABLE_COLUMNS, [there.oid])
+    rows = await session.execute(catalogue.TABLE_COLUMNS, [there.oid])
     columns = {row[0]: Column(row) for row in rows}
     asked = [there.oid, layout.columns.get("id", "id"), there.oid]
-    ((unique, _),) = await session.execute(statements.HAS_UNIQUE_ID, asked)
+    ((unique, _),) = await session.execute(catalogue.HAS_UNIQUE_ID, asked)
     found, problems = find_columns(layout, columns, unique=bool(unique))
     check_usable(f"{KIND} {there.label!r}", problems, instead=_INSTEAD)
     at = columns[found.names["embedding"]]
@@ -176,7 +193,7 @@ async def _read_others(session: Session, there: _There, layout: Layout) -> Table
         dimensions = sizes[0][0]
     may_add_source = False
     if not found.read_only and "source" not in found.names and "source" not in columns:
-        ((may_add_source,),) = await session.execute(statements.MAY_ALTER, [there.oid])
+        ((may_add_source,),) = await session.execute(catalogue.MAY_ALTER, [there.oid])
     space, format = recorded_in(at.comment, there.label, at.name)
     return Table(
         there.label,

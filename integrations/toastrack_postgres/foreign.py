@@ -12,10 +12,10 @@ from psycopg import sql
 from toastrack import EmbeddingSpace, Record
 from toastrack.errors import StoreError, UnsupportedError
 from toastrack.stores import BackendBase, ForeignCollection, Retry, Row, Runtime
+from toastrack_postgres.catalogue import CREATION_LOCK
 from toastrack_postgres.columns import Layout, layout_of
 from toastrack_postgres.reading import sampled_share
 from toastrack_postgres.space_comment import recorded_in, with_recorded
-from toastrack_postgres.sql import CREATION_LOCK
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString

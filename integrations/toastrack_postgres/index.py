@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from toastrack.errors import StoreError, UnsupportedError
-from toastrack_postgres import filter_index, vector_index
-from toastrack_postgres import sql as statements
+from toastrack_postgres import catalogue, filter_index, vector_index
 from toastrack_postgres.codec import VectorType
 from toastrack_postgres.embedded import SETTINGS
 from toastrack_postgres.index_kinds import Kind
@@ -100,7 +99,7 @@ async def build(
     local = not concurrently
     if concurrently:
         await _check_backend(session)
-    take = statements.TRY_BUILD_LOCK if local else statements.TRY_SESSION_BUILD_LOCK
+    take = catalogue.TRY_BUILD_LOCK if local else catalogue.TRY_SESSION_BUILD_LOCK
     if not (await session.execute(take, [oid]))[0][0]:
         if session.inside:
             raise StoreError(
@@ -115,10 +114,10 @@ async def build(
             await _execute(session, missing, memory=memory, local=local, full=full)
     except BaseException:
         if concurrently:  # else the transaction gives it back
-            await session.execute(statements.SESSION_BUILD_UNLOCK, [oid])
+            await session.execute(catalogue.SESSION_BUILD_UNLOCK, [oid])
         raise
     if concurrently:
-        await session.execute(statements.SESSION_BUILD_UNLOCK, [oid])
+        await session.execute(catalogue.SESSION_BUILD_UNLOCK, [oid])
     return bool(missing)
 
 
@@ -148,12 +147,12 @@ async def _execute(
     """Execute statements that take long, with the settings that they need."""
     ours = False
     if memory is None:
-        ((ours,),) = await session.execute(statements.IS_OWN_SERVER, SETTINGS)
+        ((ours,),) = await session.execute(catalogue.IS_OWN_SERVER, SETTINGS)
     if ours:
         memory = f"{min(full.needed, bytes_to_spare()) >> 10}kB"
     settings = {"local": local, "memory": memory, "at_least": ours}
     ((timeout, memory_before, *_),) = await session.execute(
-        statements.INDEX_BUILD_SETTINGS, settings
+        catalogue.INDEX_BUILD_SETTINGS, settings
     )
     before = [timeout, local, memory_before, local]
     try:
@@ -162,6 +161,6 @@ async def _execute(
                 await session.execute(statement)
     except BaseException:
         if not local:  # else the transaction takes the settings back itself
-            await session.execute(statements.RESTORE_SETTINGS, before)
+            await session.execute(catalogue.RESTORE_SETTINGS, before)
         raise
-    await session.execute(statements.RESTORE_SETTINGS, before)
+    await session.execute(catalogue.RESTORE_SETTINGS, before)

@@ -49,7 +49,7 @@ class Indexed:
 
 
 class VectorIndex(NamedTuple):
-    """An index that is there; the columns of ``sql.VECTOR_INDEXES``."""
+    """An index that is there; the columns of ``catalogue.VECTOR_INDEXES``."""
 
     name: str
     valid: bool
@@ -73,7 +73,7 @@ class VectorIndex(NamedTuple):
 
 
 def read_indexes(rows: Rows) -> list[VectorIndex]:
-    """Return what ``sql.VECTOR_INDEXES`` answered."""
+    """Return what ``catalogue.VECTOR_INDEXES`` answered."""
     return [VectorIndex(*row) for row in rows]
 
 

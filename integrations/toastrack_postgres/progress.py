@@ -9,9 +9,9 @@ from typing import Any
 import psycopg
 
 from toastrack.stores import Ended, OnProgress, Runtime
+from toastrack_postgres.catalogue import INDEX_PROGRESS
 from toastrack_postgres.connections import Connections
 from toastrack_postgres.session import Session
-from toastrack_postgres.sql import INDEX_PROGRESS
 
 _SECONDS_BETWEEN = 0.5
 # A pool that has no connection to spare by then has none for this.

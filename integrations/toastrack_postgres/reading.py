@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from toastrack import Record
 from toastrack.stores import Filter, Row, Span, parsed
-from toastrack_postgres import sql as statements
+from toastrack_postgres import catalogue
 from toastrack_postgres.codec import vector_of
 from toastrack_postgres.filters import Where
 from toastrack_postgres.session import Session
@@ -82,7 +82,7 @@ async def sample(
 
 async def read_sample(table: Table, session: Session, size: int) -> list[Row]:
     """Return rows from all over the table; of a large one from some of its pages."""
-    ((pages,),) = await session.execute(statements.PAGES, {"oid": table.oid})
+    ((pages,),) = await session.execute(catalogue.PAGES, {"oid": table.oid})
     share = sampled_share(pages)
     rows = await session.execute(table.statements.read_sample(table.storage, share), [size])
     if len(rows) < size and share is not None:  # its pages are empty, or all too different

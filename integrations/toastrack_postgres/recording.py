@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from toastrack import EmbeddingSpace
-from toastrack_postgres import sql as statements
+from toastrack_postgres import catalogue
 from toastrack_postgres.session import Session
 from toastrack_postgres.space_comment import recorded_in, with_recorded
 from toastrack_postgres.table import Table
@@ -13,8 +13,8 @@ from toastrack_postgres.table import Table
 
 async def read_again(session: Session, table: Table) -> Table:
     """Read the comment, which nobody else changes until the transaction ends."""
-    await session.execute(statements.CREATION_LOCK)
-    columns = await session.execute(statements.TABLE_COLUMNS, [table.oid])
+    await session.execute(catalogue.CREATION_LOCK)
+    columns = await session.execute(catalogue.TABLE_COLUMNS, [table.oid])
     name = table.statements.embedding_column
     comment: str | None = next((row[4] for row in columns if row[0] == name), None)
     space, format = recorded_in(comment, table.label, name)

@@ -10,7 +10,7 @@ import psycopg
 from toastrack import Embedder
 from toastrack.errors import StoreError
 from toastrack.stores import AsyncRuntime, Runtime, SyncRuntime, run_sync
-from toastrack_postgres import sql as statements
+from toastrack_postgres import catalogue
 from toastrack_postgres.column_space import check_space_of_column
 from toastrack_postgres.cursors import embedding_factory
 from toastrack_postgres.dumpers import register_dumpers, register_text_dumpers
@@ -114,7 +114,7 @@ async def _register(
 
 
 async def _vector_oids(session: Session, connection: Any) -> VectorOids:
-    rows: Rows = await session.fetch(statements.EXTENSION_TYPES)
+    rows: Rows = await session.fetch(catalogue.EXTENSION_TYPES)
     if not rows:
         raise StoreError("The extension pgvector is not in this database: CREATE EXTENSION vector")
     for name, oid, array_oid, written in rows:

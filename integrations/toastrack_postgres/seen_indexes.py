@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from toastrack_postgres import sql as statements
-from toastrack_postgres import text_index
+from toastrack_postgres import catalogue, text_index
 from toastrack_postgres.index_kinds import Indexed, read_indexes
 from toastrack_postgres.session import Asked, Session
 from toastrack_postgres.table import Table
@@ -37,7 +36,7 @@ class SeenIndexes:
         told, rows = await session.execute_checked(
             Asked(table.statements.found_indexes),
             table.compare_found,
-            Asked(statements.VECTOR_INDEXES, [table.oid, table.statements.embedding_column]),
+            Asked(catalogue.VECTOR_INDEXES, [table.oid, table.statements.embedding_column]),
         )
         there = read_indexes(rows)
         found = [one.indexed(table.storage, table.dimensions) for one in there if one.valid]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from psycopg import sql
 
 from toastrack.errors import StoreError, UnsupportedError
-from toastrack_postgres import sql as statements
+from toastrack_postgres import catalogue
 from toastrack_postgres.session import Session
 from toastrack_postgres.sql import Statements
 
@@ -155,7 +155,7 @@ async def plan(
         raise StoreError(
             f"Index {there.in_progress[0]!r} is being built by another session. Wait for it."
         )
-    if concurrently and await session.execute(statements.PARTITIONS, {"oid": oid}):
+    if concurrently and await session.execute(catalogue.PARTITIONS, {"oid": oid}):
         raise UnsupportedError(
             f"Table {label!r} is partitioned, and Postgres cannot build an index of its texts "
             "concurrently. Build it without concurrently=."

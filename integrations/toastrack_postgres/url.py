@@ -13,11 +13,11 @@ import psycopg
 from toastrack import Embedder
 from toastrack.errors import StoreError
 from toastrack.stores import Adopt, ChooseEmbedder
+from toastrack_postgres.catalogue import TABLES_WITH_SPACE
 from toastrack_postgres.columns import Columns, layout_of
 from toastrack_postgres.conninfo import MALFORMED, check_conninfo, with_timeout
 from toastrack_postgres.embedded import OwnServer
 from toastrack_postgres.reconnecting import connecting
-from toastrack_postgres.sql import TABLES_WITH_SPACE
 from toastrack_postgres.store import DEFAULT_TABLE, PostgresStore
 
 _EMBEDDED = "postgres+embedded"

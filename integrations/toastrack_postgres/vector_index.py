@@ -9,7 +9,7 @@ from typing import NamedTuple
 from psycopg import sql
 
 from toastrack.errors import StoreError, UnsupportedError
-from toastrack_postgres import sql as statements
+from toastrack_postgres import catalogue
 from toastrack_postgres.codec import VectorType
 from toastrack_postgres.index_kinds import (
     DEFAULT_PREFIX,
@@ -127,7 +127,7 @@ async def plan(
             raise _other_options(usable[0], label, kind, options)
         return Plan([], fitting[0].on, fitting[0].has.get("m", _DEFAULTS["m"]))
     # Postgres builds no index of a partitioned table concurrently, but one of each of its parts.
-    partitions = await session.execute(statements.PARTITIONS, {"oid": oid}) if concurrently else []
+    partitions = await session.execute(catalogue.PARTITIONS, {"oid": oid}) if concurrently else []
     stale = [one for one in usable if one.method == "hnsw"]
     if partitions and stale:
         raise UnsupportedError(
@@ -178,7 +178,7 @@ async def _find(
     usable: list[_Usable] = []
     broken: list[str] = []
     for index in read_indexes(
-        await session.execute(statements.VECTOR_INDEXES, [oid, table.embedding_column])
+        await session.execute(catalogue.VECTOR_INDEXES, [oid, table.embedding_column])
     ):
         on = index.indexed(storage, dimensions)
         if on is None or on.kind != kind:

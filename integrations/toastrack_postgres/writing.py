@@ -8,13 +8,16 @@ from zlib import crc32
 import psycopg
 
 from toastrack.stores import Filter, Row, Status, WriteBatch, WriteResult, parsed
-from toastrack_postgres import sql as statements
+from toastrack_postgres import catalogue
 from toastrack_postgres.filters import Where
 from toastrack_postgres.packing import Packer, parts
 from toastrack_postgres.reading import storable
 from toastrack_postgres.session import Rows, Session
 from toastrack_postgres.table import Table
 
+# It goes with the transaction, or with the savepoint around it.
+_COPY_SAVEPOINT = "savepoint toastrack_copy"
+_COPY_ROLLBACK = "rollback to savepoint toastrack_copy"
 # Fewer rows are not worth a COPY.
 _COPIED = 64
 # Advisory locks that all documents of a table share.
@@ -95,7 +98,7 @@ async def write(table: Table, session: Session, batch: WriteBatch) -> WriteResul
         rows = sorted(batch.rows, key=lambda row: row.record.id)
         if copies and (batch.replaced or batch.metadata_rows):
             # What was done for the others stays.
-            await session.execute(statements.COPY_SAVEPOINT)
+            await session.execute(_COPY_SAVEPOINT)
         if not (copies and await _copied(table, session, packer, rows)):
             upsert = table.statements.upsert(sources=table.has_source)
             await session.execute_many(upsert, map(packer.arrays, parts(rows)))
@@ -140,7 +143,7 @@ async def _found_to_fill(table: Table, session: Session, batch: WriteBatch) -> b
     if batch.replaced or batch.metadata_rows:
         told = await session.execute(found)
     else:
-        told = await session.execute_before(found, statements.COPY_SAVEPOINT)
+        told = await session.execute_before(found, _COPY_SAVEPOINT)
     table.compare_found(told)
     return bool(told[0][2])
 
@@ -156,7 +159,7 @@ async def _copied(table: Table, session: Session, packer: Packer, rows: Sequence
     except psycopg.DatabaseError:
         # Another writer was quicker with one of the ids; and what else the server has against
         # them it says of the statement that is known.
-        await session.execute(statements.COPY_ROLLBACK)
+        await session.execute(_COPY_ROLLBACK)
         return False
     return True
 
@@ -169,7 +172,7 @@ async def _lock_documents(table: Table, session: Session, documents: Iterable[st
     buckets = sorted({crc32(document.encode()) % _BUCKETS for document in storable(documents)})
     if buckets:
         values = {"oid": table.oid, "buckets": buckets}
-        await session.execute(statements.LOCK_BUCKETS, values)
+        await session.execute(catalogue.LOCK_BUCKETS, values)
 
 
 def _affected(rows: Rows) -> int:

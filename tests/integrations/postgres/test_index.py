@@ -24,8 +24,7 @@ from psycopg import sql
 from toastrack import Embedder, Record
 from toastrack.errors import StoreError, UnsupportedError
 from toastrack.stores import SyncRuntime, parsed, run_sync
-from toastrack_postgres import EmbeddedPostgres, PostgresStore, index, index_kinds
-from toastrack_postgres import sql as statements
+from toastrack_postgres import EmbeddedPostgres, PostgresStore, catalogue, index, index_kinds
 from toastrack_postgres.backend import PostgresBackend
 from toastrack_postgres.codec import VectorType
 from toastrack_postgres.filters import Where
@@ -382,7 +381,7 @@ def test_a_server_of_ours_gives_a_build_what_its_rows_need(
 
     async def noted(self: Session, statement: Any, parameters: Any = ()) -> Any:
         rows = await execute(self, statement, parameters)
-        if statement is statements.INDEX_BUILD_SETTINGS:
+        if statement is catalogue.INDEX_BUILD_SETTINGS:
             given.append(rows[0][3])
         return rows
 
