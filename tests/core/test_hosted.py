@@ -166,7 +166,8 @@ def test_mixedbread_gets_prompts_beside_the_texts_and_256_at_once(
     assert (server.asked[-1]["prompt"], server.asked[-1]["input"]) == (MXBAI_PROMPT, ["rye"])
     texts = [f"text {number}" for number in range(600)]
     np.testing.assert_allclose(embedder.embed_documents(texts), expected(texts), atol=1e-6)
-    assert [len(body["input"]) for body in server.asked[-3:]] == [256, 256, 88]
+    # Several are under way at once.
+    assert sorted(len(body["input"]) for body in server.asked[-3:]) == [88, 256, 256]
     assert all("prompt" not in body for body in server.asked[-3:])
     assert {seen.path for seen in server.seen} == {"/v1/embeddings"}
 

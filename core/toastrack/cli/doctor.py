@@ -28,7 +28,7 @@ from toastrack.cli.options import (
 )
 from toastrack.cli.output import size_of, steps
 from toastrack.embedder import Embedder
-from toastrack.engines.openvino import pick_precision, without_telemetry
+from toastrack.engines.openvino import pick_precision, undisturbed_import
 from toastrack.errors import ToastrackError
 from toastrack.hosted.model import HostedModel
 from toastrack.models.engine_choice import is_installed
@@ -125,7 +125,7 @@ def _try(package: str) -> Iterator[str]:
     """Import a package; say what happened if that went wrong."""
     name = _MODULES.get(package, package.replace("-", "_"))
     try:
-        with warnings.catch_warnings(), without_telemetry(name):
+        with warnings.catch_warnings(), undisturbed_import(name):
             warnings.simplefilter("ignore")
             import_module(name)
     except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -144,15 +145,19 @@ def import_openvino() -> Any:
 
     At import it would fork this process to tell its maker, and leave a folder in the user's home.
     """
-    with without_telemetry("openvino"), needs_extra("openvino", "openvino"):
+    with undisturbed_import("openvino"), needs_extra("openvino", "openvino"):
         import openvino
     _check_release(openvino.__version__)
     return openvino
 
 
 @contextmanager
-def without_telemetry(package: str) -> Iterator[None]:
-    """Keep what OpenVINO's packages report with out of the first import of one of them."""
+def undisturbed_import(package: str) -> Iterator[None]:
+    """Leave the process as it was by the first import of one of OpenVINO's packages.
+
+    They would bring what they report with, and NNCF a class of its own for everybody's loggers.
+    """
+    kind = logging.getLoggerClass()
     telemetry = "openvino_telemetry"
     before = sys.modules.get(telemetry)
     if package not in sys.modules:
@@ -160,6 +165,7 @@ def without_telemetry(package: str) -> Iterator[None]:
     try:
         yield
     finally:
+        logging.setLoggerClass(kind)
         if before is not None:
             sys.modules[telemetry] = before
         elif sys.modules.get(telemetry, before) is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from toastrack.embedder import Embedder
-from toastrack.engines.openvino import OpenVinoEngine, import_openvino, without_telemetry
+from toastrack.engines.openvino import OpenVinoEngine, import_openvino, undisturbed_import
 from toastrack.errors import needs_extra
 from toastrack.int8.texts import query_of
 from toastrack.models.prompts import add_prompt
@@ -65,11 +65,7 @@ def quantise(
 def import_nncf() -> Any:
     """Import NNCF without its telemetry, and without its loggers in place of everybody's."""
     import_openvino()
-    kind = logging.getLoggerClass()
-    try:
-        with without_telemetry("nncf"), needs_extra("int8", "nncf"):
-            import nncf
-    finally:
-        logging.setLoggerClass(kind)
+    with undisturbed_import("nncf"), needs_extra("int8", "nncf"):
+        import nncf
     logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf
