@@ -88,3 +88,19 @@ def close_connections() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+
+
+def close_relative_folders() -> None:
+    """Close what Chroma opened at a path relative to a folder that the test is about to leave.
+
+    Chroma keeps an open database by the path as it was written, so the next test's "vectors" would
+    be this one's, and fail as soon as Chroma opens another connection to it.
+    """
+    from chromadb.api.shared_system_client import SharedSystemClient
+
+    for identifier, system in list(SharedSystemClient._identifier_to_system.items()):
+        settings = system.settings
+        if settings.is_persistent and not Path(settings.persist_directory).is_absolute():
+            del SharedSystemClient._identifier_to_system[identifier]
+            getattr(SharedSystemClient, "_identifier_to_refcount", {}).pop(identifier, None)
+            system.stop()

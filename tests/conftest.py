@@ -9,6 +9,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import gc
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from zlib import crc32
 
 import pytest
 import services
+from chroma_server import close_relative_folders
 from models import (
     MXBAI_PROMPT,
     exported,
@@ -179,7 +181,7 @@ def hub_cache(
 @pytest.fixture
 def newcomer(
     tmp_path: Path, hub_cache: Path, minilm_loaded: Embedder, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+) -> Iterator[Path]:
     """An empty folder but for the examples, as somebody has it who just cloned the repository."""
     monkeypatch.setenv("HF_HUB_CACHE", str(hub_cache))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub_cache))
@@ -189,7 +191,9 @@ def newcomer(
         Path(__file__).parent.parent / "examples", target_is_directory=True
     )
     monkeypatch.chdir(work)
-    return work
+    yield work
+    if "chromadb" in sys.modules:
+        close_relative_folders()
 
 
 @pytest.fixture(scope="session")
