@@ -21,7 +21,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from inputs import CORPUS, SPECIALS, Subject, passages, prose, queries, subject, where_from
+from inputs import (
+    SPECIALS,
+    Subject,
+    corpus_option,
+    passages,
+    prose,
+    queries,
+    subject,
+    where_from,
+)
 from measuring import (
     CannotRunError,
     Contestant,
@@ -61,7 +70,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vocabulary-of", type=Path, metavar="FOLDER", help="for bert-large")
     parser.add_argument("--lengths", type=int, nargs="+", default=[32, 128, 512], help="in tokens")
     parser.add_argument("--tokens", type=int, default=1_000_000, help="of each equal length")
-    parser.add_argument("--corpus", type=Path, default=CORPUS, help='.jsonl.gz with a field "text"')
+    corpus_option(parser)
     parser.add_argument("--card-passages", type=int, default=5_000, help="of the real mix")
     parser.add_argument("--repeats", type=int, default=5, help="turns each; the median counts")
 

@@ -20,15 +20,12 @@ import argparse
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import limits
-from inputs import CORPUS, Subject, passages, subject, where_from
+from inputs import Subject, corpus_option, models_option, passages, subject, where_from
 from measuring import Contestant, Outcome, Table, main, seconds, take_turns
 from peers import EXACT, PLAIN, Loader, Peer, peers, spread, worst_cosine
-
-from toastrack import Embedder
 
 COLUMNS = {
     "": "",
@@ -46,14 +43,8 @@ COLUMNS = {
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this part."""
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        default=["minilm", "bert-large"],
-        metavar="MODEL",
-        help="minilm, bert-large, or a folder that SentenceTransformer.save wrote",
-    )
-    parser.add_argument("--corpus", type=Path, default=CORPUS, help='.jsonl.gz with a field "text"')
+    models_option(parser)
+    corpus_option(parser)
     parser.add_argument("--passages", type=int, default=500)
     parser.add_argument("--large-passages", type=int, default=24, help="for bert-large")
     parser.add_argument("--repeats", type=int, default=3, help="turns each; the median counts")
@@ -100,8 +91,7 @@ class Entry:
 
 def throughput(model: Subject, texts: Sequence[str], options: argparse.Namespace) -> Table:
     """Time every contestant on the same texts, in turns, the limits among them."""
-    counter = Embedder(model.exported, device="cpu")
-    sizes = {text: min(counter.max_tokens, counter.count_tokens(text)) for text in texts}
+    sizes = model.tokens_of(texts)
     sample = spread(texts, max(3, len(texts) // 16))
     entries = [Entry(name, load, texts, options.budget) for name, load in peers(model).items()]
     products = limits.limits(model)

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from inputs import CORPUS, packaged_minilm, passages, subject, where_from
+from inputs import corpus_option, packaged_minilm, passages, subject, where_from
 from measuring import (
     CannotRunError,
     Contestant,
@@ -65,7 +65,7 @@ HOSTS = ("postgres", "chroma", "qdrant")
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this part."""
     parser.add_argument("--hosts", nargs="+", default=list(HOSTS), metavar="HOST")
-    parser.add_argument("--corpus", type=Path, default=CORPUS, help='.jsonl.gz with a field "text"')
+    corpus_option(parser)
     parser.add_argument("--documents", type=int, default=500)
     parser.add_argument("--stand-in-documents", type=int, default=2_000)
     parser.add_argument("--repeats", type=int, default=3, help="turns each; the median counts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
 import random
@@ -48,6 +49,11 @@ def passages(count: int, *, corpus: Path = CORPUS, seed: int = 0) -> list[str]:
             f"not measured: {corpus} has {len(texts)} texts, {count} are asked for"
         )
     return pick.sample(texts, count)
+
+
+def corpus_option(parser: argparse.ArgumentParser) -> None:
+    """Declare --corpus, whose passages a part embeds."""
+    parser.add_argument("--corpus", type=Path, default=CORPUS, help='.jsonl.gz with a field "text"')
 
 
 def where_from(corpus: Path = CORPUS) -> str:
@@ -124,6 +130,11 @@ class Subject:
         config = json.loads(path.read_text(encoding="utf-8"))
         return bool(config.get("pooling_mode_cls_token") or config.get("pooling_mode") == "cls")
 
+    def tokens_of(self, texts: Iterable[str]) -> dict[str, int]:
+        """Count the tokens of each text that the model sees."""
+        counter = Embedder(self.exported, device="cpu")
+        return {text: min(counter.max_tokens, counter.count_tokens(text)) for text in texts}
+
     def gflop(self, lengths: list[int]) -> float:
         """Multiplications and additions for texts of so many tokens, in billions, unpadded.
 
@@ -133,6 +144,17 @@ class Subject:
         weights = self.layers * (4 * self.hidden**2 + 2 * self.hidden * self.intermediate)
         attention = 4 * self.layers * self.hidden * sum(length**2 for length in lengths)
         return (2 * weights * sum(lengths) + attention) / 1e9
+
+
+def models_option(parser: argparse.ArgumentParser) -> None:
+    """Declare --models, the names that ``subject`` takes."""
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=["minilm", "bert-large"],
+        metavar="MODEL",
+        help="minilm, bert-large, or a folder that SentenceTransformer.save wrote",
+    )
 
 
 def subject(name: str, *, exporting: bool = True, vocabulary_of: Path | None = None) -> Subject:

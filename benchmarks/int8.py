@@ -23,7 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from inputs import CORPUS, Subject, cache, passages, queries, subject, where_from
+from inputs import (
+    CORPUS,
+    Subject,
+    cache,
+    corpus_option,
+    models_option,
+    passages,
+    queries,
+    subject,
+    where_from,
+)
 from measuring import Contestant, Table, main, needs, progress, take_turns
 from peers import (
     EXACT,
@@ -62,14 +72,8 @@ COLUMNS = {
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this part."""
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        default=["minilm", "bert-large"],
-        metavar="MODEL",
-        help="minilm, bert-large, or a folder that SentenceTransformer.save wrote",
-    )
-    parser.add_argument("--corpus", type=Path, default=CORPUS, help='.jsonl.gz with a field "text"')
+    models_option(parser)
+    corpus_option(parser)
     parser.add_argument("--passages", type=int, default=200)
     parser.add_argument("--large-passages", type=int, default=12, help="for bert-large")
     parser.add_argument("--slow-passages", type=int, default=4, help="for it in float16")
@@ -123,8 +127,7 @@ def speed(
     model: Subject, small: Subject, texts: Sequence[str], options: argparse.Namespace
 ) -> Table:
     """Time every contestant on the same texts, in turns."""
-    counter = Embedder(model.exported, device="cpu")
-    sizes = {text: min(counter.max_tokens, counter.count_tokens(text)) for text in texts}
+    sizes = model.tokens_of(texts)
     loaders: dict[str, Loader] = {
         INT8: lambda _, some: toastrack("openvino", "int8", small, some),
         FLOAT32: partial(toastrack, "openvino", "float32"),

@@ -8,9 +8,9 @@ call" says what share of one call's speed is left when the queries come singly: 
 those that wait and should keep 0.8 of it. Where a library has no asynchronous call, its users'
 way is taken, asyncio.to_thread.
 
-The others are about toastrack alone. A query that comes while documents embed waits for the batch
-in flight and for its own, so its wait is given in multiples of one document batch too. Last, how
-long an event loop stands still while texts embed.
+The others are about toastrack alone, with the first model. A query that comes while documents
+embed waits for the batch in flight and for its own, so its wait is given in multiples of one
+document batch too. Last, how long an event loop stands still while texts embed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from inputs import Subject, prose, queries, subject
+from inputs import Subject, models_option, prose, queries, subject
 from measuring import Contestant, Table, main, percentile, progress, seconds, take_turns
 from peers import Loader, Peer, has_bfloat16, peers
 
@@ -57,13 +57,7 @@ COLUMNS = {
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this part."""
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        default=["minilm", "bert-large"],
-        metavar="MODEL",
-        help="minilm, bert-large, or a folder; the tables of toastrack alone take the first",
-    )
+    models_option(parser)
     parser.add_argument("--texts", type=int, default=500, help="documents that queries wait behind")
     parser.add_argument("--repeats", type=int, default=5, help="turns each; the median counts")
     parser.add_argument("--budget", type=float, default=40, help="seconds after which turns end")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from inputs import Subject, subject
+from inputs import Subject, models_option, subject
 from measuring import Contestant, Table, main, needs, take_turns
 from peers import has_bfloat16, onnx_folder
 from processes import peak_of
@@ -60,13 +60,7 @@ next(iter(model.query_embed({query!r})))
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this part."""
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        default=["minilm", "bert-large"],
-        metavar="MODEL",
-        help="minilm, bert-large, or a folder that SentenceTransformer.save wrote",
-    )
+    models_option(parser)
     parser.add_argument("--repeats", type=int, default=3, help="turns each; the median counts")
 
 
