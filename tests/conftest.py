@@ -202,6 +202,12 @@ def minilm_loaded(minilm_folder: Path) -> Embedder:
     return Embedder(minilm_folder).load()
 
 
+@pytest.fixture
+def minilm(minilm_folder: Path) -> Embedder:
+    """A fresh embedder of the real model."""
+    return Embedder(minilm_folder, device="cpu")
+
+
 @pytest.fixture(scope="session")
 def openvino_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``tiny_folder`` as ``toastrack export`` writes it."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ from uuid import NAMESPACE_URL, uuid5
 import numpy as np
 import pytest
 from models import MXBAI_PROMPT
+
+from toastrack import Match, Record
+from toastrack.errors import SpaceMismatchError, UnsupportedError
+from toastrack.stores import Store
 
 TEXTS = [
     "Rye bread keeps for a week, since its bran holds water.",
@@ -55,6 +60,51 @@ def refusals(peers: Iterable[str]) -> list[Any]:
         for place, peer in enumerate(peers)
         for number, wrong in enumerate(WRONG)
     ]
+
+
+@contextmanager
+def refused(wrong: str) -> Iterator[None]:
+    """Expect that a collection is refused that was filled in one of the ways of ``WRONG``."""
+    with pytest.raises(SpaceMismatchError, match=f"of {len(TEXTS)} texts") as caught:
+        yield
+    assert WRONG[wrong] in str(caught.value)
+
+
+def check_read(store: Store, documents: set[str], *, has_metadata: bool = True) -> Match:
+    """A store of ours that proved its model reads all of it; returns what answers ``QUESTION``."""
+    assert store.space.unproven == ("query_prompt",)
+    record, missing = store.get([IDS[BAGELS], "nothing"])
+    assert missing is None
+    assert record is not None
+    assert (record.id, record.text) == (IDS[BAGELS], TEXTS[BAGELS])
+    if has_metadata:
+        assert METADATA[BAGELS].items() <= record.metadata.items()
+    assert sorted(record.text for record in store.records()) == sorted(TEXTS)
+    match = store.search(QUESTION, k=1)[0]
+    assert (match.id, match.text, match.score_kind) == (IDS[BAGELS], TEXTS[BAGELS], "cosine")
+    chosen = store.search(QUESTION, filter={"place": {"$lt": 3}})
+    assert {found.metadata["place"] for found in chosen} == ({0, 1, 2} if has_metadata else set())
+    assert store.count() == len(TEXTS)
+    assert store.count(filter={"shelf": "top"}) == (6 if has_metadata else 0)
+    assert store.count(documents=True) == len(documents)
+    assert set(store.document_ids()) == documents
+    return match
+
+
+def check_only_read(
+    store: Store,
+    error: type[Exception] = UnsupportedError,
+    why: str = r"only read.*upsert\(store.records",
+) -> None:
+    """Whatever would change it is refused."""
+    for write in (
+        lambda: store.upsert([Record("new", "Toast it.")]),
+        lambda: store.replace("new", [Record("new", "Toast it.")]),
+        lambda: store.delete([IDS[0]]),
+        lambda: store.delete(filter={"place": 1}),
+    ):
+        with pytest.raises(error, match=why):
+            write()
 
 
 @cache

@@ -22,12 +22,14 @@ from filled_by_others import (
     METADATA,
     QUESTION,
     TEXTS,
-    WRONG,
     Encode,
+    check_only_read,
+    check_read,
     encoding,
     langchain_embeddings,
     llama_index_into,
     refusals,
+    refused,
 )
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
@@ -144,11 +146,6 @@ FILLERS: dict[str, Fill] = {
 
 
 @pytest.fixture
-def minilm(minilm_folder: Path) -> Embedder:
-    return Embedder(minilm_folder, device="cpu")
-
-
-@pytest.fixture
 def opened(postgres_dsn: str, schema: str, minilm: Embedder) -> Iterator[Callable[..., Any]]:
     stores: list[PostgresStore] = []
 
@@ -179,36 +176,14 @@ def test_what_peers_filled_is_proven_and_read(
     opened(table, columns=name, adopt=True).open()
 
     store = opened(table, columns=name, verify=True).open()
-    assert store.space.unproven == ("query_prompt",)
-    record, missing, absent = store.get([IDS[BAGELS], "nothing", str(UUID(int=7))])
-    assert missing is absent is None
-    assert record is not None
-    assert (record.id, record.text) == (IDS[BAGELS], TEXTS[BAGELS])
-    has_metadata = name != "pgai"
-    if has_metadata:
-        assert METADATA[BAGELS].items() <= record.metadata.items()
-    assert sorted(record.text for record in store.records()) == sorted(TEXTS)
-    match = store.search(QUESTION, k=1)[0]
-    assert (match.id, match.text, match.score_kind) == (IDS[BAGELS], TEXTS[BAGELS], "cosine")
-    chosen = store.search(QUESTION, filter={"place": {"$lt": 3}})
-    assert {found.metadata["place"] for found in chosen} == ({0, 1, 2} if has_metadata else set())
-    assert store.count() == len(TEXTS)
-    assert store.count(filter={"shelf": "top"}) == (6 if has_metadata else 0)
     documents = {"llama-index": {"top", "bottom"}, "pgai": {"0", "1"}}.get(name, set(IDS))
-    assert store.count(documents=True) == len(documents)
-    assert set(store.document_ids()) == documents
+    match = check_read(store, documents, has_metadata=name != "pgai")
+    assert store.get([str(UUID(int=7))]) == [None]  # of the form that ids have there
     (near,) = store.search(QUESTION, k=1, neighbours=1)
     around = [TEXTS[BAGELS - 1], TEXTS[BAGELS], TEXTS[BAGELS + 1]]
     assert near.context == ("\n\n".join(around) if name == "pgai" else TEXTS[BAGELS])
 
-    for write in (
-        lambda: store.upsert([Record("new", "Toast it.")]),
-        lambda: store.replace("new", [Record("new", "Toast it.")]),
-        lambda: store.delete([IDS[0]]),
-        lambda: store.delete(filter={"place": 1}),
-    ):
-        with pytest.raises(UnsupportedError, match=r"only read.*upsert\(store.records"):
-            write()
+    check_only_read(store)
     copied = opened("copy")
     assert copied.upsert(store.records(vectors=True)).embedded == 0
     assert copied.search(QUESTION, k=1)[0].score == pytest.approx(match.score, abs=2e-3)
@@ -224,9 +199,8 @@ def test_what_peers_filled_otherwise_is_refused(
     wrong: str,
 ) -> None:
     table = FILLERS[name](postgres_dsn, schema, encoding(minilm_folder, wrong))
-    with pytest.raises(SpaceMismatchError, match="of 12 texts") as caught:
+    with refused(wrong):
         opened(table, columns=name, adopt=True).open()
-    assert WRONG[wrong] in str(caught.value)
 
 
 def test_indexes_and_words_of_anothers_table(
