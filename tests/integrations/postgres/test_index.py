@@ -83,12 +83,6 @@ def indexed(
 
 
 @pytest.fixture
-def connection(postgres_dsn: str) -> Iterator[Any]:
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
 def store(connection: Any, schema: str, embedder: Embedder) -> PostgresStore:
     """A store over the connection, with ten rows."""
     store = PostgresStore(connection, "docs", schema=schema, embedder=embedder)

@@ -70,12 +70,6 @@ def filled(request: pytest.FixtureRequest, postgres_dsn: str, loaded: Embedder) 
 
 
 @pytest.fixture
-def connection(postgres_dsn: str) -> Iterator[Any]:
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
 def store(connection: Any, schema: str, embedder: Embedder) -> PostgresStore:
     """A store over the connection, with 200 rows."""
     store = PostgresStore(connection, "docs", schema=schema, embedder=embedder)

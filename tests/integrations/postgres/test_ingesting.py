@@ -32,27 +32,6 @@ Make = Callable[..., PostgresStore]
 
 
 @pytest.fixture
-def connection(postgres_dsn: str) -> Iterator[Any]:
-    """A connection of the test's own, to look around."""
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
-def make(postgres_dsn: str, schema: str, embedder: Embedder) -> Iterator[Make]:
-    """Builds stores with connections of their own."""
-    with ExitStack() as stack:
-
-        def make(table: str = "docs", **settings: Any) -> PostgresStore:
-            settings = {"schema": schema, "embedder": embedder, **settings}
-            store = PostgresStore(settings.pop("connection", postgres_dsn), table, **settings)
-            stack.callback(store.close)
-            return store
-
-        yield make
-
-
-@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Documents for two windows; every tenth is split."""
     folder = tmp_path / "docs"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
@@ -19,7 +19,7 @@ np = pytest.importorskip("numpy", reason="numpy is not installed")
 
 from psycopg.conninfo import make_conninfo
 
-from toastrack import Embedder, Record
+from toastrack import Embedder, Record, Report
 from toastrack.stores import Store
 from toastrack_postgres import AsyncPostgresStore, PostgresStore
 
@@ -41,12 +41,6 @@ def records(count: int = COUNT, seed: int = 0) -> list[Record]:
         )
         for n, vector in enumerate(vectors)
     ]
-
-
-@pytest.fixture
-def connection(postgres_dsn: str) -> Iterator[Any]:
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture
@@ -82,6 +76,21 @@ def until(connection: Any, condition: str) -> None:
     end = time.monotonic() + SECONDS
     while not connection.execute(f"select {condition}").fetchone()[0]:
         assert time.monotonic() < end, condition
+
+
+def beside_another(
+    connection: Any, schema: str, write: Callable[[], Report], *, gives_up: bool = False
+) -> Report:
+    """Write while another writer has one of the rows, who commits or gives up when we wait."""
+    with psycopg.connect(connection.info.dsn) as other, ThreadPoolExecutor(1) as threads:
+        other.execute(f"insert into {schema}.docs (id, text) values ('ä0007', 'theirs')")
+        writing = threads.submit(write)
+        until(connection, "exists (select from pg_locks where not granted)")
+        if gives_up:
+            other.rollback()
+        else:
+            other.commit()
+        return writing.result(SECONDS)
 
 
 def check(store: Store, expected: list[Record]) -> None:
@@ -125,12 +134,8 @@ def test_new_rows_of_an_asynchronous_store_are_copied(
 def test_another_writer_was_quicker(store: PostgresStore, connection: Any, schema: str) -> None:
     """It had not committed when they were compared, and has when they are written."""
     watch(connection, schema)
-    with psycopg.connect(connection.info.dsn) as other, ThreadPoolExecutor(1) as threads:
-        other.execute(f"insert into {schema}.docs (id, text) values ('ä0007', 'theirs')")
-        writing = threads.submit(store.upsert, records())
-        until(connection, "exists (select from pg_locks where not granted)")
-        other.commit()
-        assert writing.result(SECONDS).written == COUNT
+    report = beside_another(connection, schema, lambda: store.upsert(records()))
+    assert report.written == COUNT
     assert seen(connection, schema) == {"insert"}
     check(store, records())
 
@@ -142,12 +147,7 @@ def test_another_writer_was_quicker_with_a_row_of_documents_that_are_replaced(
     store.upsert(Record(f"old {n}", "x", vector=[1.0] * 32, document_id="book") for n in range(9))
     documents = [("book", records()), ("other", [])]
     watch(connection, schema)
-    with psycopg.connect(connection.info.dsn) as other, ThreadPoolExecutor(1) as threads:
-        other.execute(f"insert into {schema}.docs (id, text) values ('ä0007', 'theirs')")
-        writing = threads.submit(store.replace_many, documents)
-        until(connection, "exists (select from pg_locks where not granted)")
-        other.commit()
-        report = writing.result(SECONDS)
+    report = beside_another(connection, schema, lambda: store.replace_many(documents))
     assert (report.written, report.deleted, report.unchanged) == (COUNT, 9, 0)
     assert seen(connection, schema) == {"insert"}
     assert store.count() == COUNT
@@ -187,12 +187,8 @@ def test_writers_of_the_same_new_rows_at_once(
 
 def test_another_writer_gave_up(store: PostgresStore, connection: Any, schema: str) -> None:
     watch(connection, schema)
-    with psycopg.connect(connection.info.dsn) as other, ThreadPoolExecutor(1) as threads:
-        other.execute(f"insert into {schema}.docs (id, text) values ('ä0007', 'theirs')")
-        writing = threads.submit(store.upsert, records())
-        until(connection, "exists (select from pg_locks where not granted)")
-        other.rollback()
-        assert writing.result(SECONDS).written == COUNT
+    report = beside_another(connection, schema, lambda: store.upsert(records()), gives_up=True)
+    assert report.written == COUNT
     assert seen(connection, schema) == {"copy"}
     check(store, records())
 

@@ -6,14 +6,13 @@ import asyncio
 import json
 import shutil
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 # ruff: noqa: E402
 import pytest
 
-psycopg = pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
+pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
 np = pytest.importorskip("numpy", reason="numpy is not installed")
 
 from toastrack import Embedder, Record
@@ -21,12 +20,6 @@ from toastrack_postgres import AsyncPostgresStore, PostgresStore
 
 DIMENSIONS = 32
 SAID = r"find is (\S+)% of the best 10, asked with 200 rows.*Matryoshka"
-
-
-@pytest.fixture
-def connection(postgres_dsn: str) -> Iterator[Any]:
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture

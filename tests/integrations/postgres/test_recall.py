@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -30,12 +29,6 @@ DIMENSIONS = 32
 def records(count: int) -> list[Record]:
     vectors = np.random.default_rng(0).normal(size=(count, DIMENSIONS))
     return [Record(f"{n:05}", f"text {n}", vector=vector) for n, vector in enumerate(vectors)]
-
-
-@pytest.fixture
-def connection(postgres_dsn: str) -> Iterator[Any]:
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture

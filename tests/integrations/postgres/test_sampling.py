@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-# ruff: noqa: E402
 import pytest
 
-psycopg = pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
+pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
 
 from toastrack import Embedder, Record
 from toastrack.stores import run_sync
 from toastrack_postgres import PostgresStore
 
 ROWS = 600
-
-
-@pytest.fixture
-def connection(postgres_dsn: str) -> Iterator[Any]:
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,27 +36,6 @@ OPENING: list[Callable[[PostgresStore], Any]] = [
     lambda store: store.upsert([B]),
     lambda store: store.replace("a", []),
 ]
-
-
-@pytest.fixture
-def connection(postgres_dsn: str) -> Iterator[Any]:
-    """A connection of the test's own, to look around and to prepare things."""
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
-def make(postgres_dsn: str, schema: str, embedder: Embedder) -> Iterator[Make]:
-    """Builds stores over tables in the test's schema."""
-    with ExitStack() as stack:
-
-        def make(table: str = "docs", **settings: Any) -> PostgresStore:
-            settings = {"schema": schema, "embedder": embedder, **settings}
-            store = PostgresStore(settings.pop("connection", postgres_dsn), table, **settings)
-            stack.callback(store.close)
-            return store
-
-        yield make
 
 
 @pytest.fixture

@@ -31,13 +31,6 @@ UNIT = [1.0, *[0.0] * 31]
 
 
 @pytest.fixture
-def connection(postgres_dsn: str) -> Iterator[psycopg.Connection[Any]]:
-    """Somebody else's."""
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
 def stores(postgres_dsn: str, schema: str, embedder: Embedder) -> Iterator[list[PostgresStore]]:
     """Two on one table, each with a connection of its own."""
     first, second = (
