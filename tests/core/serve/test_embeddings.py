@@ -101,54 +101,49 @@ def test_a_hosted_embedder_is_one_with_the_local_one(
 # -- roles ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"input_type": "query"},
-        {"input_type": "search_query"},
-        {"input_type": "QUERY"},
-        {"prompt_name": "query"},
-        {"task": "retrieval.query"},
-        {"task": "nl2code.query"},
-        {"task_type": "RETRIEVAL_QUERY"},
-        {"prompt": MXBAI_PROMPT},
-        {"prompt": MXBAI_PROMPT.strip().rstrip(":")},
-        {"model": "tiny:query"},
-        {"model": "text-embedding-3-small:query"},
-        {"model": "tiny:query", "input_type": "query"},
-    ],
-    ids=str,
-)
-def test_a_query_is_known_by_many_words(
-    address: str, local: Embedder, body: dict[str, Any]
-) -> None:
-    reply = embed(address, **body)
-    np.testing.assert_allclose(vectors(reply), local.embed_queries(TEXTS), atol=1e-6)
-    assert reply.headers["x-toastrack-role"] == "query"
+QUERIES: list[dict[str, Any]] = [
+    {"input_type": "query"},
+    {"input_type": "search_query"},
+    {"input_type": "QUERY"},
+    {"prompt_name": "query"},
+    {"task": "retrieval.query"},
+    {"task": "nl2code.query"},
+    {"task_type": "RETRIEVAL_QUERY"},
+    {"prompt": MXBAI_PROMPT},
+    {"prompt": MXBAI_PROMPT.strip().rstrip(":")},
+    {"model": "tiny:query"},
+    {"model": "text-embedding-3-small:query"},
+    {"model": "tiny:query", "input_type": "query"},
+]
+DOCUMENTS: list[dict[str, Any]] = [
+    {},
+    {"input_type": "document"},
+    {"input_type": "passage"},
+    {"input_type": "search_document"},
+    {"prompt_name": "passage"},
+    {"task": "retrieval.passage"},
+    {"task_type": "RETRIEVAL_DOCUMENT"},
+    {"prompt": ""},
+    {"model": "tiny:document"},
+    {"model": "text-embedding-3-small"},
+]
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("role", "body"),
     [
-        {},
-        {"input_type": "document"},
-        {"input_type": "passage"},
-        {"input_type": "search_document"},
-        {"prompt_name": "passage"},
-        {"task": "retrieval.passage"},
-        {"task_type": "RETRIEVAL_DOCUMENT"},
-        {"prompt": ""},
-        {"model": "tiny:document"},
-        {"model": "text-embedding-3-small"},
+        *(("query", body) for body in QUERIES),
+        *(("document", body) for body in DOCUMENTS),
     ],
     ids=str,
 )
-def test_a_document_is_what_names_no_role_or_this(
-    address: str, local: Embedder, body: dict[str, Any]
+def test_a_role_is_known_by_many_words_and_a_document_by_none(
+    address: str, local: Embedder, role: str, body: dict[str, Any]
 ) -> None:
     reply = embed(address, **body)
-    np.testing.assert_allclose(vectors(reply), local.embed_documents(TEXTS), atol=1e-6)
-    assert reply.headers["x-toastrack-role"] == "document"
+    want = local.embed_queries(TEXTS) if role == "query" else local.embed_documents(TEXTS)
+    np.testing.assert_allclose(vectors(reply), want, atol=1e-6)
+    assert reply.headers["x-toastrack-role"] == role
 
 
 @pytest.mark.parametrize(
