@@ -15,7 +15,7 @@ from urls import sqlalchemy_url
 
 from toastrack import Embedder
 from toastrack.errors import SpaceMismatchError, StoreError, UnprovenWarning, UnsupportedError
-from toastrack.stores import record_space, recorded_space
+from toastrack.stores import Store, record_space, recorded_space
 
 pytest.importorskip("langchain_core", reason="the extra 'langchain' is not installed")
 
@@ -349,6 +349,17 @@ def test_a_store_of_ours_opens_what_was_guarded(tmp_path: Path, ours: ToastrackE
         raw.guard(package.Chroma("ours", raw, client=client)).similarity_search("rye")
 
 
+def check_said_to_ours(
+    open: Callable[..., Store], ours: ToastrackEmbeddings, raw: ToastrackEmbeddings
+) -> None:
+    """A store of ours over what LangChain's filled reads the space there, and refuses another."""
+    with open(embedder=ours.embedder, verify=True) as store:
+        assert store.space == ours.embedder.space
+        assert {match.text for match in store.search("rye", k=100)} == set(TEXTS)
+    with pytest.raises(SpaceMismatchError, match="the query prompt"):
+        open(embedder=raw.embedder).open()
+
+
 def test_a_collection_of_qdrants_says_the_same_to_a_store_of_ours(
     qdrant: Host, ours: ToastrackEmbeddings, raw: ToastrackEmbeddings
 ) -> None:
@@ -357,11 +368,7 @@ def test_a_collection_of_qdrants_says_the_same_to_a_store_of_ours(
     vectors = ours.guard(qdrant.open(ours))
     vectors.add_texts(TEXTS)
     open = partial(QdrantStore, vectors.client, "bread", fields="langchain", create=False)
-    with open(embedder=ours.embedder, verify=True) as store:
-        assert store.space == ours.embedder.space
-        assert {match.text for match in store.search("rye", k=100)} == set(TEXTS)
-    with pytest.raises(SpaceMismatchError, match="the query prompt"):
-        open(embedder=raw.embedder).open()
+    check_said_to_ours(open, ours, raw)
 
 
 def test_a_table_of_postgres_says_the_same_to_a_store_of_ours(
@@ -377,11 +384,7 @@ def test_a_table_of_postgres_says_the_same_to_a_store_of_ours(
     open = partial(
         PostgresStore, postgres_dsn, "bread", schema=schema, columns="langchain", create=False
     )
-    with open(embedder=ours.embedder, verify=True) as store:
-        assert store.space == ours.embedder.space
-        assert {match.text for match in store.search("rye", k=100)} == set(TEXTS)
-    with pytest.raises(SpaceMismatchError, match="the query prompt"):
-        open(embedder=raw.embedder).open()
+    check_said_to_ours(open, ours, raw)
 
 
 def test_a_column_of_postgres_says_the_same_to_ours(
