@@ -3,56 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
-from uuid import uuid4
 
+import compose
 import numpy as np
 import pytest
-import services
 from models import exported
 from serving import ask
 
 from toastrack import Embedder
 
-COMPOSE = services.BUILD.parent / "compose.yaml"
 KEY = "sk-s3cret-0123456789"
 TEXTS = ["Rye bread keeps for a week.", "Salt the dough."]
-
-
-class Project:
-    """The service of the compose file, over a model."""
-
-    def __init__(self, model: Path, folder: Path) -> None:
-        self.port = services.free_port()
-        name = f"toastrack-test-{uuid4().hex[:12]}"
-        labels = {"services": {"serve": {"labels": services.labels("serve")}}}
-        # Whatever a killed run leaves is found by its label, as with every container of a test.
-        (folder / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
-        files = ["--file", str(COMPOSE), "--file", str(folder / "labels.json")]
-        self._words = ["docker", "compose", "--project-name", name, "--profile", "serve", *files]
-        self._environment = {
-            **os.environ,
-            "SERVE_IMAGE": services.SERVICES["serve"].image,
-            "SERVE_MODEL": str(model),
-            "SERVE_PORT": str(self.port),
-            "TOASTRACK_API_KEY": KEY,
-        }
-
-    def __call__(self, *words: str) -> str:
-        """``docker compose`` with these words; returns what it prints."""
-        result = subprocess.run(
-            [*self._words, *words],
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert result.returncode == 0, result.stderr
-        return result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -62,16 +25,16 @@ def model(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(model: Path, tmp_path: Path) -> Iterator[Project]:
-    with closing(services.connected()) as client:
-        services.image_of(client, services.SERVICES["serve"])
-    project = Project(model, tmp_path)
-    yield project
-    project("down", "--volumes")
+def project(model: Path, tmp_path: Path) -> Iterator[compose.Project]:
+    environment = {"SERVE_MODEL": str(model), "TOASTRACK_API_KEY": KEY}
+    with compose.project(
+        "serve", tmp_path, "--profile", "serve", environment=environment
+    ) as project:
+        yield project
 
 
 def test_it_serves_the_model_that_is_mounted_and_ends_when_told(
-    project: Project, model: Path
+    project: compose.Project, model: Path
 ) -> None:
     project("up", "--detach", "--wait", "serve")
     address = f"http://127.0.0.1:{project.port}"
