@@ -10,24 +10,18 @@ import pytest
 from known_order import Given, fail, number_of
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
-from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from loaves import QUERY, RECORDS, loaves
+from qdrant_client import AsyncQdrantClient, models
 
-from toastrack import Embedder, Record
+from toastrack import Embedder
 from toastrack.errors import ModelError
 from toastrack_llama_index import ToastrackRetriever
 from toastrack_qdrant import AsyncQdrantStore, QdrantStore
 
-RECORDS = [
-    Record(f"r{i}", f"loaf {i}", {"even": i % 2 == 0}, document_id=f"d{i // 2}", chunk=i % 2)
-    for i in range(6)
-]
-QUERY = "which loaf"
-
 
 @pytest.fixture
 def store(embedder: Embedder) -> Iterator[QdrantStore]:
-    with QdrantStore(QdrantClient(":memory:"), "loaves", embedder=embedder) as store:
-        store.upsert(RECORDS)
+    with loaves(embedder) as store:
         yield store
 
 
