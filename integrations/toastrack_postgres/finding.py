@@ -150,7 +150,7 @@ async def _read_ours(session: Session, there: _There) -> Table:
     if "source" not in columns:
         ((may_add_source,),) = await session.execute(catalogue.MAY_ALTER, [there.oid])
     vector_oid, vector_array_oid = await there.types(session, storage)
-    space, format = recorded_in(comment, there.label)
+    space, format = recorded_in(comment, there.label, "embedding")
     return Table(
         there.label,
         there.oid,

@@ -11,9 +11,7 @@ from toastrack.stores import from_recorded, to_recorded
 _MARK = "toastrack "
 
 
-def recorded_in(
-    comment: str | None, label: str, column: str = "embedding"
-) -> tuple[EmbeddingSpace | None, int]:
+def recorded_in(comment: str | None, label: str, column: str) -> tuple[EmbeddingSpace | None, int]:
     """Return the space that a column's comment holds, and the format.
 
     Raises ``StoreError`` for a damaged one, and for a format that is newer than this version.

@@ -68,11 +68,14 @@ class Table:
     def compare_found(self, rows: Rows) -> None:
         """Raise the same by what ``Statements.found`` answered, be it among other things."""
         oid, comment = rows[0][:2] if rows else (None, None)
+        if oid == self.oid and comment == self.comment:
+            return
         # Another store may have brought its format up.
-        if oid != self.oid or (
-            comment != self.comment and recorded_in(comment, self.label)[0] != self.space
-        ):
+        if oid != self.oid or self._space_in(comment) != self.space:
             raise CollectionChangedError(KIND, self.label)
+
+    def _space_in(self, comment: str | None) -> EmbeddingSpace | None:
+        return recorded_in(comment, self.label, self.statements.embedding_column)[0]
 
     async def execute_found(
         self, session: Session, statement: sql.Composable, parameters: Parameters

@@ -279,6 +279,30 @@ def test_a_table_that_holds_all_of_it_is_written(
     assert opened("bread", columns=COLUMNS, embedder=embedder).open().space == embedder.space
 
 
+def test_a_damaged_comment_names_the_tables_own_column(
+    postgres_dsn: str, schema: str, embedder: Embedder, opened: Callable[..., PostgresStore]
+) -> None:
+    def run(statement: Any) -> None:
+        with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+            table = sql.Identifier(schema, "bread")
+            size = sql.Literal(embedder.dimensions)
+            connection.execute(sql.SQL(statement).format(table, sql.SQL("jsonb"), size))
+
+    run(OURS)
+    store = opened("bread", columns=COLUMNS, embedder=embedder)
+    store.upsert([Record("a", "rye", document_id="d", chunk=0)])
+    run("comment on column {}.vec is 'toastrack {{'")
+    calls: list[Callable[[], Any]] = [
+        lambda: store.search("rye"),
+        lambda: store.upsert([Record("b", "salt", document_id="d", chunk=1)]),
+        lambda: store.delete(["a"]),
+        lambda: opened("bread", columns=COLUMNS, embedder=embedder).open(),
+    ]
+    for call in calls:
+        with pytest.raises(StoreError, match="the comment on its column vec is damaged"):
+            call()
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
