@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from string import Formatter
 from typing import Any, NamedTuple
 
 _NODE = "_node_content"
@@ -13,6 +14,8 @@ _NODE = "_node_content"
 # https://github.com/run-llama/llama_index/blob/main/llama-index-core/llama_index/core/schema.py
 _TEMPLATE = "{metadata_str}\n\n{content}"
 _FIELD = "{key}: {value}"
+# Far more characters than any model reads.
+_LONGEST = 4 * 1024 * 1024
 
 
 class EmbeddedText(NamedTuple):
@@ -31,7 +34,7 @@ def embedded_text(text: str, metadata: Mapping[str, Any]) -> EmbeddedText:
     try:
         node = json.loads(written) if isinstance(written, str) else written
         return EmbeddedText(_of_node(node, text))
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         return EmbeddedText(text, f"its metadata {_NODE!r} cannot be read ({error!s:.60})")
 
 
@@ -39,7 +42,7 @@ def node_text(metadata: Mapping[str, Any]) -> str:
     """Return the text of LlamaIndex' node itself; "" where there is none that can be read."""
     try:
         return _text_in(json.loads(metadata[_NODE]))
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return ""
 
 
@@ -52,15 +55,48 @@ def _of_node(node: Mapping[str, Any], text: str) -> str:
     left_out = set(node.get("excluded_embed_metadata_keys") or ())
     field = node.get("metadata_template") or _FIELD
     separator = node.get("metadata_seperator", node.get("metadata_separator", "\n"))
-    said = separator.join(
-        field.format(key=key, value=str(value))
-        for key, value in (node.get("metadata") or {}).items()
-        if key not in left_out
+    said = _joined(
+        separator,
+        (
+            _filled(field, {"key": key, "value": str(value)})
+            for key, value in (node.get("metadata") or {}).items()
+            if key not in left_out
+        ),
     ).strip()
     if not said:
         return text
     template = node.get("text_template") or _TEMPLATE
-    return str(template.format(content=text, metadata_str=said).strip())
+    return _filled(template, {"content": text, "metadata_str": said}).strip()
+
+
+def _filled(template: str, values: Mapping[str, str]) -> str:
+    """Put values into a template that stands in somebody's data, and do nothing else that it says.
+
+    ``str.format`` would read attributes, and fill up to any width. Raises ``ValueError`` for that.
+    """
+
+    def parts() -> Iterator[str]:
+        for literal, name, width, conversion in Formatter().parse(template):
+            yield literal
+            if name is None:
+                continue
+            if name not in values or width or conversion:
+                raise ValueError(f"a template holds {name[:20]!r} in a way that is not LlamaIndex'")
+            yield values[name]
+
+    return _joined("", parts())
+
+
+def _joined(separator: str, parts: Iterator[str]) -> str:
+    """Join texts, or raise ``ValueError`` before they take more memory than any text does."""
+    found: list[str] = []
+    left = _LONGEST
+    for part in parts:
+        left -= len(separator) + len(part)
+        if left < 0:
+            raise ValueError(f"it makes a text of more than {_LONGEST:,} characters")
+        found.append(part)
+    return separator.join(found)
 
 
 def with_fields(text: str, metadata: Mapping[str, Any]) -> str:

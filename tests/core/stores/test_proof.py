@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from models import MXBAI_PROMPT, WORDS, save_tiny_bert
 
 from toastrack import Embedder, Hosted, Record
 from toastrack.errors import ModelError
-from toastrack.stores.embedded_text import embedded_text
+from toastrack.stores.embedded_text import embedded_text, node_text
 from toastrack.stores.plan import Row
 from toastrack.stores.proof import Proof
 from toastrack.stores.proving import prove
@@ -310,6 +311,40 @@ def test_what_cannot_be_rebuilt_is_said(embedder: Embedder, damaged: Any) -> Non
     assert "is not known" in proof.found
     assert "adopt='unchecked'" in proof.found
     assert "another model" not in proof.found
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"text_template": "{content:>999999999999}{metadata_str}"},
+        {"text_template": "{content.__class__}"},
+        {"text_template": "{content[0]}"},
+        {"text_template": "{content!r:{metadata_str}}"},
+        {"text_template": "{0}"},
+        {"text_template": "{content}" * 500_000},
+        {"metadata_template": "{value:>999999999999}"},
+        {"metadata_template": "{value.__doc__}"},
+        {"metadata_seperator": "x" * 50_000, "metadata": dict.fromkeys(map(str, range(200)), 1)},
+        {"metadata_template": "{key}" * 1_000, "metadata": {"k" * 10_000: 1}},
+    ],
+    ids=lambda said: f"{said}"[:40],
+)
+def test_a_stored_template_can_do_nothing_but_place_texts(said: dict[str, Any]) -> None:
+    content = {"text": "rye bread", "metadata": {"flour": "rye"}, **said}
+    tracemalloc.start()
+    try:
+        text, doubt = embedded_text("", {"_node_content": json.dumps(content)})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert text == ""
+    assert "_node_content" in doubt
+    assert peak < 64 * 1024 * 1024
+
+
+@pytest.mark.parametrize("read", [lambda found: embedded_text("rye", found)[0], node_text])
+def test_a_node_as_deep_as_no_node_is_passed_over(read: Any) -> None:
+    assert read({"_node_content": "[" * 200_000}) in ("rye", "")
 
 
 def test_fields_in_front_are_named_where_no_node_says_so(embedder: Embedder) -> None:
