@@ -7,7 +7,8 @@ import inspect
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, SupportsIndex, TypeVar
 from weakref import WeakKeyDictionary
 
 from toastrack.embedder import Embedder
@@ -50,18 +51,55 @@ def guard_space(
     check_adopt(adopt)
     collection_of(vector_store, asynchronous=False)  # or it is refused
     kind: Any = _unguarded.get(type(vector_store), type(vector_store))
-    check = SpaceCheck(embedder, adopt)
-    methods = {
-        name: _checking(getattr(kind, name), check, writes=name in writes)
-        for name in (*writes, *searches)
-        if hasattr(kind, name)
-    }
-    names = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
-    guarded = type(kind)(kind.__name__, (kind,), {**names, **methods})
-    _unguarded[guarded] = kind
+    return _as(_Guard(embedder, adopt, tuple(writes), tuple(searches)).class_of(kind), vector_store)
+
+
+@dataclass(frozen=True)
+class _Guard:
+    """What a guarded class checks; a pickle of its objects carries it along."""
+
+    embedder: Embedder
+    adopt: Adopt
+    writes: tuple[str, ...]
+    searches: tuple[str, ...]
+
+    def class_of(self, kind: Any) -> type[Any]:
+        """Return a class like ``kind`` whose methods check first."""
+        check = SpaceCheck(self.embedder, self.adopt)
+        methods = {
+            name: _checking(getattr(kind, name), check, writes=name in self.writes)
+            for name in (*self.writes, *self.searches)
+            if hasattr(kind, name)
+        }
+        names = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
+        pickling = {"__reduce_ex__": _pickling(kind, self)}
+        guarded: type[Any] = type(kind)(kind.__name__, (kind,), {**names, **methods, **pickling})
+        _unguarded[guarded] = kind
+        return guarded
+
+
+def _as(guarded: type[Any], vector_store: T) -> T:
     # Not by the class's own way: pydantic's takes fields only.
     object.__setattr__(vector_store, "__class__", guarded)
     return vector_store
+
+
+def _pickling(kind: Any, guard: _Guard) -> Callable[..., Any]:
+    """Return how a guarded object is pickled: a module holds its class as it was alone."""
+
+    def reduce(self: Any, protocol: SupportsIndex) -> Any:
+        made = kind.__reduce_ex__(self, protocol)
+        if isinstance(made, str):
+            return made
+        make, arguments, *state = made
+        plain = tuple(kind if one is type(self) else one for one in arguments)
+        return (_made_guarded, (guard, kind, make, plain), *state)
+
+    return reduce
+
+
+def _made_guarded(guard: _Guard, kind: Any, make: Callable[..., Any], arguments: Any) -> Any:
+    return _as(guard.class_of(kind), make(*arguments))
 
 
 def _checking(method: Callable[..., Any], check: SpaceCheck, *, writes: bool) -> Callable[..., Any]:

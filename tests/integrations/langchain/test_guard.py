@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -244,6 +246,31 @@ def test_guarding_again_replaces_the_guard(host: Host, ours: ToastrackEmbeddings
         ours.guard(store).similarity_search("rye")
     ours.guard(store, adopt=True).similarity_search("rye")
     assert type(store).__mro__[1] is kind
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.copy, copy.deepcopy, lambda store: pickle.loads(pickle.dumps(store))],
+    ids=["copy", "deepcopy", "pickle"],
+)
+async def test_a_copy_is_guarded_as_its_original(
+    host: Host, ours: ToastrackEmbeddings, raw: ToastrackEmbeddings, copied: Callable[[Any], Any]
+) -> None:
+    ours.guard(host.open(ours)).add_texts(TEXTS, ids=IDS)
+    theirs = host.open(raw)
+    try:
+        copied(theirs)
+    except (TypeError, AttributeError) as error:  # as its client cannot be copied, guarded or not
+        with pytest.raises(type(error)):
+            copied(raw.guard(theirs))
+        return
+    store = copied(raw.guard(theirs))
+    assert isinstance(store, type(host.open(raw)))
+    with pytest.raises(SpaceMismatchError, match="the query prompt: stored 'Represent"):
+        store.add_texts(["more"])
+    with pytest.raises(SpaceMismatchError, match="the query prompt: stored 'Represent"):
+        await store.asimilarity_search("rye")
+    assert len(copied(ours.guard(host.open(ours))).similarity_search("rye", k=100)) == len(TEXTS)
 
 
 def test_believing(host: Host, ours: ToastrackEmbeddings, other: ToastrackEmbeddings) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -269,6 +271,39 @@ def test_a_collection_that_is_emptied_starts_anew(
     raw.guard(qdrant.open()).add(nodes(raw, ["rye bread"]))
     with pytest.raises(SpaceMismatchError, match="the query prompt"):
         store.add(nodes(ours, TEXTS))
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        copy.copy,
+        copy.deepcopy,
+        lambda store: store.model_copy(),
+        lambda store: pickle.loads(pickle.dumps(store)),
+    ],
+    ids=["copy", "deepcopy", "model_copy", "pickle"],
+)
+async def test_a_copy_is_guarded_as_its_original(
+    host: Host, ours: ToastrackEmbedding, raw: ToastrackEmbedding, copied: Callable[[Any], Any]
+) -> None:
+    """LlamaIndex leaves out of a pickle what cannot be pickled, be it the client: that is refused."""
+    filled(ours.guard(host.open()), ours)
+    theirs = host.open()
+    try:
+        copied(theirs)
+    except TypeError:  # as its client cannot be copied, guarded or not
+        with pytest.raises(TypeError):
+            copied(raw.guard(theirs))
+        return
+    store = copied(raw.guard(theirs))
+    assert isinstance(store, type(host.open()))
+    with pytest.raises((SpaceMismatchError, UnsupportedError)):
+        store.add(nodes(raw, ["more"]))
+    with pytest.raises((SpaceMismatchError, UnsupportedError)):
+        await store.aquery(query(raw))
+    if hasattr(store, "close"):
+        await store.close()
+    assert found(host.open(), ours) == len(TEXTS)
 
 
 def test_a_search_creates_no_collection(qdrant: Host, ours: ToastrackEmbedding) -> None:
