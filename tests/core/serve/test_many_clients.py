@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -92,17 +94,21 @@ def test_who_goes_away_frees_the_place(served: Served, monkeypatch: pytest.Monke
 
 
 def test_a_model_that_fails_is_said_without_its_story(
-    served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(*arguments: Any, **options: Any) -> Any:
-        raise MemoryError("the card is full")
-
-    monkeypatch.setattr(served.embedder._worker().engine, "run", broken)
-    with serving(served) as address:
-        reply = ask(address, body=body("rye"))
+    """Its tokenizer knows a word that its weights have no vector for."""
+    folder = tmp_path / "torn"
+    shutil.copytree(tiny_folder, folder)
+    tokenizer = folder / "tokenizer.json"
+    said = json.loads(tokenizer.read_text())
+    said["model"]["vocab"]["mouldy"] = len(said["model"]["vocab"])
+    tokenizer.write_text(json.dumps(said))
+    with serving(Served(Embedder(folder), ("tiny",))) as address:
+        reply = ask(address, body=body("mouldy rye"))
+        assert ask(address, body=body("rye")).status == 200
     assert (reply.status, reply.content["error"]["type"]) == (500, "server_error")
-    assert "card" not in reply.error
-    assert "the card is full" in capsys.readouterr().err
+    assert "torn" not in reply.error
+    assert "torn' gives token" in capsys.readouterr().err
 
 
 def test_a_key_is_asked_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
