@@ -16,7 +16,8 @@ from toastrack_postgres.session import Session
 from toastrack_postgres.sql import Statements
 from toastrack_postgres.text_index import MAX_TEXT, TextIndex
 
-# Texts that are parsed again to rank them, at some 100 microseconds each of 120 words.
+# Texts that are parsed again to rank them, at some 100 microseconds each of 120 words; of a search for
+# more, so many as it wants.
 _MOST_RANKED = 400
 # The rarest words of a query, of which a text should have several to be among them.
 _RAREST = 6
@@ -72,7 +73,7 @@ _STEP = """
         select id, {rank} as rank from {rows}
         where {needed} and {words} @@ (select {asked} from toastrack_asked) and {conditions}
           and id not in (select id from {before})
-        limit (select {most} - count(*) from {before})
+        limit (select greatest({most}, %(toastrack_k)s) - count(*) from {before})
     ), {found} as (select * from {before} union all select * from {name})
 """
 

@@ -225,6 +225,34 @@ def test_what_is_found_is_reranked_and_grouped_and_has_its_context(
 
 
 @pytest.mark.by_words
+def test_every_document_that_has_a_word_is_found_behind_one_of_many_chunks(
+    store: IngestStore,
+) -> None:
+    vector = [1.0, *[0.0] * 31]
+    long = [
+        Record(f"long#{n}", "rye loaf", {"n": n % 2}, vector=vector, document_id="long", chunk=n)
+        for n in range(450)
+    ]
+    short = [Record(f"s{n}", "rye, and much besides", {"n": n}, vector=vector) for n in range(3)]
+    store.replace("long", long)
+    store.upsert(short)
+    store.build_text_index()
+    queries: list[tuple[Any, str]] = [("any", "rye loaf"), ("web", "rye")]
+    for syntax, query in queries:
+        search = partial(store.search, query, text_syntax=syntax)
+        assert len(search(k=1000, mode="text")) == 453
+        assert len(search(k=420, mode="text")) == 420
+        for mode in MODES:
+            grouped = partial(search, mode=mode, group_by_document=True)
+            found = grouped(k=4)
+            assert {match.document_id for match in found} == {"long", "s0", "s1", "s2"}
+            assert len(found) == 4
+            assert len(grouped(k=3)) == 3
+            odd = grouped(k=4, filter={"n": 1})
+            assert sorted(match.document_id for match in odd) == ["long", "s1"]
+
+
+@pytest.mark.by_words
 def test_what_ingest_wrote_is_found_by_words_without_its_places(store: IngestStore) -> None:
     text = " ".join(f"word{i}" for i in range(200))
     ingest([Record("doc", text, {"lang": "en"})], store)
