@@ -213,3 +213,72 @@ def test_what_is_read_of_a_query_as_in_web_search() -> None:
         ]
     )
     assert read_web("or & ''") == ("", models.Filter())
+
+
+def sent(message: Any) -> Any:
+    """Return what a message of gRPC's is on the other side."""
+    return type(message).FromString(message.SerializeToString())
+
+
+@pytest.fixture
+def over_grpc(tmp_path: Path) -> Iterator[Any]:
+    """The engine behind what ``prefer_grpc=True`` makes of requests, and of the index it tells of."""
+    pytest.importorskip("qdrant_edge", reason="qdrant-edge-py is not installed")
+    from edge_client import EdgeClient
+    from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
+
+    def filtered(wanted: models.Filter | None) -> models.Filter | None:
+        return wanted and GrpcToRest.convert_filter(sent(RestToGrpc.convert_filter(wanted)))
+
+    engine: Any = EdgeClient
+
+    class OverGrpc(engine):  # type: ignore[misc]
+        def create_payload_index(self, collection: str, field: str, *kind: Any, **how: Any) -> Any:
+            (params,) = kind
+            if isinstance(params, models.TextIndexParams):
+                message = sent(RestToGrpc.convert_payload_schema_params(params))
+                params = GrpcToRest.convert_payload_schema_params(message)
+            return super().create_payload_index(collection, field, params, **how)
+
+        def query_points(self, collection: str, query: Any = None, *args: Any, **how: Any) -> Any:
+            if isinstance(query, models.TextQuery):
+                query = GrpcToRest.convert_query(sent(RestToGrpc.convert_query(query)))
+            how["query_filter"] = filtered(how["query_filter"])
+            return super().query_points(collection, query, *args, **how)
+
+        def count(self, collection: str, count_filter: Any = None, **how: Any) -> Any:
+            return super().count(collection, filtered(count_filter), **how)
+
+    client = OverGrpc(tmp_path)
+    yield client
+    client.close()
+
+
+def test_what_is_asked_over_grpc_is_the_same(over_grpc: Any, embedder: Embedder) -> None:
+    def search(query: str, **how: Any) -> list[str]:
+        return ids(store.search(query, mode="text", **how))
+
+    with QdrantStore(over_grpc, "docs", embedder=embedder) as store:
+        store.upsert(RECORDS)
+        assert store.build_text_index() is True
+        assert store.build_text_index() is False
+        assert search("keeping breads") == ["rye"]
+        assert search("rye", filter={"length": 4}) == ["oven"]
+        assert search('rye -"rye bread"', text_syntax="web") == ["oven"]
+        assert sorted(search("salt OR degree", text_syntax="web")) == ["oven", "salt"]
+        assert len(store.search("the", mode="hybrid")) == len(TEXTS)
+        with pytest.warns(UserWarning, match="language='english'"):
+            assert search("the") == []
+        with pytest.raises(StoreError, match="is for language='english'"):
+            store.build_text_index("simple")
+
+
+def test_every_language_is_read_from_an_index_made_over_grpc(
+    over_grpc: Any, embedder: Embedder
+) -> None:
+    with QdrantStore(over_grpc, "docs", embedder=embedder) as store:
+        store.upsert(RECORDS)
+        for language in ["simple", *(one.value for one in models.SnowballLanguage)]:
+            assert store.build_text_index(language, rebuild=True) is True
+            assert store.build_text_index(language) is False
+            assert language_of(over_grpc.get_collection("docs"), local=False) == language
