@@ -12,6 +12,7 @@ from toastrack.errors import StoreError, UnsupportedError
 from toastrack.stores import ForeignCollection, RetryingSession
 from toastrack_qdrant.backend import QdrantBackend
 from toastrack_qdrant.layouts import Fields
+from toastrack_qdrant.points import Points
 from toastrack_qdrant.recorded import dimensions_in, identity
 
 
@@ -82,12 +83,12 @@ class _ForeignBackend(QdrantBackend):
         if not await self._exists(session):
             return False
         info = await self._read_info(session)
-        size, _ = identity(info, self._vector_name)
+        size, _ = identity(info, self.points.vector_name)
         if size is None and identity(info, "")[0] is not None:
-            self._use_vector("")
+            self._use_points(Points(self.host, self.label, "", self.points.layout))
             info = await self._read_info(session)
             size, _ = identity(info, "")
-        self.dimensions = size or dimensions_in(info, self.label, self._vector_name)
+        self.dimensions = size or dimensions_in(info, self.label, self.points.vector_name)
         return True
 
     async def create(self, session: RetryingSession, space: EmbeddingSpace) -> None:

@@ -12,6 +12,7 @@ from qdrant_client import models
 
 from toastrack.errors import StoreError
 from toastrack.stores import Description, RetryingSession
+from toastrack_qdrant.codec import SOURCE
 from toastrack_qdrant.layouts import Layout
 from toastrack_qdrant.points import Points
 
@@ -55,6 +56,16 @@ async def build(
         args = (points.label, layout.index_path(field), kinds[field])
         await points.call(session, "create_payload_index", *args)
     return bool(differing or stale or missing)
+
+
+async def build_documents(
+    points: Points, session: RetryingSession, info: models.CollectionInfo
+) -> None:
+    """Give a server's collection the indexes by which whole documents, and sources, are found."""
+    for key in (points.layout.document_id, SOURCE):
+        if key not in info.payload_schema:
+            keyword = models.PayloadSchemaType.KEYWORD
+            await points.call(session, "create_payload_index", points.label, key, keyword)
 
 
 async def describe(

@@ -25,7 +25,8 @@ from toastrack.stores import (
     arrays,
     run_sync,
 )
-from toastrack_qdrant.backend import Creation, QdrantBackend
+from toastrack_qdrant.backend import QdrantBackend
+from toastrack_qdrant.creation import Creation
 from toastrack_qdrant.layouts import Fields
 from toastrack_qdrant.search import SearchOptions
 from toastrack_qdrant.text_index import check_language

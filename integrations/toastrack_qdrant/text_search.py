@@ -4,19 +4,68 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from qdrant_client import models
 
 from toastrack import Match
-from toastrack.stores import Filter, RetryingSession, TextQuery, matches, parsed, widened
+from toastrack.stores import (
+    Filter,
+    RetryingSession,
+    TextHits,
+    TextQuery,
+    fused,
+    matches,
+    parsed,
+    widened,
+)
 from toastrack_qdrant.filters import both, broad
 from toastrack_qdrant.points import Points, cut
+from toastrack_qdrant.search import SearchOptions, search
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Texts of which the longest is taken, and words of it.
 _SAMPLE = 20
 
 # A phrase or a word, and whether it must not be there.
 _PART = re.compile(r'(-?)"([^"]*)"|(-?)([^\s"]+)')
+
+
+def check_threshold(options: SearchOptions) -> None:
+    """Raise ``ValueError`` for a least score, which no search by words has."""
+    if options.score_threshold is not None:
+        raise ValueError(
+            "score_threshold= is a cosine similarity, and a search by words ranks by something "
+            "else. Leave one of both out."
+        )
+
+
+async def search_text(
+    points: Points,
+    session: RetryingSession,
+    query: TextQuery,
+    vector: NDArray[np.float32] | None,
+    *,
+    k: int,
+    filter: Filter,
+    exact: bool,
+    options: SearchOptions,
+    language: str,
+) -> TextHits:
+    """Return the best k records by their words, or with a vector by both, fused here.
+
+    A fusion of the host's would give neither score, and would fuse what does not match, where
+    it cannot say a filter exactly.
+    """
+    texts = await search_words(points, session, query, k, filter, options.where)
+    if vector is not None:
+        near = await search(points, session, vector, k, filter, exact, options)
+        return TextHits(fused(near, texts, query, k))
+    wordless = not texts and await is_wordless(points, session, query)
+    return TextHits(texts, language if wordless else None)
 
 
 async def search_words(

@@ -65,7 +65,7 @@ class Pair:
         backend.runtime = RUNTIME
         flow = StoreFlow(backend, "store", embedder=embedder, create=True, adopt=False)
         finish(flow.ready())
-        backend.host = OneAtATime(self.client)
+        backend.points.host = OneAtATime(self.client)
         return flow
 
     def set_words(self, points: list[str], words: models.SparseVector) -> None:

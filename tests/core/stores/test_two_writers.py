@@ -73,7 +73,7 @@ def qdrant(request: pytest.FixtureRequest, embedder: Embedder) -> Iterator[Host]
         backend.runtime = RUNTIME
         flow = StoreFlow(backend, "store", embedder=embedder, create=True, adopt=False)
         finish(flow.ready())
-        backend.host = OneAtATime(client)
+        backend.points.host = OneAtATime(client)
         return flow
 
     def state(flow: Any) -> Any:
