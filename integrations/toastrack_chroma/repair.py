@@ -14,10 +14,12 @@ from chromadb.errors import InternalError, NotFoundError
 from toastrack import Embedder
 from toastrack.errors import StoreError
 from toastrack.stores import RetryingSession, Row, text_hash
-from toastrack_chroma.backend import COMPLETE, COPY_OF, SPACE, ChromaBackend
+from toastrack_chroma.backend import ChromaBackend
 from toastrack_chroma.codec import described, is_vector, others, row_metadata, to_record
 from toastrack_chroma.embedding_function import ToastrackEmbeddingFunction
-from toastrack_chroma.sending import StoredRow
+from toastrack_chroma.finding import COMPLETE, COPY_OF, copy_name
+from toastrack_chroma.recorded import SPACE, recorded_text
+from toastrack_chroma.sending import StoredRow, upsert
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,16 +61,16 @@ async def rebuild(
     if space is None:
         space = await offload(lambda: embedder.space)
     # What is mended is written in the newest format.
-    recorded = {SPACE: backend.recorded(space)} if backend.space else {}
-    begun = {**backend.own_metadata, **recorded, COPY_OF: str(old.id)}
+    recorded = {SPACE: recorded_text(space, backend.writes_format)} if backend.space else {}
+    begun = {**backend.collection.own_metadata, **recorded, COPY_OF: str(old.id)}
     await session.call(
         client.get_or_create_collection,
-        backend.copy_name,
+        copy_name(backend.label),
         metadata=begun,
         configuration=_index_settings(old.configuration_json),
         embedding_function=ToastrackEmbeddingFunction.recorded(embedder, space),
     )
-    new = await backend.lookup(session, backend.copy_name)
+    new = await backend.lookup(session, copy_name(backend.label))
     limit = await offload(lambda: embedder._text_limit)
     lost: list[str] = []
     offset = 0
@@ -76,7 +78,7 @@ async def rebuild(
         page = await _read(session, old, offset, uris=True)
         rows, gone = await offload(_mended, page, embedder, limit)
         lost += gone
-        await backend.upsert_into(session, new, rows)
+        await upsert(session, new, rows, backend.limits)
         if len(page["ids"]) < _PAGE:
             break
         offset += _PAGE
@@ -94,7 +96,7 @@ async def rebuild(
 
 async def _drop_unfinished(backend: ChromaBackend, session: RetryingSession) -> None:
     """Delete what an attempt left behind that was stopped, and nothing else."""
-    name = backend.copy_name
+    name = copy_name(backend.label)
     copy = await backend.lookup(session, name)
     if copy is None:
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -34,20 +34,27 @@ class StoredRow:
     uri: str | None = None
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What Chroma takes in one request."""
+
+    max_rows: int
+    dimensions: int
+    """Of each row's vector."""
+    by_http: bool
+    """Rows go to a server, which refuses too many bytes."""
+
+
 async def upsert(
-    session: RetryingSession,
-    host: Any,
-    rows: Sequence[StoredRow],
-    *,
-    max_rows: int,
-    dimensions: int,
-    by_http: bool,
+    session: RetryingSession, host: Any, rows: Sequence[StoredRow], limits: Limits
 ) -> None:
     """Send whole rows in pages, and in smaller ones if the server says that they are too large.
 
     Chroma in this process takes any size, and each call costs it as much as some hundred rows.
     """
-    pages = deque(cut(rows, max_rows, partial(_bytes, dimensions) if by_http else lambda row: 0))
+    size_of: Callable[[StoredRow], int]
+    size_of = partial(_bytes, limits.dimensions) if limits.by_http else lambda row: 0
+    pages = deque(cut(rows, limits.max_rows, size_of))
     while pages:
         page = pages.popleft()
         try:

@@ -18,9 +18,9 @@ from chromadb.api.shared_system_client import SharedSystemClient
 from toastrack import Embedder
 from toastrack.errors import ConnectionLostError, StoreError
 from toastrack.stores import Adopt, ChooseEmbedder, OwnClient, after_fork, without_collection
-from toastrack_chroma.backend import SPACE
 from toastrack_chroma.folder_lock import hold, let_go
 from toastrack_chroma.host_errors import is_away, no_answer
+from toastrack_chroma.recorded import SPACE
 from toastrack_chroma.store import ChromaStore
 
 _FORMS = "chroma+http://host:8000/collection or chroma:DIR/collection"

@@ -18,8 +18,8 @@ import chromadb
 from toastrack import Embedder, Record
 from toastrack.errors import SpaceMismatchError, StoreError
 from toastrack_chroma import AsyncChromaStore, ChromaStore
-from toastrack_chroma.backend import COMPLETE, COPY_OF
 from toastrack_chroma.codec import ROW, described
+from toastrack_chroma.finding import COMPLETE, COPY_OF
 
 WORDS = ["rye", "wheat", "salt", "yeast", "oven", "crust", "dough", "water"]
 RECORDS = [

@@ -27,7 +27,7 @@ from toastrack import Embedder, Record, cli
 from toastrack.engines.sentence_transformers import SentenceTransformersEngine
 from toastrack.errors import StoreError
 from toastrack_chroma import ChromaStore
-from toastrack_chroma.backend import COMPLETE, COPY_OF
+from toastrack_chroma.finding import COMPLETE, COPY_OF
 from toastrack_chroma.url import open_url
 
 Run = Callable[..., tuple[int, str, str]]
