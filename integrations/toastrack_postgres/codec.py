@@ -216,6 +216,12 @@ def dump_json(value: Mapping[str, Any]) -> str:
     return _TOKEN.sub(_spelled_out, text) if _ODD_NUMBER.search(text) else text
 
 
+def metadata_of(written: str | None) -> dict[str, Any]:
+    """Read a row's metadata; there is none in what is no object, which others' tables may hold."""
+    found = json.loads(written or "{}")
+    return found if isinstance(found, dict) else {}
+
+
 def _spelled_out(token: re.Match[str]) -> str:
     written = token[0]
     if written[0] == '"':

@@ -13,6 +13,7 @@ from toastrack import EmbeddingSpace, Record
 from toastrack.errors import StoreError, UnsupportedError
 from toastrack.stores import BackendBase, ForeignCollection, Retry, Row, Runtime
 from toastrack_postgres.catalogue import CREATION_LOCK
+from toastrack_postgres.codec import metadata_of
 from toastrack_postgres.columns import Layout, layout_of
 from toastrack_postgres.reading import sampled_share
 from toastrack_postgres.space_comment import recorded_in, with_recorded
@@ -176,7 +177,7 @@ class _ForeignTable(BackendBase):
             rows = await session.fetch(self._sample(size, None))
         return [
             Row(
-                Record("", text or "", json.loads(metadata or "{}")),
+                Record("", text or "", metadata_of(metadata)),
                 b"",
                 np.array(json.loads(vector), dtype=np.float32),
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from toastrack import Record
 from toastrack.stores import Filter, Row, Span, parsed
 from toastrack_postgres import catalogue
-from toastrack_postgres.codec import vector_of
+from toastrack_postgres.codec import metadata_of, vector_of
 from toastrack_postgres.filters import Where
 from toastrack_postgres.session import Session
 from toastrack_postgres.table import Table
@@ -137,4 +136,4 @@ def _row(table: Table, row: Sequence[Any]) -> Row:
 
 def _record(row: Sequence[Any]) -> Record:
     id, text, metadata, document, chunk, *_ = row
-    return Record(id, text, json.loads(metadata or "{}"), document_id=document, chunk=chunk)
+    return Record(id, text, metadata_of(metadata), document_id=document, chunk=chunk)

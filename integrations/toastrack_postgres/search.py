@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +12,7 @@ from toastrack import Match
 from toastrack.errors import StoreError
 from toastrack.stores import Filter, TextHits, TextQuery, Trial, parsed
 from toastrack_postgres import text_search
+from toastrack_postgres.codec import metadata_of
 from toastrack_postgres.filters import Where
 from toastrack_postgres.search_plan import SearchOptions, SearchPlan, no_such_index, planned, trials
 from toastrack_postgres.seen_indexes import SeenIndexes
@@ -77,7 +77,7 @@ class Searcher:
             search = question.statements.search(question.conditions, exact=True)
             rows = await table.execute_found(session, search, question.values)
         matches = [
-            Match(id, text, float(score), json.loads(metadata or "{}"), document, chunk)
+            Match(id, text, float(score), metadata_of(metadata), document, chunk)
             for id, text, metadata, document, chunk, score, *_ in rows
             # A row of zeros has no cosine. It stands behind all others, and is in no HNSW index.
             if not math.isnan(score)

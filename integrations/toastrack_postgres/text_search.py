@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,6 +11,7 @@ from psycopg import sql
 
 from toastrack import Match
 from toastrack.stores import RRF, TextSyntax
+from toastrack_postgres.codec import metadata_of
 from toastrack_postgres.session import Session
 from toastrack_postgres.sql import Statements
 from toastrack_postgres.text_index import MAX_TEXT, TextIndex
@@ -225,7 +225,7 @@ def match_of(row: Sequence[Any], *, kind: str) -> Match:
         id,
         text,
         float(score),
-        json.loads(metadata or "{}"),
+        metadata_of(metadata),
         document,
         chunk,
         score_kind=kind,

@@ -232,6 +232,19 @@ async def test_it_is_proven_awaited(host: Host, ours: ToastrackEmbeddings) -> No
     assert len(await store.asimilarity_search("rye", k=100)) == len(TEXTS)
 
 
+def test_metadata_that_is_null_is_none_in_a_proof(
+    postgres: Host, ours: ToastrackEmbeddings, postgres_dsn: str, schema: str
+) -> None:
+    import psycopg
+
+    store = postgres.open(ours)
+    store.add_texts(TEXTS, ids=IDS)
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(f"update {schema}.bread set langchain_metadata = 'null'")
+    found = ours.guard(store, adopt=True).similarity_search("rye", k=100)
+    assert texts_of(found) == set(TEXTS)
+
+
 def test_too_few_texts_prove_nothing(host: Host, ours: ToastrackEmbeddings) -> None:
     host.open(ours).add_texts(TEXTS[:2])
     with pytest.warns(UnprovenWarning, match=f"{host.name}: 2 texts"):

@@ -128,13 +128,14 @@ def filled(
     table = sql.Identifier(schema, "bread")
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(sql.SQL(create).format(table))
-        insert = sql.SQL("insert into {} ({}) values ({})").format(
-            table,
-            sql.SQL(", ").join(map(sql.Identifier, names)),
-            sql.SQL(", ").join(sql.Placeholder() * len(names)),
-        )
         for row, vector in zip(rows, encode(TEXTS), strict=True):
-            connection.execute(insert, [*row, str(vector)])
+            # Written out, as a name may hold what stands for a parameter.
+            insert = sql.SQL("insert into {} ({}) values ({})").format(
+                table,
+                sql.SQL(", ").join(map(sql.Identifier, names)),
+                sql.SQL(", ").join(map(sql.Literal, [*row, str(vector)])),
+            )
+            connection.execute(insert)
 
 
 FILLERS: dict[str, Fill] = {
@@ -346,6 +347,48 @@ def test_an_id_of_numbers_that_may_stand_twice(
     assert {record.id for record in store.records()} == {"0", "1", "2", "3"}
     assert store.get(["x", "9" * 30, "-1", "\u0661"]) == [None] * 4
     assert store.search(QUESTION, k=1)[0].id == str(BAGELS // 3)
+
+
+@pytest.mark.parametrize("kind", ["jsonb", "json"])
+def test_metadata_that_is_no_object_and_names_that_need_quotes(
+    postgres_dsn: str,
+    schema: str,
+    opened: Callable[..., PostgresStore],
+    minilm_folder: Path,
+    kind: str,
+) -> None:
+    names = ['schlüssel "a"\'; {0} %s', "é" * 31, 'm"%(a)s', "v{}:"]
+    parts = dict(zip(("id", "text", "metadata", "embedding"), names, strict=True))
+    columns = [sql.Identifier(name).as_string(None) for name in names]
+    said = ['{"n": 1}', "null", "[1]", '["n"]', "5", '"n"', None]
+    filled(
+        postgres_dsn,
+        schema,
+        "create table {} (%s text primary key, %s text, %s KIND, %s vector(384))".replace(
+            "KIND", kind
+        )
+        % tuple(column.replace("{", "{{").replace("}", "}}") for column in columns),
+        names,
+        [(f"{number}'\"%s", text, said[number % len(said)]) for number, text in enumerate(TEXTS)],
+        encoding(minilm_folder),
+    )
+    store = opened("bread", columns=parts, adopt=True)
+    usual = {f"{number}'\"%s" for number in range(0, len(TEXTS), len(said))}
+    found = {match.id: match.metadata for match in store.search(QUESTION, k=100)}
+    assert found == {
+        f"{number}'\"%s": {"n": 1} if number % len(said) == 0 else {}
+        for number in range(len(TEXTS))
+    }
+    assert {record.id: record.metadata for record in store.records()} == found
+    assert store.get(["1'\"%s"])[0] == Record("1'\"%s", TEXTS[1], {})
+    filters: list[dict[str, Any]] = [{"n": 1}, {"n": {"$exists": True}}]
+    for filter in filters:
+        assert {match.id for match in store.search(QUESTION, k=100, filter=filter)} == usual
+    rest = store.search(QUESTION, k=100, filter={"n": {"$ne": 1}})
+    assert {match.id for match in rest} == {*found} - usual
+    assert store.build_text_index()
+    assert store.search("bagels", mode="text", k=1)[0].id == f"{BAGELS}'\"%s"
+    assert opened("bread", columns=parts, verify=True).open().count() == len(TEXTS)
 
 
 @pytest.mark.parametrize(
