@@ -13,7 +13,7 @@ from toastrack_qdrant.points import Points
 async def check_adoptable(points: Points, session: RetryingSession) -> None:
     """Raise ``StoreError`` if points are there that somebody else described."""
     is_ours = points.layout is OURS
-    needed = ("id", "document_id", "text") if is_ours else (points.layout.text,)
+    needed = ("id", "document_id", "text") if is_ours else (points.layout.text_path,)
     foreign = models.Filter(
         should=[models.IsEmptyCondition(is_empty=models.PayloadField(key=key)) for key in needed]
     )

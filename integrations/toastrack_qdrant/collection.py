@@ -45,7 +45,7 @@ class Collection:
             recorded.hashes,
             recorded.space,
             recorded.format,
-            text_index.language_of(info, local=points.host.local, field=points.layout.text),
+            text_index.language_of(info, local=points.host.local, field=points.layout.text_path),
             identity(info, points.vector_name),
         )
 

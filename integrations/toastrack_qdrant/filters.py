@@ -41,10 +41,10 @@ def of_documents(
 ) -> models.Filter:
     """Return a filter for the points of documents, or for those of them with some ids."""
     any_of_them = models.MatchAny(any=list(documents))
-    of_them: models.Condition = models.FieldCondition(key=layout.document_id, match=any_of_them)
+    of_them: models.Condition = models.FieldCondition(key=layout.document_path, match=any_of_them)
     if layout is not OURS:  # what others wrote is a document of its own
         alone: list[Any] = [point for document in documents for point in layout.points_of(document)]
-        unsaid = models.IsEmptyCondition(is_empty=models.PayloadField(key=layout.document_id))
+        unsaid = models.IsEmptyCondition(is_empty=models.PayloadField(key=layout.document_path))
         itself = models.Filter(must=[unsaid, models.HasIdCondition(has_id=alone)])
         of_them = models.Filter(should=[of_them, itself])
     must = [of_them]
@@ -60,10 +60,10 @@ def of_spans(spans: Sequence[Span], layout: Layout) -> models.Filter:
             models.Filter(
                 must=[
                     models.FieldCondition(
-                        key=layout.document_id, match=models.MatchValue(value=span.document)
+                        key=layout.document_path, match=models.MatchValue(value=span.document)
                     ),
                     models.FieldCondition(
-                        key=layout.chunk, range=models.Range(gte=span.first, lte=span.last)
+                        key=layout.chunk_path, range=models.Range(gte=span.first, lte=span.last)
                     ),
                 ]
             )

@@ -62,7 +62,7 @@ async def build_documents(
     points: Points, session: RetryingSession, info: models.CollectionInfo
 ) -> None:
     """Give a server's collection the indexes by which whole documents, and sources, are found."""
-    for key in (points.layout.document_id, SOURCE):
+    for key in (points.layout.document_path, SOURCE):
         if key not in info.payload_schema:
             keyword = models.PayloadSchemaType.KEYWORD
             await points.call(session, "create_payload_index", points.label, key, keyword)

@@ -157,12 +157,12 @@ class Layout:
     @property
     def metadata_keys(self) -> list[str] | bool:
         """What of a payload the metadata is read from."""
-        return True if self.metadata is None else [_top(self.metadata), EXACT]
+        return True if self.metadata is None else [_written(_top(self.metadata)), EXACT]
 
     @property
     def document_keys(self) -> list[str]:
         """What of a payload the document is read from."""
-        return [_top(path) for path in (self.document_id, self.id) if path]
+        return [_written(_top(path)) for path in (self.document_id, self.id) if path]
 
     @property
     def has_text_key(self) -> bool:
@@ -172,11 +172,26 @@ class Layout:
     @property
     def all_but_text(self) -> models.PayloadSelectorExclude:
         """What of a payload is compared with a record whose hash is known."""
-        return models.PayloadSelectorExclude(exclude=[self.text])
+        return models.PayloadSelectorExclude(exclude=[self.text_path])
+
+    @property
+    def text_path(self) -> str:
+        """The path of the text in a filter or an index."""
+        return _written(self.text)
+
+    @property
+    def document_path(self) -> str:
+        """The path of the document in a filter."""
+        return _written(self.document_id)
+
+    @property
+    def chunk_path(self) -> str:
+        """The path of the chunk in a filter."""
+        return _written(self.chunk)
 
     def field(self, name: str) -> str:
         """Return the path of a field of the metadata in a filter."""
-        return f'"{name}"' if self.metadata is None else f'{self.metadata}."{name}"'
+        return f'"{name}"' if self.metadata is None else f'{_written(self.metadata)}."{name}"'
 
     def index_path(self, field: str) -> str:
         """Return the path of a field of the metadata, as an index of it is named."""
@@ -187,7 +202,7 @@ class Layout:
             )
         if not _SIMPLE.fullmatch(field):
             return self.field(field)
-        return field if self.metadata is None else f"{self.metadata}.{field}"
+        return field if self.metadata is None else f"{_written(self.metadata)}.{field}"
 
     def index_paths(self, field: str) -> tuple[str, ...]:
         """Return all ways to write that; a server may quote names otherwise than it was told."""
@@ -210,11 +225,11 @@ class Layout:
         """Return a filter for the points whose payload has one of these ids."""
         numbers = [point for id in ids for point in named_by(id) if isinstance(point, int)]
         any_of_them: list[models.Condition] = [
-            models.FieldCondition(key=self.id, match=models.MatchAny(any=list(ids)))
+            models.FieldCondition(key=_written(self.id), match=models.MatchAny(any=list(ids)))
         ]
         if numbers:
             any_of_them.append(
-                models.FieldCondition(key=self.id, match=models.MatchAny(any=numbers))
+                models.FieldCondition(key=_written(self.id), match=models.MatchAny(any=numbers))
             )
         return models.Filter(should=any_of_them)
 
@@ -261,6 +276,12 @@ def layout_of(fields: Fields | None) -> Layout:
     if unknown or not fields.get("text"):
         wrong = f"has no part {unknown[0]!r}" if unknown else "needs a key for the 'text'"
         raise ValueError(f"fields= {wrong}; the parts of a record are {', '.join(_NAMES)}.")
+    for key in fields.values():
+        if key is not None and (not isinstance(key, str) or not key or '"' in key or "\\" in key):
+            raise ValueError(
+                f"fields= has {key!r} for a key, and Qdrant has no path to it: a key is a text without "
+                "quotes and backslashes."
+            )
     keys = {name: key for name, key in fields.items() if name != "metadata" and key is not None}
     metadata = fields.get("metadata", "metadata")
     finds = fields.get("id") not in (None, OURS.id)
@@ -295,6 +316,12 @@ def at(values: Mapping[str, Any], path: str) -> Any:
 
 def _top(path: str) -> str:
     return path.partition(".")[0]
+
+
+def _written(path: str) -> str:
+    """Return a path as Qdrant reads it: what is more than a simple name stands in quotes."""
+    parts = path.split(".")
+    return ".".join(part if _SIMPLE.fullmatch(part) else f'"{part}"' for part in parts)
 
 
 def advice(keys: Sequence[str]) -> str:

@@ -80,7 +80,7 @@ def check_other(
     info: models.CollectionInfo, points: Points, language: str, *, rebuild: bool
 ) -> bool:
     """Tell whether that index is there; raise ``StoreError`` for another one unless ``rebuild``."""
-    label, field = points.label, points.layout.text
+    label, field = points.label, points.layout.text_path
     found = language_of(info, local=points.host.local, field=field)
     if found is not None and found != language and not rebuild:
         raise StoreError(
@@ -108,7 +108,7 @@ async def build(
     """Build the index unless it is there; True if one was built."""
     check_language(language)
     await check_host(points, session)
-    local, field = points.host.local, points.layout.text
+    local, field = points.host.local, points.layout.text_path
     if check_other(info, points, language, rebuild=rebuild) and not rebuild:
         return False
     if field in info.payload_schema:

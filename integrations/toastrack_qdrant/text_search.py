@@ -81,7 +81,7 @@ async def search_words(
     condition = parsed(filter)
     text, needed = query.text, None
     if query.syntax == "web":
-        text, needed = read_web(query.text, layout.text)
+        text, needed = read_web(query.text, layout.text_path)
     if not _has_words(text):
         return []
     wanted = both(both(broad(condition, layout), where), needed)
@@ -117,7 +117,7 @@ async def is_wordless(points: Points, session: RetryingSession, query: TextQuery
     """
     if not _has_words(query.text):
         return True
-    field = points.layout.text
+    field = points.layout.text_path
     text = read_web(query.text, field)[0] if query.syntax == "web" else query.text
     if not _has_words(text):  # all that it says is what must not be there
         return False
@@ -205,7 +205,7 @@ async def _ask(
         "query_points",
         points.label,
         models.TextQuery(text=text),
-        using=points.layout.text,
+        using=points.layout.text_path,
         query_filter=wanted,
         search_params=None,
         limit=limit,

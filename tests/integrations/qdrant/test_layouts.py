@@ -236,12 +236,52 @@ def test_any_keys(
             store.upsert([Record("3", "Salt.")])
 
 
+def test_keys_that_need_quotes(client: QdrantClient, minilm: Embedder, minilm_folder: Path) -> None:
+    points: list[tuple[Any, dict[str, Any]]] = [
+        (
+            place,
+            {
+                "der Text": text,
+                "meine ID": f"key {place}",
+                "über": {"place": place, "a key": place},
+                "the shelf's": {"nr. %s": f"shelf {place % 2}", "ö": f"shelf {place % 2}"},
+                "Stück": place,
+            },
+        )
+        for place, text in enumerate(TEXTS)
+    ]
+    collection(client, encoding(minilm_folder), points)
+    fields = {
+        "text": "der Text",
+        "id": "meine ID",
+        "metadata": "über",
+        "document_id": "the shelf's.ö",
+        "chunk": "Stück",
+    }
+    store = QdrantStore(client, "bread", embedder=minilm, fields=fields, adopt=True).open()
+    wanted = [f"key {place}" for place in range(len(TEXTS))]
+    assert [record.text for record in store.get(wanted) if record is not None] == TEXTS
+    assert sorted(record.id for record in store.records()) == sorted(wanted)
+    assert set(store.document_ids()) == {"shelf 0", "shelf 1"}
+    assert store.count(documents=True) == 2
+    assert store.count(filter={"place": {"$lt": 3}, "a key": 2}) == 1
+    (found,) = store.search(QUESTION, k=1, filter={"place": BAGELS}, neighbours=2)
+    assert (found.id, found.chunk, found.document_id) == (f"key {BAGELS}", BAGELS, "shelf 1")
+    assert TEXTS[BAGELS - 2] in str(found.context)
+    assert QdrantStore(client, "bread", embedder=minilm, fields=fields, verify=True).open()
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
         ("langchian", "none of 'langchain'"),
         ({"txt": "a"}, "has no part 'txt'"),
         ({"id": "a"}, "needs a key for the 'text'"),
+        ({"text": 5}, "has 5 for a key"),
+        ({"text": "a", "metadata": 5}, "has 5 for a key"),
+        ({"text": "a", "metadata": ""}, "has '' for a key"),
+        ({"text": 'a"b'}, "Qdrant has no path to it"),
+        ({"text": "a", "id": "b\\"}, "Qdrant has no path to it"),
     ],
 )
 def test_fields_that_there_are_not(
