@@ -41,6 +41,27 @@ def test_a_model_that_is_not_there_is_said_before_it_listens(run: Run, tmp_path:
     assert "http://" not in err
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ((), "--name judge is what requests call the reranker"),
+        (("tiny", "judge:query"), "--name judge:query is"),
+        (("tiny", "tiny:document"), "--name tiny:document says which role"),
+        (("",), "is no name that a request could ask for"),
+    ],
+)
+def test_two_that_would_go_by_one_name(
+    run: Run, tmp_path: Path, names: tuple[str, ...], said: str
+) -> None:
+    """A reranker would take the embedder's place in the list, and hide its space."""
+    words = [word for name in names for word in ("--name", name)]
+    reranker = "judge:query" if "judge:query" in names else tmp_path / "other" / "judge"
+    model = tmp_path / "judge"
+    code, _, err = run("serve", "--model", model, "--reranker", reranker, "--port", 0, *words)
+    assert code == 2
+    assert said in " ".join(err.split())
+
+
 def test_its_help_teaches(run: Run) -> None:
     code, out, _ = run("serve", "--help")
     assert code == 0

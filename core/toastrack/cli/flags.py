@@ -20,6 +20,7 @@ _FLAGS = {
     "id_from": "--id-from",
     "maintenance_work_mem": "--index-memory",
     "metadata_columns": "--metadata-column",
+    "names": "--name",
     "overlap": "--overlap",
     "port": "--port",
     "precision": "--precision",

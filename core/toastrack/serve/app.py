@@ -51,6 +51,8 @@ class Served:
 
     The first of an embedder's ``names`` is the one that is listed. ``raw_scores`` are a reranker's
     own; otherwise they lie between 0 and 1. ``cuts`` says whether texts over the limit are cut.
+
+    Raises ``ValueError`` for two that would go by one name.
     """
 
     embedder: Embedder
@@ -59,6 +61,20 @@ class Served:
     reranker_name: str = ""
     cuts: bool = True
     raw_scores: bool = True
+
+    def __post_init__(self) -> None:
+        roles = [f"{name}:{role}" for name in self.names for role in ("query", "document")]
+        if not all(self.names):
+            raise ValueError("names='' is no name that a request could ask for.")
+        if twice := [name for name in self.names if name in roles]:
+            raise ValueError(
+                f"names={twice[0]!r} says which role the texts have behind another name. Take another."
+            )
+        if self.reranker is not None and self.reranker_name in (*self.names, *roles):
+            raise ValueError(
+                f"names={self.reranker_name!r} is what requests call the reranker, so the embedder needs "
+                "another one."
+            )
 
 
 class App:
