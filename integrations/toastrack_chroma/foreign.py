@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from threading import Lock
+from typing import Any, TypeVar
 
 from chromadb import Collection
 
 from toastrack import EmbeddingSpace
 from toastrack.errors import StoreError, UnsupportedError
-from toastrack.stores import ForeignCollection, RetryingSession
+from toastrack.stores import ForeignCollection, Retry, RetryingSession
 from toastrack_chroma.backend import ChromaBackend
+
+T = TypeVar("T")
+
+# Chroma has no way to write what a collection says only if nothing is there. Their clients are
+# synchronous, so nobody holds this over an await.
+_recording = Lock()
 
 
 def foreign_collection(host_object: object, *, asynchronous: bool) -> ForeignCollection:
@@ -49,6 +56,19 @@ class _ForeignBackend(ChromaBackend):
             f"Collection {self.label!r} was deleted while this vector store was open. Make the "
             "vector store anew."
         )
+
+    async def in_session(
+        self,
+        operation: Callable[[RetryingSession], Awaitable[T]],
+        *,
+        reads: bool,
+        retry: Retry,
+    ) -> T:
+        """Run one operation, and what records a space without another of this process."""
+        if reads:
+            return await super().in_session(operation, reads=reads, retry=retry)
+        with _recording:
+            return await super().in_session(operation, reads=reads, retry=retry)
 
 
 class _ClientOf:

@@ -6,9 +6,11 @@ import asyncio
 import copy
 import pickle
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -193,6 +195,29 @@ def test_two_that_were_opened_before_either_wrote(
     two.add_texts(["rye bread"])
     with pytest.raises(SpaceMismatchError, match="the query prompt"):
         one.add_texts(["rye bread"])
+
+
+def test_two_threads_that_write_first_at_once(
+    host: Host, ours: ToastrackEmbeddings, raw: ToastrackEmbeddings
+) -> None:
+    both = (ours, raw)
+    for given in both:
+        given.embedder.load()
+    for _ in range(8):
+        host.replace()
+        stores = [given.guard(host.open(given)) for given in both]
+        start = Barrier(len(stores))
+
+        def write(store: Any, start: Barrier = start) -> bool:
+            start.wait()
+            try:
+                store.add_texts(["rye bread"])
+            except SpaceMismatchError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(len(stores)) as pool:
+            assert sorted(pool.map(write, stores)) == [False, True]
 
 
 def test_a_collection_that_is_replaced_meanwhile(
