@@ -117,7 +117,7 @@ class EdgeClient(_Client):  # type: ignore[misc]
     def delete_payload_index(self, collection_name: str, field_name: str, **kwargs: Any) -> Any:
         operation = edge.UpdateOperation.delete_field_index(field_name)
         self._shards[collection_name].update(operation)
-        del self._indexed[collection_name][field_name]
+        self._indexed[collection_name].pop(field_name, None)
 
     # -- points ---------------------------------------------------------------------------------
 

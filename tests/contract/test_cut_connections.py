@@ -51,6 +51,8 @@ class Host:
     """A store that has lost its connection makes another."""
     few: bool = True
     """``make test`` cuts it at some bytes."""
+    words: bool = False
+    """It has an index of words."""
 
 
 def _postgres_server(request: pytest.FixtureRequest) -> Connect:
@@ -188,19 +190,22 @@ def _qdrant(
 
 
 HOSTS = {
-    "postgres": Host(_postgres_server, _postgres),
-    "postgres-async": Host(_postgres_server, partial(_postgres, asynchronous=True)),
+    "postgres": Host(_postgres_server, _postgres, words=True),
+    "postgres-async": Host(_postgres_server, partial(_postgres, asynchronous=True), words=True),
     "postgres-connection": Host(
-        _postgres_server, partial(_postgres, own=False), again=False, few=False
+        _postgres_server, partial(_postgres, own=False), again=False, few=False, words=True
     ),
     "postgres-async-connection": Host(
         _postgres_server,
         partial(_postgres, own=False, asynchronous=True),
         again=False,
         few=False,
+        words=True,
     ),
-    "postgres-pool": Host(_postgres_server, _pool),
-    "postgres-async-pool": Host(_postgres_server, partial(_pool, asynchronous=True), few=False),
+    "postgres-pool": Host(_postgres_server, _pool, words=True),
+    "postgres-async-pool": Host(
+        _postgres_server, partial(_pool, asynchronous=True), few=False, words=True
+    ),
     "chroma": Host(_chroma_server, _chroma),
     "chroma-async": Host(_chroma_server, partial(_chroma, asynchronous=True), few=False),
     "qdrant": Host(_qdrant_server, _qdrant),
@@ -239,23 +244,29 @@ CALLS: list[tuple[Callable[[Any], Any], Any]] = [
     (lambda store: store.count(), 7),
     (lambda store: sorted(store.document_ids()), ["0", "1", "2", "3", "4", "doc"]),
 ]
+BY_WORDS: list[tuple[Callable[[Any], Any], Any]] = [
+    (lambda store: store.build_text_index() in (True, False), True),  # False if it is done again
+    (lambda store: store.build_text_index(), False),
+    (lambda store: store.search("chapter 1", 1, mode="text")[0].id, "doc#1"),
+    (lambda store: store.search("chapter 1", 1, mode="hybrid", weights=(0, 1))[0].id, "doc#1"),
+]
 
 
-def use(open_store: Open, again: bool, proxy: Proxy, begin: Callable[[], None]) -> int:
+def use(opened: Open, host: Host, proxy: Proxy, begin: Callable[[], None]) -> int:
     """Make every call, once more if it says that the connection is lost; return how often."""
     lost = 0
     collection = f"test_{uuid4().hex[:12]}"
     with ExitStack() as stack:
-        store = stack.enter_context(open_store(collection))
+        store = stack.enter_context(opened(collection))
         begin()
-        for call, expected in CALLS:
+        for call, expected in [*CALLS, *(BY_WORDS if host.words else [])]:
             try:
                 found = call(store)
             except ConnectionLostError:
                 lost += 1
                 proxy.let_pass()
-                if not again:
-                    store = stack.enter_context(open_store(collection))
+                if not host.again:
+                    store = stack.enter_context(opened(collection))
                 found = call(store)
             assert found == expected
         proxy.let_pass()
@@ -275,14 +286,14 @@ def test_a_cut_ends_in_a_further_try_or_in_one_error(
             totals["sent"] = -proxy.total("sent")
             totals["received"] = -proxy.total("received")
 
-        assert use(opened, host.again, proxy, measure) == 0
+        assert use(opened, host, proxy, measure) == 0
         chosen = random.Random(f"{SEED} {name} {stays}")
         for way in totals:
             total = totals[way] + proxy.total(way)
             for count in chosen.sample(range(total), cuts):
                 arm = partial(proxy.cut, way, count, 1_000 if stays else 1)
                 try:
-                    lost = use(opened, host.again, proxy, arm)
+                    lost = use(opened, host, proxy, arm)
                 except BaseException as error:
                     error.args = (f"cut after {count} bytes {way} (seed {SEED}, {name}): {error}",)
                     raise
@@ -380,14 +391,19 @@ EVERY_CALL: dict[str, Callable[[Any, Path], Any]] = {
     "count filter": lambda store, _: store.count(filter={"n": 1}),
     "search": lambda store, _: store.search("text", min_score=0.1),
     "search vector": lambda store, _: store.search(AXES[1], filter={"n": 1}, exact=True),
+    "search words": lambda store, _: store.search("text", mode="text", group_by_document=True),
+    "search both": lambda store, _: store.search("text", mode="hybrid", filter={"n": 1}),
     "build_index": lambda store, _: store.build_index(filter_fields=["n"]),
+    "build_text_index": lambda store, _: store.build_text_index(),
     "recall": lambda store, _: store.recall() if hasattr(store, "recall") else store.count(),
     "ingest": lambda store, _: ingest(WINDOW, store, source="here", prune=True),
     "ingest files": lambda store, folder: ingest(folder, store, prune=True),
     "describe": lambda store, _: store._describe(),
 }
-# What looks after its own collection by itself: it has no index to build.
-STILL = {"build_index": ("chroma", "chroma-async")}
+# What asks Chroma nothing: it looks after its own index, and has none of words.
+STILL = dict.fromkeys(
+    ("build_index", "build_text_index", "search words", "search both"), ("chroma", "chroma-async")
+)
 OPENERS: dict[str, Callable[[pytest.FixtureRequest, int], Open]] = {
     **{name: host.open for name, host in HOSTS.items() if not name.startswith("qdrant")},
     "qdrant": partial(_qdrant, dropping=False),

@@ -21,9 +21,10 @@ from toastrack import Embedder, Record
 from toastrack.stores import open_store
 
 address, schema, rounds = {address!r}, {schema!r}, {rounds}
-asynchronous = {asynchronous}
+asynchronous, words = {asynchronous}, {words}
 embedder = Embedder({model!r}, device="cpu")
 axes = np.eye(32, dtype=np.float32)
+records = [Record(f"{{n}}", f"rye number{{n}}", vector=axes[n]) for n in range(32)]
 
 if asynchronous:
     from toastrack_postgres import AsyncPostgresStore
@@ -33,6 +34,8 @@ if asynchronous:
 
     async def ask_in(store, number, closing):
         found = [(await store.search(axes[number], 1))[0].id, await store.count()]
+        if words:
+            found.append((await store.search(f"number{{number}}", 1, mode="text"))[0].id)
         if closing:
             await store.close()
         return found
@@ -40,7 +43,11 @@ if asynchronous:
     def ask(store, number, closing=False):
         return asyncio.run(ask_in(store, number, closing))
 
-    asyncio.run(made().upsert([Record(f"{{n}}", "rye", vector=axes[n]) for n in range(32)]))
+    async def fill(store):
+        await store.upsert(records)
+        await store.build_text_index()
+
+    asyncio.run(fill(made()))
     shared = made()
 else:
     def made():
@@ -48,12 +55,19 @@ else:
 
     def ask(store, number, closing=False):
         found = [store.search(axes[number], 1)[0].id, store.count()]
+        if words:
+            found.append(store.search(f"number{{number}}", 1, mode="text")[0].id)
         if closing:
             store.close()
         return found
 
     shared = made()
-    shared.upsert([Record(f"{{n}}", "rye", vector=axes[n]) for n in range(32)])
+    shared.upsert(records)
+    if words:
+        shared.build_text_index()
+
+def expected(number):
+    return [f"{{number}}", 32, *([f"{{number}}"] if words else [])]
 
 done, wrong = threading.Event(), []
 
@@ -61,7 +75,7 @@ def go_on():
     try:
         while not done.is_set():
             for store in (shared, made()):
-                assert ask(store, 3, closing=store is not shared) == ["3", 32]
+                assert ask(store, 3, closing=store is not shared) == expected(3)
     except BaseException as error:
         wrong.append(error)
 
@@ -75,7 +89,7 @@ for number in range(rounds):
         status = 1
         try:
             for store in (shared, made()):
-                assert ask(store, number % 32, closing=True) == [f"{{number % 32}}", 32]
+                assert ask(store, number % 32, closing=True) == expected(number % 32)
             status = 0
         finally:
             os._exit(status)
@@ -150,6 +164,7 @@ def test_a_fork_while_another_thread_connects_and_asks(
             schema=schema,
             rounds=rounds,
             asynchronous=asynchronous,
+            words=name != "chroma",
             model=str(tiny_folder),
         )
         assert run_warm(code) == f"{[0] * rounds} []\n"

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from at_once import at_once
 from kinds import Kind
 from known_order import Given, number_of
 
@@ -222,6 +223,46 @@ def test_what_is_found_is_reranked_and_grouped_and_has_its_context(
     expected = {"a", "b"} if mode == "text" else {"a", "b", "c"}
     assert {match.document_id for match in grouped} == expected
     assert len(grouped) == len(expected)
+
+
+@pytest.mark.by_words
+def test_an_index_of_nothing_is_there_for_what_is_written_later(
+    make_store: Callable[..., IngestStore],
+) -> None:
+    store, other = make_store(), make_store()
+    with pytest.raises(UnsupportedError, match="build_text_index"):
+        store.search("rye", mode="text")
+    assert store.build_text_index() is True
+    for mode in MODES:
+        found, warned = said(partial(store.search, "rye", mode=mode))
+        assert (found, warned) == ([], [])
+    assert other.build_text_index() is False
+    other.upsert(Record(id, text) for id, text in TEXTS.items())
+    assert ids(store.search("salt", mode="text")) == ["salt"]
+    store.delete(TEXTS)
+    assert store.search("salt", mode="text") == []
+    assert store.build_text_index("simple", rebuild=True) is True
+    assert store.search("salt", mode="hybrid") == []
+
+
+@pytest.mark.by_words
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_two_who_build_at_once_leave_one_index_to_all(
+    filled: IngestStore, make_store: Callable[..., IngestStore], rebuild: bool
+) -> None:
+    other = make_store()
+    if rebuild:
+        filled.build_text_index()
+
+    def build(store: IngestStore) -> bool:
+        return store.build_text_index(rebuild=rebuild)
+
+    built = at_once(partial(build, filled), partial(build, other))
+    assert built == [True, True] if rebuild else any(built)
+    for store in (filled, other, make_store()):
+        assert ids(store.search("salt", mode="text")) == ["salt"]
+        assert store.search("salt", k=1, mode="hybrid", weights=(0, 1))[0].id == "salt"
+        assert store.build_text_index() is False
 
 
 @pytest.mark.by_words
