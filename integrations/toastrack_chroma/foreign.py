@@ -10,7 +10,7 @@ from chromadb import Collection
 
 from toastrack import EmbeddingSpace
 from toastrack.errors import StoreError, UnsupportedError
-from toastrack.stores import ForeignCollection, Retry, RetryingSession
+from toastrack.stores import ForeignCollection, Retry, RetryingSession, after_fork
 from toastrack_chroma.backend import ChromaBackend
 
 T = TypeVar("T")
@@ -18,6 +18,15 @@ T = TypeVar("T")
 # Chroma has no way to write what a collection says only if nothing is there. Their clients are
 # synchronous, so nobody holds this over an await.
 _recording = Lock()
+
+
+def _start_anew() -> None:
+    """In a forked child: its parent's locks are the parent's alone."""
+    global _recording
+    _recording = Lock()
+
+
+after_fork(_start_anew)
 
 
 def foreign_collection(host_object: object, *, asynchronous: bool) -> ForeignCollection:

@@ -258,7 +258,7 @@ def test_what_is_asked_over_grpc_is_the_same(over_grpc: Any, embedder: Embedder)
     def search(query: str, **how: Any) -> list[str]:
         return ids(store.search(query, mode="text", **how))
 
-    with QdrantStore(over_grpc, "docs", embedder=embedder) as store:
+    with QdrantStore(over_grpc, "asked-over-grpc", embedder=embedder) as store:
         store.upsert(RECORDS)
         assert store.build_text_index() is True
         assert store.build_text_index() is False
