@@ -347,6 +347,8 @@ class QdrantBackend(RetryingBackend):
             await self._read_info(session)  # somebody may have built it since
         language = self.collection.language
         if language is None:
+            # Nobody is told to build what this client or server would refuse.
+            await text_index.check_host(self.points, session)
             raise text_index.no_index(self.label)
         hits = search_text(
             self.points,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,9 @@ def test_an_older_client_is_told(
     with QdrantStore(client, "docs", embedder=embedder) as store:
         store.upsert(RECORDS)
         monkeypatch.delattr(models, "TextQuery")
-        with pytest.raises(UnsupportedError, match="pip install -U qdrant-client"):
-            store.build_text_index()
+        for ask in (store.build_text_index, partial(store.search, "rye", mode="text")):
+            with pytest.raises(UnsupportedError, match="pip install -U qdrant-client"):
+                ask()
 
 
 def test_an_index_of_somebody_elses_is_used_or_left(engine: tuple[Any, QdrantStore]) -> None:
