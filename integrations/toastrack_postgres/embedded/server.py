@@ -213,8 +213,9 @@ class EmbeddedPostgres:
         try:
             self.folder.mkdir(mode=0o700, parents=True)
         except FileExistsError:
-            # The gate is the first thing that we make, so our folder has it or is empty.
-            if not (self.folder / "toastrack.lock").exists() and any(self.folder.iterdir()):
+            # The gate is the first thing that we make, so our folder has it or is empty; asked for
+            # in this order, as somebody else may make it between the two looks.
+            if any(self.folder.iterdir()) and not (self.folder / "toastrack.lock").exists():
                 raise StoreError(
                     f"{self.folder} holds files that are not toastrack's. "
                     "Give a new or an empty folder."

@@ -180,6 +180,23 @@ for _ in range(6):
     assert not living(folder)
 
 
+def test_somebody_begins_while_we_look_into_an_empty_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exists = Path.exists
+
+    def looked(path: Path) -> bool:
+        found = exists(path)
+        if path == folder / "toastrack.lock":
+            path.touch(mode=0o600)
+        return found
+
+    folder.mkdir(mode=0o700)
+    monkeypatch.setattr(Path, "exists", looked)
+    with EmbeddedPostgres(folder) as server:
+        assert query(server, "select 1") == [(1,)]
+
+
 def test_the_last_of_many_who_leave_at_once_stops_the_server(folder: Path) -> None:
     servers = [EmbeddedPostgres(folder) for _ in range(8)]
     together = Barrier(len(servers))
