@@ -49,7 +49,7 @@ docs: $(VENV)/dev  ## Write docs/reference.md from the docstrings
 	@$(BIN)/python docs/make_reference.py
 
 images: $(BIN)/python  ## Build the Postgres and Chroma images, where no registry can be reached
-	@PYTHON=$(BIN)/python docker/build
+	@PYTHON="$$PWD/$(BIN)/python" docker/build
 
 services:  ## Start Postgres, Qdrant and Chroma on loopback (or SERVICES="postgres chroma")
 	@docker compose -f docker/compose.yaml up --detach --wait $(SERVICES)
