@@ -78,6 +78,16 @@ def _readable(file: int) -> bool:
     return bool(select.select([file], [], [], 30)[0])
 
 
+def until_somebody_waits(server: EmbeddedPostgres) -> None:
+    """Return when somebody waits for a lock."""
+    with psycopg.connect(server.conninfo, autocommit=True) as watching:
+        watching.execute("set statement_timeout = '30s'")
+        watching.execute(
+            "do $$ begin while not exists (select from pg_locks where not granted) "
+            "loop end loop; end $$"
+        )
+
+
 def check_stored(server: EmbeddedPostgres, embedder: Embedder) -> None:
     """Everything is there as it should be, and there is nothing more to embed."""
     with psycopg.connect(server.conninfo) as connection:
@@ -168,17 +178,33 @@ def test_a_statement_under_way_is_done_again(server: EmbeddedPostgres, embedder:
         locking.execute("lock table docs in share mode")
         with ThreadPoolExecutor(1) as threads:
             writing = threads.submit(store.upsert, RECORDS)
-            with psycopg.connect(server.conninfo, autocommit=True) as watching:
-                watching.execute("set statement_timeout = '30s'")
-                watching.execute(
-                    "do $$ begin while not exists (select from pg_locks where not granted) "
-                    "loop end loop; end $$"
-                )
+            until_somebody_waits(server)
             end_server(server, signal.SIGKILL)
             server.start()
             assert writing.result().written == len(RECORDS)
         locking.close()
     check_stored(server, embedder)
+
+
+@pytest.mark.rest
+@pytest.mark.parametrize("concurrently", [False, True])
+def test_an_index_of_words_under_way_is_built_again(
+    server: EmbeddedPostgres, embedder: Embedder, concurrently: bool
+) -> None:
+    """Concurrently, the catalogue keeps what was begun, which no search uses."""
+    with PostgresStore(server.conninfo, "docs", embedder=embedder) as store:
+        store.upsert(RECORDS)
+        writing: Any = psycopg.connect(server.conninfo)
+        writing.execute("lock table docs in row exclusive mode")
+        with ThreadPoolExecutor(1) as threads:
+            building = threads.submit(store.build_text_index, concurrently=concurrently)
+            until_somebody_waits(server)
+            end_server(server, signal.SIGKILL)
+            server.start()
+            assert building.result() is True
+        writing.close()
+        assert store.build_text_index() is False
+        assert len(store.search("bread", k=5, mode="text")) == 5
 
 
 @pytest.mark.parametrize("given", [nullcontext, _pool], ids=["conninfo", "pool"])
