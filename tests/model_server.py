@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Lock, Thread
+from threading import Event, Lock, Semaphore, Thread
 from typing import Any, Literal
 
 import numpy as np
@@ -58,6 +58,8 @@ class ModelServer:
     most_running: int = 0
     """How many requests were there at a time."""
     port: int = 0
+    ended: Semaphore = field(default_factory=lambda: Semaphore(0))
+    """One more for each connection that is over."""
     lock: Any = field(default_factory=Lock)
 
     @property
@@ -83,6 +85,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing on the terminal."""
+
+    def finish(self) -> None:
+        """Note that the client has closed the connection."""
+        super().finish()
+        self.its.ended.release()
 
     def do_GET(self) -> None:
         """Answer what models there are, and with ``serve`` in which space."""

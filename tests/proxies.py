@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing.connection import wait
 from threading import Event, Lock, Thread
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 Direction = Literal["sent", "received"]
 
@@ -96,7 +96,8 @@ class Proxy:
         try:
             with client, self._connect() as server, suppress(ConnectionError):
                 while True:
-                    for source in select.select([client, server], [], [], 0.05)[0]:
+                    ready: list[Any] = wait([client, server], timeout=0.05)
+                    for source in ready:
                         way: Direction = "sent" if source is client else "received"
                         data = source.recv(65_536)
                         if not data:

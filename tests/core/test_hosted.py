@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import logging
 import pickle
 import shutil
@@ -33,7 +34,7 @@ from model_server import (
 from models import MXBAI_PROMPT
 from server_troubles import KEY, with_locals
 
-from toastrack import Embedder, EmbeddingSpace, Hosted
+from toastrack import Embedder, EmbeddingSpace, Hosted, Reranker
 from toastrack.errors import ModelError, NoAnswerError, RefusedError, TruncationError
 from toastrack.utils import arrays
 
@@ -310,6 +311,28 @@ def test_three_event_loops_and_twenty_threads_share_an_embedder(start: Start) ->
         )
         for loop in loops:
             np.testing.assert_allclose(loop.result(), expected(texts), atol=1e-6)
+
+
+@pytest.mark.parametrize("what", ["queries", "documents", "tasks", "refused", "reranked"])
+def test_the_connection_goes_with_the_last_who_asked(start: Start, what: str) -> None:
+    server = start(most_characters=50, score=lambda query, documents: [1.0] * len(documents))
+    if what == "reranked":
+        reranker: Any = Reranker(server.model, engine=Hosted(base_url=server.url))
+        reranker.score("bread", TEXTS)
+    embedder: Any = hosted(server)
+    if what == "queries":
+        embedder.embed_query(TEXTS[0])
+    elif what == "documents":
+        embedder.embed_documents(TEXTS)
+    elif what == "tasks":
+        asyncio.run(embedder.aembed_documents(TEXTS))
+    elif what == "refused":
+        with pytest.raises(RefusedError):
+            embedder.embed_query("x" * 51)
+    assert not server.ended.acquire(blocking=False)
+    reranker = embedder = None
+    gc.collect()
+    assert server.ended.acquire(timeout=30)
 
 
 def test_a_text_that_is_refused_fails_for_who_sent_it_alone(start: Start) -> None:

@@ -28,7 +28,8 @@ _REQUESTS_AT_ONCE = 4
 
 _workers: WeakValueDictionary[tuple[object, ...], EngineWorker[Engine]] = WeakValueDictionary()
 _lock = Lock()
-_loading: dict[tuple[object, ...], Lock] = {}
+# A lock goes with the last who has it: the key would keep a server and its connections.
+_loading: WeakValueDictionary[tuple[object, ...], Lock] = WeakValueDictionary()
 _forked = False
 
 

@@ -6,8 +6,8 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from multiprocessing.connection import wait
 from pathlib import Path
-from select import select
 from typing import Any
 
 import pytest
@@ -263,7 +263,7 @@ def test_all_bodies_together_have_a_limit(served: Served) -> None:
                 connection.sendall(half)
             refused: set[socket.socket] = set()
             while len(refused) < 4:
-                answered, _, _ = select(set(held) - refused, [], [], SECONDS)
+                answered: list[Any] = wait(set(held) - refused, timeout=SECONDS)
                 assert {connection.recv(12) for connection in answered} == {b"HTTP/1.1 429"}
                 refused |= set(answered)
             assert ask(address, body=GOOD).status == 429

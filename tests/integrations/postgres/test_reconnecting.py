@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
+from multiprocessing.connection import wait
 from typing import Any
 
 # ruff: noqa: E402
@@ -69,13 +69,9 @@ def end_server(server: EmbeddedPostgres, end: signal.Signals) -> None:
     watch = os.pidfd_open(pid)
     try:
         signal.pidfd_send_signal(watch, end)
-        assert _readable(watch), "the server did not end"
+        assert wait([watch], timeout=30), "the server did not end"
     finally:
         os.close(watch)
-
-
-def _readable(file: int) -> bool:
-    return bool(select.select([file], [], [], 30)[0])
 
 
 def until_somebody_waits(server: EmbeddedPostgres) -> None:
@@ -173,8 +169,10 @@ def test_the_event_loop_goes_on_meanwhile(
 
 
 def test_a_statement_under_way_is_done_again(server: EmbeddedPostgres, embedder: Embedder) -> None:
-    locking: Any = psycopg.connect(server.conninfo)
-    with PostgresStore(server.conninfo, "docs", embedder=embedder) as store:
+    with (
+        closing(psycopg.connect(server.conninfo)) as locking,
+        PostgresStore(server.conninfo, "docs", embedder=embedder) as store,
+    ):
         locking.execute("lock table docs in share mode")
         with ThreadPoolExecutor(1) as threads:
             writing = threads.submit(store.upsert, RECORDS)
@@ -182,7 +180,6 @@ def test_a_statement_under_way_is_done_again(server: EmbeddedPostgres, embedder:
             end_server(server, signal.SIGKILL)
             server.start()
             assert writing.result().written == len(RECORDS)
-        locking.close()
     check_stored(server, embedder)
 
 
@@ -194,15 +191,16 @@ def test_an_index_of_words_under_way_is_built_again(
     """Concurrently, the catalogue keeps what was begun, which no search uses."""
     with PostgresStore(server.conninfo, "docs", embedder=embedder) as store:
         store.upsert(RECORDS)
-        writing: Any = psycopg.connect(server.conninfo)
-        writing.execute("lock table docs in row exclusive mode")
-        with ThreadPoolExecutor(1) as threads:
+        with (
+            closing(psycopg.connect(server.conninfo)) as writing,
+            ThreadPoolExecutor(1) as threads,
+        ):
+            writing.execute("lock table docs in row exclusive mode")
             building = threads.submit(store.build_text_index, concurrently=concurrently)
             until_somebody_waits(server)
             end_server(server, signal.SIGKILL)
             server.start()
             assert building.result() is True
-        writing.close()
         assert store.build_text_index() is False
         assert len(store.search("bread", k=5, mode="text")) == 5
 
