@@ -90,6 +90,63 @@ def test_a_fork_while_other_threads_run_the_model(
     assert run_warm(code) == f"{[0] * rounds} []\n"
 
 
+# A lock of Python's in the place of those of native code, and held nearly all the time.
+_LOCKING = """
+import threading
+from toastrack.engines.cross_encoder import TorchCrossEncoder
+from toastrack.engines.sentence_transformers import SentenceTransformersEngine
+
+native = threading.RLock()
+
+def locking(call):
+    def locked(*args, **options):
+        with native:
+            return call(*args, **options)
+    return locked
+
+for engine in (TorchCrossEncoder, SentenceTransformersEngine):
+    engine.__init__, engine.run = locking(engine.__init__), locking(engine.run)
+"""
+
+
+@pytest.mark.parametrize("what", ["embed", "rerank"])
+def test_a_fork_waits_for_what_native_code_has_locked(
+    tiny_folder: Path, cross_encoder_folder: Path, what: str
+) -> None:
+    """A child would wait for ever for a lock whose thread it does not have."""
+    folder = cross_encoder_folder if what == "rerank" else tiny_folder
+    code = _FORKING.format(folder=str(folder), what=what, rounds=5, asynchronous=False)
+    assert run_warm(_LOCKING + code) == f"{[0] * 5} []\n"
+
+
+def test_a_fork_within_a_batch_does_not_wait_for_itself(tiny_folder: Path) -> None:
+    code = f"""
+import os, signal
+from toastrack import Embedder
+from toastrack.engines.sentence_transformers import SentenceTransformersEngine
+from toastrack.utils import computing
+
+computing._SECONDS = float("inf")
+signal.alarm(120)
+run = SentenceTransformersEngine.run
+statuses = []
+
+def forking(*args, **options):
+    found = run(*args, **options)
+    child = os.fork()
+    if not child:
+        with computing.computing():
+            os._exit(0)
+    statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    return found
+
+SentenceTransformersEngine.run = forking
+embedder = Embedder({str(tiny_folder)!r}, device="cpu")
+print(len(embedder.embed_documents(["rye", "bread"])), set(statuses))
+"""
+    assert run_warm(code) == "2 {0}\n"
+
+
 def test_a_fork_while_another_thread_imports(tmp_path: Path) -> None:
     """What is half imported at a fork stays so in the child, which would wait for it for ever."""
     (tmp_path / "toastrack_slow.py").write_text(

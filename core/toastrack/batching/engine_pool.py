@@ -19,6 +19,7 @@ from toastrack.models.engine_choice import EngineKind, RerankerPrecision, RunPre
 from toastrack.models.engine_choice import EngineName as EngineName
 from toastrack.models.engine_choice import Precision as Precision
 from toastrack.models.prompts import Role
+from toastrack.utils.computing import computing
 from toastrack.utils.forks import after_fork
 
 E = TypeVar("E", bound=Engine)
@@ -135,7 +136,8 @@ def _shared(key: tuple[object, ...], load: Callable[[], EngineWorker[E]]) -> Eng
     with turn:
         worker: Any = _workers.get(key)  # the key names the kind of its engine
         if worker is None:
-            worker = _workers[key] = load()
+            with computing():
+                worker = _workers[key] = load()
         return cast("EngineWorker[E]", worker)
 
 

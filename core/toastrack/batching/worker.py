@@ -11,6 +11,7 @@ import atexit
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from threading import Condition, Lock, Thread
 from typing import Generic, Protocol, TypeVar
@@ -21,6 +22,7 @@ from toastrack.engines.base import Engine
 from toastrack.errors import ModelError, RefusedError
 from toastrack.models.tokenizer import Tokens
 from toastrack.utils import arrays
+from toastrack.utils.computing import computing
 
 E = TypeVar("E", bound=Engine, covariant=True)
 
@@ -98,7 +100,9 @@ class EngineWorker(Generic[E]):
         """Run a batch; what an engine refuses for the texts of one caller is run for each alone."""
         tokens = [item for _, items in batch for _, item in items]
         try:
-            raw = self.engine.run(tokens, prompt=batch[0][0].prompt)
+            # An engine that only asks another machine holds no fork up.
+            with nullcontext() if self.engine.may_be_left else computing():
+                raw = self.engine.run(tokens, prompt=batch[0][0].prompt)
             cut = {size: self._results(raw, size) for size in {job.size for job, _ in batch}}
             start = 0
             for job, items in batch:
