@@ -46,20 +46,19 @@ async def source_page(
     rows: Rows, session: RetryingSession, after: Any, sources: Sequence[str] | None
 ) -> tuple[list[str], Any]:
     """Return the next documents; all are read first, as pages shift when rows go."""
+    documents: IdSet
+    last: str | None = None
     if after is not None:
         documents, last = after
+    elif sources is not None:
+        documents = await rows.documents(session, {SOURCE: {"$in": list(sources)}})
     else:
-        last = None
-        if sources is not None:
-            documents = await rows.documents(session, {SOURCE: {"$in": list(sources)}})
-        else:
-            documents, with_source = IdSet(), IdSet()
+        documents, with_source = IdSet(), IdSet()
 
-            def look(id: str, metadata: Metadata) -> None:
-                chosen = documents if metadata.get(SOURCE) is None else with_source
-                chosen.add([document_of(id, metadata)])
+        def look(id: str, metadata: Metadata) -> None:
+            chosen = documents if metadata.get(SOURCE) is None else with_source
+            chosen.add([document_of(id, metadata)])
 
-            await rows.look_at(session, {}, look)
-            documents.remove(with_source)
-    page = documents.page(last, Rows.page)
-    return page, (documents, page[-1]) if len(page) == Rows.page else None
+        await rows.look_at(session, {}, look)
+        documents.remove(with_source)
+    return documents.page_and_next(last, Rows.page)

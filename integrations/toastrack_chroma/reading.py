@@ -84,10 +84,10 @@ async def page_of(
     """Return the next records of such a list that match still, and what follows them."""
     ids, last = after
     size = Rows.vectors_page if vectors else Rows.page
-    page = ids.page(last, size)
+    page, following = ids.page_and_next(last, size)
     found = [row for row in await read(rows, session, page, vectors) if row is not None]
     matching = [row for row in found if matches(row.record.metadata, condition)]
-    return matching, (ids, page[-1]) if len(page) == size else None
+    return matching, following
 
 
 async def count(rows: Rows, session: RetryingSession, documents: bool) -> int:
@@ -115,8 +115,7 @@ async def count_matching(
 async def document_page(rows: Rows, session: RetryingSession, after: Any) -> tuple[list[str], Any]:
     """Return the next documents' ids; all are read first, as pages shift when rows go."""
     documents, last = after or (await rows.documents(session), None)
-    page = documents.page(last, Rows.page)
-    return page, (documents, page[-1]) if len(page) == Rows.page else None
+    return documents.page_and_next(last, Rows.page)
 
 
 def _row(id: str, text: str | None, metadata: Metadata, vector: Any) -> Row:

@@ -8,7 +8,7 @@ from typing import Any
 
 from qdrant_client import models
 
-from toastrack.stores import RetryingSession, StoredSource
+from toastrack.stores import IdSet, RetryingSession, StoredSource
 from toastrack_qdrant.codec import SOURCE
 from toastrack_qdrant.filters import of_documents, of_sources, with_source
 from toastrack_qdrant.points import Points, cut, is_text
@@ -56,14 +56,13 @@ async def source_page(
     points: Points, session: RetryingSession, after: Any, sources: Sequence[str] | None
 ) -> tuple[list[str], Any]:
     """Return the next documents of a list that was taken at the first call."""
+    documents: IdSet
+    last: str | None = None
     if after is not None:
         documents, last = after
+    elif sources is not None:
+        documents = await points.documents(session, of_sources(sources))
     else:
-        last = None
-        if sources is not None:
-            documents = await points.documents(session, of_sources(sources))
-        else:
-            documents = await points.documents(session)
-            documents.remove(await points.documents(session, with_source()))
-    page = documents.page(last, points.page)
-    return page, (documents, page[-1]) if len(page) == points.page else None
+        documents = await points.documents(session)
+        documents.remove(await points.documents(session, with_source()))
+    return documents.page_and_next(last, points.page)

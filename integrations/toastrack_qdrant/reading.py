@@ -146,5 +146,4 @@ async def document_page(
 ) -> tuple[list[str], Any]:
     """Return the next ids of a list that was taken at the first call."""
     documents, last = after or (await points.documents(session), None)
-    page = documents.page(last, points.page)
-    return page, (documents, page[-1]) if len(page) == points.page else None
+    return documents.page_and_next(last, points.page)

@@ -49,6 +49,8 @@ def test_each_id_once() -> None:
     assert seen.page(None, 2) == ["", "a"]
     assert seen.page("a", 9) == ["b", "c\0d", "é"]
     assert seen.page("é", 9) == []
+    assert seen.page_and_next(None, 4) == (["", "a", "b", "c\0d"], (seen, "c\0d"))
+    assert seen.page_and_next("c\0d", 4) == (["é"], None)
 
 
 @pytest.mark.parametrize(

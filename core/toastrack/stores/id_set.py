@@ -53,6 +53,17 @@ class IdSet:
         )
         return [id for (id,) in rows]
 
+    def page_and_next(
+        self, after: str | None, size: int
+    ) -> tuple[list[str], tuple[IdSet, str] | None]:
+        """Return a page, and this set with where the next one begins; None behind the last.
+
+        That is what ``Backend.document_page`` and its like take and return, for a host whose own
+        pages shift as rows go.
+        """
+        page = self.page(after, size)
+        return page, (self, page[-1]) if len(page) == size else None
+
     def __len__(self) -> int:
         ((number,),) = self._database.execute("select count(*) from ids")
         return int(number)
