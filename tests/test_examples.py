@@ -17,6 +17,7 @@ from programs import SECONDS, run_script
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
+@pytest.mark.rest
 def test_the_demo_answers_and_embeds_nothing_the_second_time(
     tmp_path: Path, minilm_folder: Path
 ) -> None:

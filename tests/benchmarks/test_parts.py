@@ -46,6 +46,7 @@ def bench_with(*words: str, monkeypatch: pytest.MonkeyPatch) -> int:
     return bench.main()
 
 
+@pytest.mark.rest
 def test_what_one_part_dies_of_stays_in_its_own_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +99,7 @@ def test_embedding_has_a_row_for_everyone_and_for_both_limits(tiny_folder: Path)
         assert any(cell is not None for cell in rows[name][1:])
 
 
+@pytest.mark.rest
 def test_reranking_compares_speed_and_order(cross_encoder_folder: Path, tmp_path: Path) -> None:
     for package, extra in (("openvino", "openvino"), ("sentence_transformers", "local")):
         pytest.importorskip(package, reason=f"the extra {extra!r} is not installed")
@@ -110,6 +112,7 @@ def test_reranking_compares_speed_and_order(cross_encoder_folder: Path, tmp_path
     assert rows["sentence-transformers predict, defaults"][2] == 1
 
 
+@pytest.mark.rest
 def test_int8_stands_beside_every_precision(tiny_folder: Path, tmp_path: Path) -> None:
     for package, extra in (("openvino", "openvino"), ("nncf", "int8")):
         if find_spec(package) is None:  # nncf replaces the process's loggers when it is imported
@@ -134,6 +137,7 @@ def test_hybrid_fuses_lists_as_a_store_does() -> None:
         assert hybrid.best(lists, {"mode": "hybrid", "weights": weights}) == expected
 
 
+@pytest.mark.rest
 def test_latency_asks_every_engine_in_every_way(tiny_folder: Path) -> None:
     pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
     words = ["--models", str(tiny_folder), "--texts", "300", "--repeats", "1"]

@@ -300,6 +300,7 @@ def test_version_and_help_teach(run: Run) -> None:
     assert "--filter" in run("search", "--help")[1]
 
 
+@pytest.mark.rest
 def test_ctrl_c_says_how_to_go_on_and_leaves_a_clean_state(
     run: Run, docs: Path, own_url: str, tiny_folder: Path, tmp_path: Path
 ) -> None:

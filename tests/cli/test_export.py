@@ -52,6 +52,7 @@ def test_it_writes_a_model_of_the_same_space_and_says_how_close_it_is(
     assert exported.running_on.startswith("openvino")
 
 
+@pytest.mark.rest
 def test_json_for_programs(run: Run, tiny_folder: Path, tmp_path: Path) -> None:
     code, out, _ = run("export", tiny_folder, tmp_path / "out", "--json")
     report = json.loads(out)
@@ -60,6 +61,7 @@ def test_json_for_programs(run: Run, tiny_folder: Path, tmp_path: Path) -> None:
     assert 0 <= report["in_float32"] <= 1e-4
 
 
+@pytest.mark.rest
 def test_a_folder_with_something_in_it_is_left_alone(
     run: Run, tiny_folder: Path, tmp_path: Path
 ) -> None:
@@ -132,6 +134,7 @@ def test_prompts_that_only_the_models_name_tells_are_written_down(
     assert note["revision"] == commit
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("settings", [{"half": True}, {"shards": True}])
 def test_half_precision_and_shards_are_exported_too(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, settings: dict[str, bool]
@@ -149,6 +152,7 @@ with_nncf = pytest.mark.skipif(
 )
 
 
+@pytest.mark.rest
 @with_nncf
 def test_int8_says_what_it_costs_and_is_refused_where_that_is_much(
     run: Run, tiny_folder: Path, tmp_path: Path
@@ -232,7 +236,7 @@ print(json.dumps([reranker.running_on, reranker.score(query, documents).tolist()
 """
 
 
-@pytest.mark.parametrize("kind", ["bert", "deberta"])
+@pytest.mark.parametrize("kind", ["bert", pytest.param("deberta", marks=pytest.mark.rest)])
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_reranker_is_exported_and_runs_without_torch(
     run: Run, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, kind: Any, whole: bool

@@ -157,6 +157,7 @@ def test_embed_prints_vectors(run: Run, tiny_folder: Path, embedder: Embedder) -
     np.testing.assert_allclose(found, embedder.embed_queries(texts), atol=1e-6)
 
 
+@pytest.mark.rest
 def test_embed_prints_a_file_for_numpy(tiny_folder: Path, embedder: Embedder) -> None:
     program = Path(sys.executable).with_name("toastrack")
     words: list[str | Path] = [
@@ -291,6 +292,7 @@ def left_on(drawn: bytes) -> str:
     return "\n".join(lines).strip()
 
 
+@pytest.mark.rest
 def test_a_terminal_shows_the_loading_and_keeps_no_bar(tiny_folder: Path) -> None:
     """What stands on the screen at the end is the answer alone."""
     answer, drawn = on_a_terminal("embed", "rye", "--model", tiny_folder)

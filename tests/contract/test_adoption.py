@@ -96,7 +96,6 @@ def test_what_is_proven_is_adopted_and_nothing_is_embedded_anew(
     assert make_store().get(["3"]) == [RECORDS[3]]
 
 
-@pytest.mark.connection
 def test_another_models_vectors_are_refused_with_the_numbers(
     make_store: MakeStore, embedder: Embedder, other_folder: Path
 ) -> None:
@@ -156,7 +155,6 @@ def test_where_no_text_can_be_compared_it_takes_a_word(
     make_store(adopt="unchecked").open()
 
 
-@pytest.mark.connection
 def test_a_model_that_is_proven_the_same_is_excused_for_ever(
     make_store: MakeStore, embedder: Embedder
 ) -> None:
@@ -187,7 +185,6 @@ def test_another_model_is_not_excused(
     assert make_store().open().space.equals == ()
 
 
-@pytest.mark.connection
 def test_verify_notices_that_a_model_became_another(
     make_store: MakeStore, embedder: Embedder, other_folder: Path, runs: Runs
 ) -> None:

@@ -67,7 +67,6 @@ def check_count(store: Store, filters: Iterable[dict[str, Any]]) -> None:
 SOME = [*islice(single_filters(), 0, None, 5), *combined_filters(80)]
 
 
-@pytest.mark.connection
 def test_a_search_finds_what_matches(filled: Store) -> None:
     check_search(filled, SOME)
 

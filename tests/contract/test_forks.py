@@ -149,7 +149,7 @@ ADDRESSES: dict[str, Callable[[pytest.FixtureRequest], AbstractContextManager[st
     ("name", "rounds"),
     [
         ("postgres", 4),
-        ("chroma", 4),
+        pytest.param("chroma", 4, marks=pytest.mark.rest),
         *(pytest.param(name, 30, marks=pytest.mark.rest) for name in ADDRESSES),
     ],
 )

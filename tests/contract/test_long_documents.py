@@ -43,7 +43,6 @@ def filled(store: Store) -> Store:
     return fill(store, near)
 
 
-@pytest.mark.connection
 def test_each_document_comes_once_by_its_best_chunk(filled: Store) -> None:
     found = filled.search(QUERY, k=10, group_by_document=True)
     assert [match.id for match in found] == ["long#0", "mid#0", "whole", "far#1"]

@@ -445,7 +445,6 @@ def test_a_document_is_embedded_as_a_document(
     assert match.score == pytest.approx(1, abs=kind.precision)
 
 
-@pytest.mark.connection
 @pytest.mark.parametrize("exact", [False, True])
 def test_what_is_less_similar_is_left_out(store: Store, exact: bool) -> None:
     near = [0.8, 0.6, *[0.0] * (DIMENSIONS - 2)]
@@ -629,7 +628,6 @@ CASES: list[tuple[dict[str, Any] | None, set[str]]] = [
 ]
 
 
-@pytest.mark.connection
 def test_filters(store: Store) -> None:
     store.upsert(
         Record(name, "rye", metadata, vector=axis(n % DIMENSIONS))

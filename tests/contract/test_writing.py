@@ -551,7 +551,6 @@ def library(count: int) -> list[Document]:
     ]
 
 
-@pytest.mark.connection
 def test_replace_many_reports_each_document_once_it_is_complete(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -661,7 +660,6 @@ DELETIONS: list[tuple[dict[str, Any], set[str]]] = [
 ]
 
 
-@pytest.mark.connection
 def test_delete(store: Store) -> None:
     for arguments, gone in DELETIONS:
         fill(store)
@@ -720,7 +718,6 @@ def test_document_ids_are_complete(
     assert {"a", "A", "b", "one", "two", "ü 0\n'", "e\u0301", "\u00e9"} < set(found)
 
 
-@pytest.mark.connection
 def test_documents_may_go_while_they_are_listed(
     filled: Store, kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:

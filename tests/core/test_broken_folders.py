@@ -27,7 +27,7 @@ def shards_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "first",
     [
-        number if number < 2 * A_TEST else pytest.param(number, marks=pytest.mark.rest)
+        number if number < A_TEST else pytest.param(number, marks=pytest.mark.rest)
         for number in range(0, 2_100, A_TEST)
     ],
 )

@@ -239,7 +239,7 @@ def test_the_worker_goes_with_its_last_embedder(other_folder: Path) -> None:
     assert threading.active_count() <= before
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("method", [pytest.param("spawn", marks=pytest.mark.rest), "forkserver"])
 def test_other_processes_get_the_same_vectors(
     embedder: Embedder, tiny_folder: Path, method: str
 ) -> None:

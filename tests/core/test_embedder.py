@@ -1046,6 +1046,7 @@ def test_a_relative_folder_stays_the_same_one(
     assert embedder.space.model == str(tiny_folder)
 
 
+@pytest.mark.rest
 def test_an_error_while_the_model_runs_does_not_abort_the_process(minilm_folder: Path) -> None:
     code = f"""
 from toastrack import Embedder

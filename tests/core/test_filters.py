@@ -407,6 +407,7 @@ def test_and_and_or() -> None:
             assert matches(metadata, condition) is meaning(metadata, filter), (metadata, filter)
 
 
+@pytest.mark.rest
 def test_the_table_says_something() -> None:
     """Most filters find some records and leave some out."""
     records = stored()

@@ -167,6 +167,7 @@ def test_openvino_fetches_its_file_and_not_the_weights(
     assert sorted(set(sent)) == sorted(sent), "nothing is fetched twice"
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("engine", ["openvino", "sentence-transformers"])
 def test_it_runs_afterwards_without_asking_the_hub(
     machine: Machine, repository: Path, engine: str
@@ -254,6 +255,7 @@ def test_a_model_without_safetensors_has_no_identity_and_is_refused(
     assert not [name for name in sent if is_large(name)]
 
 
+@pytest.mark.rest
 def test_what_the_hub_told_is_asked_again_if_it_was_lost(
     machine: Machine, repository: Path
 ) -> None:

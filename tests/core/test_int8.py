@@ -91,6 +91,7 @@ def test_it_says_what_runs_and_is_of_the_originals_space(folder: Path, int8_fold
     assert 0.9 < close(small, original) < 1 - 1e-6
 
 
+@pytest.mark.rest
 def test_a_copy_and_a_space_bring_it_back(int8_folder: Path) -> None:
     small = Embedder(int8_folder, precision="int8")
     for other in (pickle.loads(pickle.dumps(small)), Embedder.from_space(small.space)):
@@ -225,6 +226,7 @@ def test_engines_of_two_files_are_never_shared(
     assert close(exact, small) < 1 - 1e-6
 
 
+@pytest.mark.rest
 def test_a_folder_that_is_written_anew_is_loaded_anew_and_who_has_it_keeps_it(
     folder: Path, exact_folder: Path, int8_folder: Path, tmp_path: Path
 ) -> None:

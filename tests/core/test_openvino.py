@@ -95,6 +95,7 @@ def copied(openvino_folder: Path, tmp_path: Path) -> Path:
 # -- the same vectors -----------------------------------------------------------------------
 
 
+@pytest.mark.rest
 def test_a_real_model_equals_sentence_transformers(
     openvino_minilm: Path, minilm_folder: Path
 ) -> None:
@@ -163,6 +164,7 @@ def test_more_threads_share_larger_batches(threads: int, budget: int) -> None:
     assert _batch_tokens(threads) == budget
 
 
+@pytest.mark.rest
 def test_bfloat16_finds_what_float32_finds(openvino_minilm: Path, minilm_folder: Path) -> None:
     """The handbook's passages and questions, whose best answers are known."""
     if pick_precision("auto") != "bfloat16":
@@ -287,6 +289,7 @@ def test_a_note_that_names_no_digest_is_refused(copied: Path, digest: Any) -> No
         Embedder(copied, device="cpu").embed_query("bread")
 
 
+@pytest.mark.rest
 def test_two_files_that_say_they_hold_the_same_weights_do_not_share_an_engine(
     copied: Path, openvino_folder: Path, other_folder: Path, tmp_path: Path
 ) -> None:

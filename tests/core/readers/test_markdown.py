@@ -113,12 +113,26 @@ def test_what_is_no_front_matter_stays_text(
         ("---\na: b: c\n---\n", "line 2: the front matter is not YAML: mapping values"),
         ("---\na: [1\n---\n", "the front matter is not YAML"),
         ("---\na: &x [1]\nb: [*x, *x]\n---\n", "alias"),
-        (f"---\na: {'[' * 5_000}\n---\n", "the front matter is not YAML"),
+        (f"---\na: {'[' * 60_000}\n---\n", "over 100 levels deep"),
+        (f"---\n{'- ' * 30_000}\n---\n", "over 100 levels deep"),
+        (f"---\n{'? ' * 30_000}\n---\n", "over 100 levels deep"),
+        (f"---\na: {'{a: ' * 15_000}\n---\n", "over 100 levels deep"),
         (f"---\na: {'x' * 70_000}\n---\n", "the front matter is over 64 kB"),
         ("---\na: !!python/object/apply:os.getcwd []\n---\n", "could not determine a constructor"),
         (b"caf\xe9", "byte 3 of the file (0xE9) is not UTF-8"),
     ],
-    ids=["colon", "list", "alias", "deep", "long", "python", "latin-1"],
+    ids=[
+        "colon",
+        "list",
+        "alias",
+        "deep",
+        "deep list",
+        "deep key",
+        "deep mapping",
+        "long",
+        "python",
+        "latin-1",
+    ],
 )
 def test_front_matter_that_cannot_be_read_is_named(content: str | bytes, says: str) -> None:
     item = item_of(content)

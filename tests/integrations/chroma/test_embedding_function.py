@@ -105,6 +105,7 @@ print(json.dumps([{"ids": stored["ids"], "embeddings": vectors}, answer]))
 """
 
 
+@pytest.mark.rest
 def test_another_process_gets_the_same(persistent: Any, embedder: Embedder, tmp_path: Path) -> None:
     function: Any = ToastrackEmbeddingFunction(embedder=embedder)
     collection = persistent.create_collection("docs", embedding_function=function)

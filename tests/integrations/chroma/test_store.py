@@ -345,6 +345,7 @@ def test_chromas_conditions_beside_the_filter(client: Any, embedder: Embedder) -
         store.search("rye", where={"n": {"$like": 1}})
 
 
+@pytest.mark.rest
 def test_more_rows_than_chroma_takes_and_more_hits_than_it_pages(
     client: Any, embedder: Embedder
 ) -> None:

@@ -216,6 +216,7 @@ def test_another_model_is_embedded_anew(counted: _Counted, tiny_folder: Path) ->
     assert (texts, len(vectors[0])) == (3, 32)
 
 
+@pytest.mark.rest
 def test_a_pipeline_in_other_processes(minilm: ToastrackEmbedding) -> None:
     pipeline = IngestionPipeline(transformations=[minilm.node_parser(), minilm])
     nodes = pipeline.run(documents=documents(), num_workers=2)

@@ -197,6 +197,7 @@ def test_somebody_begins_while_we_look_into_an_empty_folder(
         assert query(server, "select 1") == [(1,)]
 
 
+@pytest.mark.rest
 def test_the_last_of_many_who_leave_at_once_stops_the_server(folder: Path) -> None:
     servers = [EmbeddedPostgres(folder) for _ in range(8)]
     together = Barrier(len(servers))
@@ -270,6 +271,7 @@ def test_a_killed_server_recovers(folder: Path) -> None:
     server.stop()
 
 
+@pytest.mark.rest
 def test_a_killed_server_with_a_child_that_did_not_notice(folder: Path) -> None:
     def work(conninfo: str) -> None:
         loop = "do $$ declare i int := 0; begin while i < 3e7 loop i := i + 1; end loop; end $$"
@@ -292,6 +294,7 @@ def test_a_killed_server_with_a_child_that_did_not_notice(folder: Path) -> None:
         assert query(server, "select n from t") == [(42,)]
 
 
+@pytest.mark.rest
 def test_a_zombie_is_no_server(folder: Path, spawn: Callable[..., Process]) -> None:
     code = f"""{HEAD}
 import ctypes, signal
@@ -312,6 +315,7 @@ print(os.path.exists(f"/proc/{{second}}"), flush=True)
     assert (output, errors) == ("False\n", "")
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("kind", ["another program", "nobody", "empty"])
 def test_an_old_pid_file_is_no_server(folder: Path, kind: str) -> None:
     with EmbeddedPostgres(folder) as server:
@@ -335,6 +339,7 @@ def test_an_old_pid_file_is_no_server(folder: Path, kind: str) -> None:
     program.communicate(b"\n", timeout=300)
 
 
+@pytest.mark.rest
 def test_a_killed_initdb_is_done_again(folder: Path, spawn: Callable[..., Process]) -> None:
     user = spawn(expect="")
     # It has got far enough for the folder to look like that of a server.
@@ -351,6 +356,7 @@ def test_a_killed_initdb_is_done_again(folder: Path, spawn: Callable[..., Proces
     assert not list(folder.glob("data.new-*"))
 
 
+@pytest.mark.rest
 def test_a_user_killed_while_starting(folder: Path, spawn: Callable[..., Process]) -> None:
     server = EmbeddedPostgres(folder)
     server.start()
@@ -380,6 +386,7 @@ def test_ctrl_c_leaves_no_server(folder: Path, spawn: Callable[..., Process]) ->
     assert "not properly shut down" not in (folder / "server.log").read_text()
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("file", ["data.new-*/base", "data", "data/postmaster.pid"])
 def test_ctrl_c_while_starting_leaves_no_server(
     folder: Path, spawn: Callable[..., Process], file: str
@@ -457,6 +464,7 @@ def test_a_missing_package_names_its_extra(folder: Path, monkeypatch: pytest.Mon
     assert not folder.exists()
 
 
+@pytest.mark.rest
 def test_modes_and_owners_of_others_stay(folder: Path, tmp_path: Path) -> None:
     folder.mkdir()
     folder.chmod(0o755)
@@ -497,6 +505,7 @@ def test_the_only_socket_is_in_the_folder(folder: Path) -> None:
         assert query(server, "show listen_addresses") == [("",)]
 
 
+@pytest.mark.rest
 def test_a_folder_removed_under_the_server(folder: Path) -> None:
     server = EmbeddedPostgres(folder)
     server.start()
@@ -544,6 +553,7 @@ def test_root_of_a_container_finds_and_stops_the_server(folder: Path) -> None:
     assert living(folder) == []
 
 
+@pytest.mark.rest
 @as_root
 def test_root_copies_programs_that_the_account_cannot_reach(
     folder: Path, tmp_path: Path, spawn: Callable[..., Process]

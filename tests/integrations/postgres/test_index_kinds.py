@@ -128,6 +128,7 @@ QUERY = np.random.default_rng(1).normal(size=DIMENSIONS)
 # -- which one a search asks --------------------------------------------------------------------
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_search_asks_the_index_that_it_names(
     filled: Filled, kind: Kind, watched: Watched

@@ -182,6 +182,7 @@ def test_a_killed_ingest_goes_on_where_it_was(
 # -- many rows ----------------------------------------------------------------------------------
 
 
+@pytest.mark.rest
 def test_more_rows_in_one_call_than_a_statement_has_parameters(
     make: Make, connection: Any, schema: str
 ) -> None:
@@ -193,6 +194,7 @@ def test_more_rows_in_one_call_than_a_statement_has_parameters(
     assert found == (70_000, 70_000, "000000", "069999")
 
 
+@pytest.mark.rest
 def test_memory_does_not_grow_with_the_rows(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toastrack.stores.windows.WINDOW", 128)  # four times as many that are ready
 

@@ -102,6 +102,7 @@ def test_grpc_carries_every_payload(metadata: Any) -> None:
     assert json.dumps(received, sort_keys=True) == json.dumps(point.payload, sort_keys=True)
 
 
+@pytest.mark.rest
 def test_the_engine_gives_back_what_we_say_it_keeps(
     make_engine: Callable[..., EdgeClient], embedder: Embedder
 ) -> None:

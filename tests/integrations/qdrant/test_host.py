@@ -128,6 +128,7 @@ def test_a_server_that_is_silent_is_the_same_error(embedder: Embedder, asynchron
         client.close()
 
 
+@pytest.mark.rest
 def test_a_server_that_falls_silent(server: Server, embedder: Embedder) -> None:
     client = QdrantClient("127.0.0.1", port=server.port, timeout=1, check_compatibility=False)
     store = QdrantStore(client, "docs", embedder=embedder)

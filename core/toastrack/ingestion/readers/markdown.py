@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, BinaryIO
 
@@ -13,6 +13,7 @@ from toastrack.ingestion.readers.json_values import as_json
 
 _FRONT_MATTER = re.compile(r"---[ \t]*\r?\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.M | re.S)
 _MAX_FRONT_MATTER = 2**16
+_DEEPEST = 100
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -42,6 +43,23 @@ def markdown_document(
     return SourceDocument(name, text, location, found, places=places, markdown=True)
 
 
+def _look_over(events: Iterable[Any]) -> bool:
+    """Tell whether there is an alias: a few aliases of aliases would be gigabytes as JSON.
+
+    Raises ``ValueError`` for what is nested deeply, of which each level takes longer than the last.
+    """
+    import yaml
+
+    depth, aliased = 0, False
+    for event in events:
+        aliased |= isinstance(event, yaml.AliasEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise ValueError(f"it is over {_DEEPEST} levels deep")
+    return aliased
+
+
 def _front_matter(text: str) -> tuple[Mapping[str, Any], str]:
     """Return the metadata that a file begins with, and the text behind it.
 
@@ -57,8 +75,7 @@ def _front_matter(text: str) -> tuple[Mapping[str, Any], str]:
     if len(source) > _MAX_FRONT_MATTER:
         raise ValueError(f"the front matter is over {_MAX_FRONT_MATTER // 1024} kB.")
     try:
-        # A few aliases of aliases would be gigabytes as JSON.
-        aliased = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(source))
+        aliased = _look_over(yaml.parse(source))
         matter = {} if aliased else yaml.safe_load(source)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
