@@ -42,7 +42,10 @@ class Session:
 
     @property
     def backend_pid(self) -> int:
-        """The process of the server that the connection was made to, as it was told then."""
+        """The process of the server that the connection was made to, as it was told then.
+
+        A pooler makes that up.
+        """
         return self._connection.info.backend_pid
 
     async def execute(self, statement: Statement, parameters: Parameters = ()) -> Rows:

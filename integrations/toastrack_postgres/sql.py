@@ -247,7 +247,7 @@ class Statements:
 
     @cached_property
     def found_to_fill(self) -> sql.Composed:
-        """As ``found``, and whether new rows may be copied into it: (oid, comment, may copy).
+        """As ``found``, whether new rows may be copied into it, and by whom: (oid, comment, may copy, pid).
 
         COPY does not know rules and is refused under row-level security. Into the parts of a
         partitioned table it writes in an order of its own, so that two writers could wait for each
@@ -262,7 +262,8 @@ class Statements:
                        select from pg_index i join pg_class x on x.oid = i.indexrelid
                        join pg_am m on m.oid = x.relam
                        where i.indrelid = c.oid and m.amname in ('hnsw', 'ivfflat'))
-                from pg_class c where c.oid = found.oid)
+                from pg_class c where c.oid = found.oid),
+                pg_backend_pid()
             from {found} found
             """
         )

@@ -145,7 +145,10 @@ async def _found_to_fill(table: Table, session: Session, batch: WriteBatch) -> b
     else:
         told = await session.execute_before(found, _COPY_SAVEPOINT)
     table.compare_found(told)
-    return bool(told[0][2])
+    _, _, may_copy, pid = told[0]
+    # Of a COPY that fails a pooler may keep the connection for ever, as what was sent meanwhile comes
+    # late (PgBouncer: https://github.com/pgbouncer/pgbouncer/pull/1471).
+    return bool(may_copy) and pid == session.backend_pid
 
 
 async def _copied(table: Table, session: Session, packer: Packer, rows: Sequence[Row]) -> bool:

@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 from at_once import at_once
 from programs import Warm
+from statements_seen import seen, watch
 
 psycopg = pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
 np = pytest.importorskip("numpy", reason="numpy is not installed")
@@ -47,29 +48,6 @@ def records(count: int = COUNT, seed: int = 0) -> list[Record]:
 def store(postgres_dsn: str, schema: str, embedder: Embedder) -> Iterator[PostgresStore]:
     with PostgresStore(postgres_dsn, "docs", schema=schema, embedder=embedder) as store:
         yield store
-
-
-def watch(connection: Any, schema: str) -> None:
-    """Let the table note by which statements rows come into it."""
-    connection.execute(
-        f"""
-        create table {schema}.seen (statement text);
-        grant insert on {schema}.seen to public;
-        create function {schema}.note() returns trigger language plpgsql as $$
-        begin
-            insert into {schema}.seen select split_part(ltrim(current_query(), E' \\n'), ' ', 1);
-            return null;
-        end $$;
-        create trigger note after insert on {schema}.docs
-            for each statement execute function {schema}.note()
-        """
-    )
-
-
-def seen(connection: Any, schema: str) -> set[str]:
-    """The statements since it was last asked, but for those that were rolled back."""
-    rows = connection.execute(f"delete from {schema}.seen returning statement").fetchall()
-    return {statement for (statement,) in rows}
 
 
 def until(connection: Any, condition: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from at_once import at_once
 from proxies import Proxy, postgres
+from statements_seen import seen, watch
 
 psycopg = pytest.importorskip("psycopg", reason="the extra 'postgres' is not installed")
 np = pytest.importorskip("numpy", reason="numpy is not installed")
@@ -53,6 +54,7 @@ def pooled(postgres_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
             "auth_type": "any",
             "pool_mode": "transaction",
             "default_pool_size": POOL,
+            "stats_users": "anybody",
         }
         file = tmp_path_factory.mktemp("pgbouncer") / "pgbouncer.ini"
         timeout = "connect_query='set statement_timeout = 600000'"
@@ -104,10 +106,21 @@ def left_behind(conninfo: str) -> set[tuple[Any, ...]]:
     with ExitStack() as stack:
         for _ in range(POOL):  # each inside a transaction, so that each has another one
             connection = stack.enter_context(psycopg.connect(conninfo))
-            row = connection.execute(_SESSION).fetchone()
+            try:
+                row = connection.execute(_SESSION).fetchone()
+            except psycopg.Error as error:
+                raise AssertionError(_who_has_what(conninfo)) from error
             assert row is not None
             found.add(row)
     return found
+
+
+def _who_has_what(conninfo: str) -> str:
+    """What the pooler says of its connections to the server and of those to it."""
+    console = psycopg.connect(make_conninfo(conninfo, dbname="pgbouncer"), autocommit=True)
+    with console, psycopg.ClientCursor(console) as cursor:
+        told = [cursor.execute(f"show {what}").fetchall() for what in ("servers", "clients")]
+    return "\n".join(str(row) for rows in told for row in rows)
 
 
 def _pool(conninfo: str) -> AbstractContextManager[Any]:
@@ -143,6 +156,28 @@ def test_many_open_write_build_and_search(
                 assert len(found) == 5
         assert stores[0].delete(documents=["doc"]) == 9
         assert stores[-1].count() == len(list(stores[0].records()))
+    assert left_behind(pooled) == before
+
+
+@given_by
+def test_new_rows_are_not_copied(
+    pooled: str, schema: str, embedder: Embedder, connection: Any, given: Given
+) -> None:
+    """Of a COPY that fails the pooler may keep the connection, and here many write the same rows."""
+    before = left_behind(pooled)
+    with ExitStack() as stack:
+        stores = []
+        for _ in range(3 * POOL):
+            given_one = stack.enter_context(given(pooled))
+            store = PostgresStore(given_one, "docs", schema=schema, embedder=embedder)
+            stack.callback(store.close)
+            stores.append(store.open())
+            if isinstance(given_one, psycopg.Connection):
+                given_one.commit()
+        watch(connection, schema)
+        at_once(*(partial(store.upsert, records(300)) for store in stores))
+        assert stores[0].count() == 300
+    assert seen(connection, schema) == {"insert"}
     assert left_behind(pooled) == before
 
 
