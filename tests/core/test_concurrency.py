@@ -22,6 +22,7 @@ from programs import SECONDS
 from toastrack import Embedder
 from toastrack.engines.sentence_transformers import SentenceTransformersEngine
 from toastrack.errors import TruncationError, TruncationWarning
+from toastrack.utils.threads import off_loop
 
 
 def texts(count: int, seed: int = 0) -> list[str]:
@@ -237,6 +238,19 @@ def test_the_worker_goes_with_its_last_embedder(other_folder: Path) -> None:
     assert worker() is None
     assert not thread.is_alive()
     assert threading.active_count() <= before
+
+
+def test_the_threads_of_a_closed_loop_end_though_somebody_keeps_it() -> None:
+    kept: list[asyncio.AbstractEventLoop] = []
+
+    async def thread_of_a_new_loop() -> threading.Thread:
+        kept.append(asyncio.get_running_loop())
+        return await off_loop(threading.current_thread)
+
+    first = asyncio.run(thread_of_a_new_loop())
+    asyncio.run(thread_of_a_new_loop())
+    first.join(30)
+    assert not first.is_alive()
 
 
 @pytest.mark.parametrize("method", [pytest.param("spawn", marks=pytest.mark.rest), "forkserver"])
