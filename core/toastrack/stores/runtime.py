@@ -158,8 +158,8 @@ class SyncRuntime:
         """Run a body on a thread."""
         ended = _ThreadEnded()
         with ThreadPoolExecutor(1, "toastrack-background") as threads:
-            running = threads.submit(lambda: run_sync(body(ended)))
-            try:
+            try:  # Ctrl-C may come as soon as the thread runs
+                running = threads.submit(lambda: run_sync(body(ended)))
                 yield
             finally:
                 ended.set()

@@ -7,8 +7,9 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import finalize
 
 from toastrack.stores.sync import run_sync
 
@@ -20,6 +21,8 @@ Perform = Callable[..., Coroutine[Any, Any, Any]]
 
 Interrupt = Callable[[Thread], None]
 """``Backend.interrupt``: end the call of the host that a thread is making."""
+
+Calls = SimpleQueue[tuple[Future[Any], Perform, bool] | None]
 
 # How long Ctrl-C waits for a host that does not answer.
 _SECONDS_TO_END = 5.0
@@ -58,18 +61,21 @@ class ThreadWriteQueue:
     def __init__(self, perform: Perform, interrupt: Interrupt) -> None:
         self._perform = perform
         self._interrupt = interrupt
-        self._calls: SimpleQueue[tuple[Future[Any], Perform, bool] | None] = SimpleQueue()
-        self._closed = False
+        self._calls: Calls = SimpleQueue()
+        self._closed = Event()
         # Nobody waits for a daemon at the end of the process.
-        self._thread = Thread(target=self._serve, name="toastrack-writing", daemon=True)
+        self._thread = Thread(
+            target=_serve, args=(self._calls, self._closed), name="toastrack-writing", daemon=True
+        )
+        # Ctrl-C may come between the thread's start and the block, or before the block's end began.
+        finalize(self, _end, self._calls, self._closed).atexit = False
 
     async def __aenter__(self) -> Self:
         self._thread.start()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        self._closed = True
-        self._calls.put(None)
+        _end(self._calls, self._closed)
         if kind is None or issubclass(kind, Exception):
             self._thread.join()
         else:
@@ -87,21 +93,28 @@ class ThreadWriteQueue:
         assert isinstance(call, Future)
         return call.result()
 
-    def _serve(self) -> None:
-        failed: BaseException | None = None
-        while (item := self._calls.get()) is not None:
-            future, call, reads = item
-            if self._closed:
-                future.cancel()
-                continue
-            try:
-                if failed is not None:
-                    raise failed
-                future.set_result(run_sync(call()))
-            except BaseException as error:
-                if not reads:
-                    failed = error
-                future.set_exception(error)
+
+def _serve(calls: Calls, closed: Event) -> None:
+    """Perform operations until the end; the thread does not hold the queue."""
+    failed: BaseException | None = None
+    while (item := calls.get()) is not None:
+        future, call, reads = item
+        if closed.is_set():
+            future.cancel()
+            continue
+        try:
+            if failed is not None:
+                raise failed
+            future.set_result(run_sync(call()))
+        except BaseException as error:
+            if not reads:
+                failed = error
+            future.set_exception(error)
+
+
+def _end(calls: Calls, closed: Event) -> None:
+    closed.set()
+    calls.put(None)
 
 
 class TaskWriteQueue:

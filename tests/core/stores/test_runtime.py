@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -71,6 +73,45 @@ def test_an_error_of_the_background_is_raised_at_the_end_of_the_block() -> None:
             run_sync(use(SyncRuntime(), error))
         with pytest.raises(expected):
             asyncio.run(use(AsyncRuntime(), error))
+
+
+async def queueing(runtime: Runtime) -> None:
+    async def perform(method: Any, reads: bool) -> None:
+        """Do nothing."""
+
+    async with runtime.write_queue(perform, lambda thread: None):
+        """Write nothing."""
+
+
+async def looking_on(runtime: Runtime) -> None:
+    async def watch(ended: Ended) -> None:
+        while not await ended.within(0.001):
+            """Look again."""
+
+    async with runtime.background(watch):
+        """Be done at once."""
+
+
+@pytest.mark.parametrize("use", [queueing, looking_on])
+def test_ctrl_c_while_a_thread_starts_leaves_none(
+    use: Callable[[Runtime], Coroutine[Any, Any, None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        started.append(thread)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_sync(use(SyncRuntime()))
+    gc.collect()
+    (thread,) = started
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 def test_a_lock_keeps_threads_apart_and_lets_its_own_in_again() -> None:
