@@ -8,6 +8,7 @@ from typing import Any
 from chromadb.errors import ChromaError, NotFoundError
 
 from toastrack.stores import RetryingSession
+from toastrack_chroma.rows import vectors_in
 
 COPY_OF = "toastrack_copy_of"
 """Where a copy that ``rebuild`` makes holds the id of the collection it is made from."""
@@ -72,4 +73,5 @@ def distance_of(configuration: Mapping[str, Any]) -> str | None:
 async def size_of(session: RetryingSession, host: Any) -> int | None:
     """Return the size of the vectors that are stored; None if there are none."""
     answer = await session.call(host.get, limit=1, include=["embeddings"])
-    return len(answer["embeddings"][0]) if len(answer["ids"]) else None
+    vectors = vectors_in(answer)
+    return None if not vectors or vectors[0] is None else len(vectors[0])

@@ -11,7 +11,7 @@ from toastrack import Record
 from toastrack.stores import Condition, Filter, IdSet, RetryingSession, Row, Span, matches, parsed
 from toastrack_chroma.codec import Metadata, described, document_of, is_vector, to_record
 from toastrack_chroma.filters import broad, of_spans
-from toastrack_chroma.rows import Rows, batches, cut, storable
+from toastrack_chroma.rows import Rows, batches, cut, storable, vectors_in
 
 # Three conditions each; sqlite takes expressions 1,000 deep.
 _SPANS = 50
@@ -37,7 +37,7 @@ async def read_sample(there: Rows, session: RetryingSession, size: int) -> list[
                 answer["ids"],
                 answer["documents"],
                 answer["metadatas"],
-                answer["embeddings"],
+                vectors_in(answer),
                 strict=True,
             )
         ]
@@ -61,7 +61,7 @@ async def read(
     include = ["documents", "metadatas", *(["embeddings"] if vectors else [])]
     for page in batches(storable(ids), Rows.vectors_page if vectors else Rows.page):
         answer = await session.call(rows.host.get, ids=page, include=include)
-        embeddings = answer["embeddings"] if vectors else [None] * len(answer["ids"])
+        embeddings = vectors_in(answer) if vectors else [None] * len(answer["ids"])
         for id, text, metadata, vector in zip(
             answer["ids"], answer["documents"], answer["metadatas"], embeddings, strict=True
         ):

@@ -144,3 +144,12 @@ def cut(items: Iterable[Item], most: int, size_of: Callable[[Item], int]) -> Ite
         size += bytes_of_item
     if page:
         yield page
+
+
+def vectors_in(answer: Mapping[str, Any]) -> Sequence[Any]:
+    """Return the vectors of what ``get`` answers, None for each that is not there.
+
+    While the first rows of a collection are written, Chroma may have their ids and no vectors.
+    """
+    vectors: Sequence[Any] = list(answer["embeddings"])
+    return vectors or [None] * len(answer["ids"])

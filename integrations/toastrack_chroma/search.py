@@ -114,7 +114,8 @@ async def _compare_with(
     best = TopK(vector, k)
     for page in batches(ids, rows.vectors_page):
         answer = await session.call(rows.host.get, ids=page, include=["embeddings"])
-        await session.runtime.offload(best.add, answer["ids"], np.asarray(answer["embeddings"]))
+        if len(answer["embeddings"]):
+            await session.runtime.offload(best.add, answer["ids"], np.asarray(answer["embeddings"]))
     return best.scores()
 
 
@@ -169,7 +170,8 @@ async def _read_all(
         answer = await session.call(
             rows.host.get, limit=rows.vectors_page, offset=offset, include=["embeddings"], **chosen
         )
-        await session.runtime.offload(best.add, answer["ids"], np.asarray(answer["embeddings"]))
+        if len(answer["embeddings"]):
+            await session.runtime.offload(best.add, answer["ids"], np.asarray(answer["embeddings"]))
         if len(answer["ids"]) < rows.vectors_page:
             return best.scores()
         offset += rows.vectors_page

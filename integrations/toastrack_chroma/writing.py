@@ -24,7 +24,7 @@ from toastrack_chroma.codec import (
     to_metadata,
 )
 from toastrack_chroma.filters import Where, all_of, broad
-from toastrack_chroma.rows import Rows, batches, cut, storable
+from toastrack_chroma.rows import Rows, batches, cut, storable, vectors_in
 from toastrack_chroma.sending import Limits, StoredRow, upsert
 
 # Rows deleted in one request.
@@ -62,12 +62,13 @@ async def put(
         include = ["metadatas", "embeddings"]
         answer = await session.call(there.host.get, ids=page, include=include)
         before = dict(zip(answer["ids"], answer["metadatas"], strict=True))
-        vectors = dict(zip(answer["ids"], answer["embeddings"], strict=True))
+        vectors = dict(zip(answer["ids"], vectors_in(answer), strict=True))
         whole = [
             _stored(row._replace(vector=np.asarray(vectors[id], dtype=np.float32)), before)
             for row in metadata_rows
             # One whose vector is another's, torn or written just now, is embedded anew.
             if _has_text(before.get(id := row.record.id), row)
+            and vectors[id] is not None
             and is_vector(vectors[id], before[id])
         ]
         await upsert(session, there.host, whole, limits)

@@ -34,6 +34,7 @@ from toastrack.errors import (
     StoreError,
     UnprovenWarning,
 )
+from toastrack.stores import record_space, recorded_space
 from toastrack_chroma import (
     AsyncChromaStore,
     ChromaStore,
@@ -900,3 +901,28 @@ def test_open_collection_takes_no_asynchronous_client(embedder: Embedder) -> Non
     wrong: Any = object()
     with pytest.raises(TypeError, match="synchronous Chroma client"):
         open_collection(wrong, "docs", embedder)
+
+
+def test_rows_whose_vectors_are_not_there_yet(
+    ephemeral: Any, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chroma answers so while the first rows of a collection are written by another thread."""
+    with ChromaStore(ephemeral, "docs", embedder=embedder) as store:
+        store.upsert([Record("a", "rye bread", {"n": 1})])
+    get = chromadb.Collection.get
+
+    def without_vectors(self: Any, *args: Any, **options: Any) -> Any:
+        answer = get(self, *args, **options)
+        if answer["embeddings"] is not None:
+            answer["embeddings"] = np.empty((0,))
+        return answer
+
+    monkeypatch.setattr(chromadb.Collection, "get", without_vectors)
+    with ChromaStore(ephemeral, "docs", embedder=embedder) as store:
+        assert store.search("rye", k=1, exact=True) == []
+        assert [record.id for record in store.records()] == ["a"]
+        assert store.upsert([Record("a", "rye bread", {"n": 2})]).written == 1
+    plain = ephemeral.create_collection("plain", embedding_function=None)
+    plain.add(ids=["a"], embeddings=[[1.0] * 32], documents=["rye bread"])
+    record_space(plain, embedder.space)
+    assert recorded_space(plain) == embedder.space
