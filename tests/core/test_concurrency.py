@@ -240,6 +240,28 @@ def test_the_worker_goes_with_its_last_embedder(other_folder: Path) -> None:
     assert threading.active_count() <= before
 
 
+def test_ctrl_c_as_the_engines_thread_starts_leaves_one(
+    fresh_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = Embedder(fresh_folder, device="cpu").load()
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if started:  # the first one's start comes before the system is asked for a thread
+            start(thread)
+        started.append(thread)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                embedder.embed_query("bread")
+    assert embedder.embed_query("bread").shape == (32,)
+    assert embedder._worker()._threads == started[1:]
+
+
 def test_the_threads_of_a_closed_loop_end_though_somebody_keeps_it() -> None:
     kept: list[asyncio.AbstractEventLoop] = []
 

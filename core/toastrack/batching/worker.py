@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from itertools import islice
-from threading import Condition, Lock, Thread
+from threading import Condition, Lock, Thread, current_thread
 from typing import Generic, Protocol, TypeVar
 
 from toastrack.batching.jobs import Job, answer
@@ -69,6 +69,8 @@ class EngineWorker(Generic[E]):
         """Queue a job; those of queries go first, between two batches of any other."""
         with self._changed:
             (self._queries if query else self._documents).append(job)
+            # Ctrl-C may come to who starts a thread, before it runs or after.
+            self._threads = [thread for thread in self._threads if thread.ident is not None]
             while len(self._threads) < self._at_once:
                 # A thread holds the worker only while there is work.
                 thread = Thread(
@@ -77,9 +79,13 @@ class EngineWorker(Generic[E]):
                     name="toastrack-engine",
                     daemon=True,
                 )
-                thread.start()
                 self._threads.append(thread)
+                thread.start()
             self._changed.notify()
+
+    def has_thread(self, thread: Thread) -> bool:
+        """Tell whether a thread is one of the worker's, and was not taken for one that never ran."""
+        return thread in self._threads
 
     def has_work(self) -> bool:
         """Tell whether a job is queued."""
@@ -132,7 +138,8 @@ class EngineWorker(Generic[E]):
             self._changed.notify_all()
         if not self.engine.may_be_left:
             for thread in self._threads:
-                thread.join()
+                if thread.is_alive():
+                    thread.join()
 
     def _next_batch(self) -> list[tuple[Job, list[tuple[int, Tokens]]]]:
         """Fill one batch from the jobs of the first non-empty queue.
@@ -178,6 +185,11 @@ class EngineWorker(Generic[E]):
 
 def _serve(reference: weakref.ref[EngineWorker[Engine]], changed: Condition) -> None:
     """Run batches while the worker is there."""
+    with changed:
+        worker = reference()
+        if worker is None or not worker.has_thread(current_thread()):
+            return
+        worker = None
     while True:
         with changed:
             worker = reference()
