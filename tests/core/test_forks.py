@@ -147,6 +147,46 @@ print(len(embedder.embed_documents(["rye", "bread"])), set(statuses))
     assert run_warm(code) == "2 {0}\n"
 
 
+_COMPUTING = """
+import os, signal, threading
+from toastrack.utils import computing
+
+computing._SECONDS = float("inf")
+signal.alarm(120)
+"""
+
+
+def test_two_forks_from_within_batches_do_not_wait_for_each_other() -> None:
+    code = """
+both, statuses = threading.Barrier(2), []
+
+def fork():
+    with computing.computing():
+        both.wait()
+        child = os.fork()
+        if not child:
+            os._exit(0)
+        statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+threads = [threading.Thread(target=fork) for _ in range(2)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(statuses)
+"""
+    assert run_warm(_COMPUTING + code) == "[0, 0]\n"
+
+
+def test_ctrl_c_as_a_fork_begins_holds_nobody_up_afterwards() -> None:
+    code = """
+computing._in_parent()  # which Python calls, though Ctrl-C ended what is called before
+with computing.computing():
+    print("computed")
+"""
+    assert run_warm(_COMPUTING + code) == "computed\n"
+
+
 def test_a_fork_while_another_thread_imports(tmp_path: Path) -> None:
     """What is half imported at a fork stays so in the child, which would wait for it for ever."""
     (tmp_path / "toastrack_slow.py").write_text(

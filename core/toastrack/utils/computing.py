@@ -8,36 +8,44 @@ import concurrent.futures.thread  # noqa: F401
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Condition, local
+from threading import Condition, get_ident
 
 # Longer than any batch takes. There is an end, as what computes may wait for who forks.
 _SECONDS = 30.0
 
 
 class _State:
+    """Who computes and who forks, by thread.
+
+    What is over is noted without the lock: Ctrl-C may come to who waits for that, and ever after all
+    others would wait for what is over.
+    """
+
     def __init__(self) -> None:
         self.changed = Condition()
-        self.blocks = 0
-        self.forks = 0
-        self.thread = local()
-
-    @property
-    def own(self) -> int:
-        """The blocks that the calling thread is in, for which it need not wait."""
-        return getattr(self.thread, "blocks", 0)
+        self.computing: dict[int, int] = {}
+        """How many blocks a thread is in."""
+        self.forking: set[int] = set()
 
     def enter(self) -> None:
+        me = get_ident()
         with self.changed:
-            if not self.own:  # else the fork waits for this thread
-                self.changed.wait_for(lambda: not self.forks, _SECONDS)
-            self.blocks += 1
-            self.thread.blocks = self.own + 1
+            if me not in self.computing:  # else the fork waits for this thread
+                self.changed.wait_for(lambda: not self.forking, _SECONDS)
+            self.computing[me] = self.computing.get(me, 0) + 1
 
     def leave(self) -> None:
+        me = get_ident()
+        if self.computing[me] > 1:
+            self.computing[me] -= 1
+        else:
+            del self.computing[me]
         with self.changed:
-            self.blocks -= 1
-            self.thread.blocks -= 1
             self.changed.notify_all()
+
+    def is_computing(self) -> bool:
+        """Tell whether a thread computes that does not fork itself, from within its block."""
+        return any(thread not in self.forking for thread in list(self.computing))
 
 
 _state = _State()
@@ -57,22 +65,23 @@ def computing() -> Iterator[None]:
 
 
 def _before_fork() -> None:
+    _state.forking.add(get_ident())
     with _state.changed:
-        _state.forks += 1
-        _state.changed.wait_for(lambda: _state.blocks == _state.own, _SECONDS)
+        _state.changed.wait_for(lambda: not _state.is_computing(), _SECONDS)
 
 
 def _in_parent() -> None:
+    _state.forking.discard(get_ident())
     with _state.changed:
-        _state.forks -= 1
         _state.changed.notify_all()
 
 
 def _in_child() -> None:
     global _state
-    blocks = _state.own
+    blocks = _state.computing.get(get_ident(), 0)
     _state = _State()
-    _state.blocks = _state.thread.blocks = blocks
+    if blocks:
+        _state.computing[get_ident()] = blocks
 
 
 if hasattr(os, "register_at_fork"):
