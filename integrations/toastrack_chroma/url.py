@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 import chromadb
 import httpx
 from chromadb.api.shared_system_client import SharedSystemClient
+from chromadb.config import Settings
 
 from toastrack import Embedder
 from toastrack.errors import ConnectionLostError, StoreError
@@ -90,6 +91,8 @@ class _UrlClient(OwnClient):
         address, _ = self.address
         if address.folder is not None:
             let_go(address.folder)
+        else:
+            _forget(client.get_settings())
 
 
 def parse_url(url: str) -> Address:
@@ -161,14 +164,32 @@ def _client(address: Address, create: bool) -> Any:
         except BaseException:
             let_go(folder)
             raise
-    host, port = address.host, address.port
+    host, port, settings = address.host, address.port, Settings()
     try:
-        return chromadb.HttpClient(host=host, port=port, ssl=address.secure)
-    except (ValueError, httpx.HTTPError) as error:  # it was not there at all, or went
+        return chromadb.HttpClient(host=host, port=port, ssl=address.secure, settings=settings)
+    except BaseException as error:
+        _forget(settings)
+        if not isinstance(error, (ValueError, httpx.HTTPError)):
+            raise
+        # It was not there at all, or went.
         raise ConnectionLostError(
             f"No Chroma server answers at {host}:{port}. Start one: "
             f"chroma run --path DIR --host {host.strip('[]')} --port {port}"
         ) from error
+
+
+def _forget(settings: Settings) -> None:
+    """Drop what Chroma made for a client of a server with these settings, closed or never made.
+
+    It keeps that under another name, too, which its own ``close`` does not know.
+    """
+    kept = SharedSystemClient._identifier_to_system
+    for name, system in list(kept.items()):
+        if system.settings is settings:
+            kept.pop(name, None)
+            for part in system.components():
+                if hasattr(part, "_session"):
+                    part._session.close()
 
 
 def _folder(rest: str) -> tuple[Path, str]:

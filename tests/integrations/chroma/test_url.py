@@ -20,7 +20,10 @@ pytest.importorskip("numpy", reason="numpy is not installed")
 import chromadb
 import numpy as np
 from chroma_server import close_client, start_chroma
+from chromadb.api.fastapi import FastAPI
+from chromadb.api.shared_system_client import SharedSystemClient
 from forks import Child
+from httpx import ConnectError
 from programs import run_warm as run_program
 
 from toastrack import Embedder, Record, cli
@@ -262,6 +265,27 @@ def test_what_we_open_we_close(
 
 def raise_(error: Exception) -> Any:
     raise error
+
+
+def test_chroma_keeps_nothing_of_a_client_of_ours(
+    chroma_server: tuple[str, int], embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = SharedSystemClient._identifier_to_system
+    before = set(kept)
+    host, port = chroma_server
+    url = f"chroma+http://{host}:{port}/docs-{uuid4().hex[:12]}"
+    with open_url(url, embedder, create=True) as store:
+        assert set(kept) > before
+        assert store.count() == 0
+    assert set(kept) == before
+
+    def gone(*args: Any, **options: Any) -> None:
+        raise ConnectError("in between")
+
+    monkeypatch.setattr(FastAPI, "get_tenant", gone)
+    with pytest.raises(StoreError), open_url(url, embedder, create=True):
+        """Not reached."""
+    assert set(kept) == before
 
 
 def test_a_forked_child_has_a_client_of_its_own(url: str, embedder: Embedder) -> None:
