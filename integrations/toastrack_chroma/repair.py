@@ -19,6 +19,7 @@ from toastrack_chroma.codec import described, is_vector, others, row_metadata, t
 from toastrack_chroma.embedding_function import ToastrackEmbeddingFunction
 from toastrack_chroma.finding import COMPLETE, COPY_OF, copy_name
 from toastrack_chroma.recorded import SPACE, recorded_text
+from toastrack_chroma.rows import vectors_in
 from toastrack_chroma.sending import StoredRow, upsert
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ async def audit(backend: ChromaBackend, session: RetryingSession) -> list[str]:
         damaged += [
             id
             for id, vector, metadata in zip(
-                page["ids"], page["embeddings"], page["metadatas"], strict=True
+                page["ids"], vectors_in(page), page["metadatas"], strict=True
             )
             if not is_vector(vector, metadata)
         ]
@@ -140,7 +141,7 @@ def _mended(
             page["ids"],
             page["documents"],
             page["metadatas"],
-            page["embeddings"],
+            vectors_in(page),
             page["uris"] or [None] * len(page["ids"]),
             strict=True,
         )

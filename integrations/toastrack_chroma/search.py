@@ -114,9 +114,14 @@ async def _compare_with(
     best = TopK(vector, k)
     for page in batches(ids, rows.vectors_page):
         answer = await session.call(rows.host.get, ids=page, include=["embeddings"])
-        if len(answer["embeddings"]):
-            await session.runtime.offload(best.add, answer["ids"], np.asarray(answer["embeddings"]))
+        await _add(session, best, answer)
     return best.scores()
+
+
+async def _add(session: RetryingSession, best: TopK, answer: Mapping[str, Any]) -> None:
+    """Compare with the vectors of an answer, which may have none, as ``vectors_in`` says."""
+    if len(answer["embeddings"]):
+        await session.runtime.offload(best.add, answer["ids"], np.asarray(answer["embeddings"]))
 
 
 async def _query(
@@ -170,8 +175,7 @@ async def _read_all(
         answer = await session.call(
             rows.host.get, limit=rows.vectors_page, offset=offset, include=["embeddings"], **chosen
         )
-        if len(answer["embeddings"]):
-            await session.runtime.offload(best.add, answer["ids"], np.asarray(answer["embeddings"]))
+        await _add(session, best, answer)
         if len(answer["ids"]) < rows.vectors_page:
             return best.scores()
         offset += rows.vectors_page

@@ -68,7 +68,6 @@ async def put(
             for row in metadata_rows
             # One whose vector is another's, torn or written just now, is embedded anew.
             if _has_text(before.get(id := row.record.id), row)
-            and vectors[id] is not None
             and is_vector(vectors[id], before[id])
         ]
         await upsert(session, there.host, whole, limits)

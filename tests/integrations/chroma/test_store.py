@@ -920,6 +920,7 @@ def test_rows_whose_vectors_are_not_there_yet(
     monkeypatch.setattr(chromadb.Collection, "get", without_vectors)
     with ChromaStore(ephemeral, "docs", embedder=embedder) as store:
         assert store.search("rye", k=1, exact=True) == []
+        assert store.audit() == ["a"]
         assert [record.id for record in store.records()] == ["a"]
         assert store.upsert([Record("a", "rye bread", {"n": 2})]).written == 1
     plain = ephemeral.create_collection("plain", embedding_function=None)
