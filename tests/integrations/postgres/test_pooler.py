@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -134,19 +134,28 @@ GIVEN: dict[str, Given] = {"conninfo": nullcontext, "one": psycopg.connect, "poo
 given_by = pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
 
 
+@contextmanager
+def many_stores(
+    given: Given, conninfo: str, schema: str, embedder: Embedder
+) -> Iterator[list[PostgresStore]]:
+    """Stores over one table, more than the pooler has connections."""
+    with ExitStack() as stack:
+        stores = []
+        for _ in range(3 * POOL):
+            connection = stack.enter_context(given(conninfo))
+            store = PostgresStore(connection, "docs", schema=schema, embedder=embedder)
+            stack.callback(store.close)
+            stores.append(store)
+        yield stores
+
+
 @given_by
 def test_many_open_write_build_and_search(
     pooled: str, schema: str, embedder: Embedder, given: Given
 ) -> None:
     before = left_behind(pooled)
     assert {row[0] for row in before} == {"10min"}
-    with ExitStack() as stack:
-        stores = []
-        for _ in range(3 * POOL):
-            connection = stack.enter_context(given(pooled))
-            store = PostgresStore(connection, "docs", schema=schema, embedder=embedder)
-            stack.callback(store.close)
-            stores.append(store)
+    with many_stores(given, pooled, schema, embedder) as stores:
         at_once(*(store.open for store in stores))
         at_once(*(partial(store.upsert, records(20, n)) for n, store in enumerate(stores)))
         at_once(*(partial(store.replace, "doc", records(9, n)) for n, store in enumerate(stores)))
@@ -165,15 +174,8 @@ def test_new_rows_are_not_copied(
 ) -> None:
     """Of a COPY that fails the pooler may keep the connection, and here many write the same rows."""
     before = left_behind(pooled)
-    with ExitStack() as stack:
-        stores = []
-        for _ in range(3 * POOL):
-            given_one = stack.enter_context(given(pooled))
-            store = PostgresStore(given_one, "docs", schema=schema, embedder=embedder)
-            stack.callback(store.close)
-            stores.append(store.open())
-            if isinstance(given_one, psycopg.Connection):
-                given_one.commit()
+    with many_stores(given, pooled, schema, embedder) as stores:
+        at_once(*(store.open for store in stores))
         watch(connection, schema)
         at_once(*(partial(store.upsert, records(300)) for store in stores))
         assert stores[0].count() == 300
